@@ -1,0 +1,2 @@
+//! Contracts between the processes of the mesh.
+pub mod names;

@@ -1,0 +1,153 @@
+//! Every label, annotation, environment variable, header, port and well-known name of the mesh, once.
+//!
+//! Everybody imports from here; nobody writes such a string anywhere else. It knows no logic.
+
+/// Prefix of every label and annotation, and the API group of our custom resources.
+pub const GROUP: &str = "meshctl.dev";
+
+/// Label on a namespace or pod: `enabled` opts in, `disabled` on a pod opts out (the pod wins).
+pub const LABEL_INJECT: &str = "meshctl.dev/inject";
+/// Value of [`LABEL_INJECT`] that opts in.
+pub const INJECT_ENABLED: &str = "enabled";
+/// Value of [`LABEL_INJECT`] that opts out.
+pub const INJECT_DISABLED: &str = "disabled";
+
+/// Annotation that the injector leaves on an injected pod: the proxy version. Informative only: whether a pod
+/// is meshed is read from its spec (contracts §1).
+pub const ANNOTATION_PROXY_VERSION: &str = "meshctl.dev/proxy-version";
+/// Annotation: comma-separated inbound ports or ranges that are not redirected.
+pub const ANNOTATION_SKIP_INBOUND_PORTS: &str = "meshctl.dev/skip-inbound-ports";
+/// Annotation: comma-separated outbound ports or ranges that are not redirected.
+pub const ANNOTATION_SKIP_OUTBOUND_PORTS: &str = "meshctl.dev/skip-outbound-ports";
+/// Annotation: comma-separated networks (CIDR) that are not redirected, either way.
+pub const ANNOTATION_SKIP_SUBNETS: &str = "meshctl.dev/skip-subnets";
+/// Annotation: comma-separated ports that carry opaque TCP (no detection).
+pub const ANNOTATION_OPAQUE_PORTS: &str = "meshctl.dev/opaque-ports";
+/// Annotation on a namespace, workload or pod: see [`crate::inbound::DefaultPolicy`].
+pub const ANNOTATION_DEFAULT_POLICY: &str = "meshctl.dev/default-policy";
+/// Annotation: what to do with a destination never resolved while the controller is away (`refuse` or `pass-through`).
+pub const ANNOTATION_UNRESOLVED: &str = "meshctl.dev/unresolved";
+/// Annotation: the proxy's log filter, e.g. `info` or `warn,mesh_proxy=debug`.
+pub const ANNOTATION_LOG_LEVEL: &str = "meshctl.dev/log-level";
+/// Annotation: CPU and memory of the sidecar, e.g. `cpu=100m,memory=64Mi`.
+pub const ANNOTATION_PROXY_RESOURCES: &str = "meshctl.dev/proxy-resources";
+
+/// Every annotation a person may write; anything else under our prefix is a typo worth a warning.
+pub const USER_ANNOTATIONS: &[&str] = &[
+    ANNOTATION_SKIP_INBOUND_PORTS,
+    ANNOTATION_SKIP_OUTBOUND_PORTS,
+    ANNOTATION_SKIP_SUBNETS,
+    ANNOTATION_OPAQUE_PORTS,
+    ANNOTATION_DEFAULT_POLICY,
+    ANNOTATION_UNRESOLVED,
+    ANNOTATION_LOG_LEVEL,
+    ANNOTATION_PROXY_RESOURCES,
+];
+
+/// Namespace of the control plane.
+pub const SYSTEM_NAMESPACE: &str = "mesh-system";
+/// Service and service account of the controller.
+pub const CONTROLLER_NAME: &str = "mesh-controller";
+/// Service and service account of the injector.
+pub const INJECTOR_NAME: &str = "mesh-injector";
+/// Trust domain where none is set.
+pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+/// Audience of bootstrap tokens (projected service-account tokens and join tokens).
+pub const TOKEN_AUDIENCE: &str = "mesh-controller.meshctl.dev";
+
+/// Container (native sidecar) that runs the proxy.
+pub const CONTAINER_PROXY: &str = "mesh-proxy";
+/// Init container that sets up the redirect.
+pub const CONTAINER_REDIRECT: &str = "mesh-redirect";
+/// User id of the proxy: its sockets are exempt from the redirect.
+pub const PROXY_UID: u32 = 2102;
+/// Socket mark of the proxy where one user id is all there is (playground, tests).
+pub const PROXY_MARK: u32 = 0x2102;
+
+/// Outbound listener of the proxy (loopback only).
+pub const PORT_OUTBOUND: u16 = 4140;
+/// Inbound listener of the proxy (all addresses of the pod).
+pub const PORT_INBOUND: u16 = 4143;
+/// Admin listener of the proxy.
+pub const PORT_PROXY_ADMIN: u16 = 4191;
+/// gRPC of the controller (TLS).
+pub const PORT_CONTROLLER: u16 = 8443;
+/// Admin listener of controller and injector.
+pub const PORT_ADMIN: u16 = 9990;
+/// Webhook of the injector (TLS).
+pub const PORT_INJECTOR: u16 = 9443;
+
+/// Ports that are opaque TCP unless declared otherwise: their protocols start with the server or look like nothing we know (contracts §2).
+pub const DEFAULT_OPAQUE_PORTS: &[u16] = &[25, 587, 3306, 4444, 5432, 6379, 9300, 11211];
+
+/// ALPN between proxies: HTTP/1 requests.
+pub const ALPN_HTTP1: &[u8] = b"mesh/1/http1";
+/// ALPN between proxies: HTTP/2 requests.
+pub const ALPN_H2: &[u8] = b"mesh/1/h2";
+/// ALPN between proxies: bytes.
+pub const ALPN_TCP: &[u8] = b"mesh/1/tcp";
+/// ALPN between proxies: not known yet, both ends detect.
+pub const ALPN_DETECT: &[u8] = b"mesh/1/detect";
+
+/// Response header that carries the code of an outcome a proxy made itself.
+pub const HEADER_ERROR: &str = "mesh-error";
+/// Request header that a state-changing call to the loopback admin must carry (any value would do; we send `1`).
+pub const HEADER_ADMIN: &str = "mesh-admin";
+
+/// `namespace/name` of the pod (downward API).
+pub const ENV_POD_NAME: &str = "MESH_POD_NAME";
+/// Namespace of the pod.
+pub const ENV_POD_NAMESPACE: &str = "MESH_POD_NAMESPACE";
+/// Uid of the pod.
+pub const ENV_POD_UID: &str = "MESH_POD_UID";
+/// Addresses of the pod, comma-separated (`status.podIPs`).
+pub const ENV_POD_IPS: &str = "MESH_POD_IPS";
+/// Service account of the pod.
+pub const ENV_SERVICE_ACCOUNT: &str = "MESH_SERVICE_ACCOUNT";
+/// Trust domain.
+pub const ENV_TRUST_DOMAIN: &str = "MESH_TRUST_DOMAIN";
+/// `host:port` of the controller's gRPC.
+pub const ENV_CONTROLLER_ADDR: &str = "MESH_CONTROLLER_ADDR";
+/// File with the bootstrap token.
+pub const ENV_TOKEN_FILE: &str = "MESH_TOKEN_FILE";
+/// PEM roots of trust that the injector put in (the last of the fallbacks of contracts §6).
+pub const ENV_TRUST_BUNDLE: &str = "MESH_TRUST_BUNDLE";
+/// File with PEM roots of trust (ConfigMap `mesh-trust-bundle`), optional.
+pub const ENV_TRUST_BUNDLE_FILE: &str = "MESH_TRUST_BUNDLE_FILE";
+/// Directory in memory-backed storage where the proxy keeps the last bundle it received.
+pub const ENV_STATE_DIR: &str = "MESH_STATE_DIR";
+/// Socket mark that exempts the proxy's sockets, where the user id cannot (decimal or 0x-hex).
+pub const ENV_SOCKET_MARK: &str = "MESH_SOCKET_MARK";
+/// Inbound ports the sidecar does not take over (same syntax as the annotation).
+pub const ENV_SKIP_INBOUND_PORTS: &str = "MESH_SKIP_INBOUND_PORTS";
+/// Outbound ports the sidecar does not take over.
+pub const ENV_SKIP_OUTBOUND_PORTS: &str = "MESH_SKIP_OUTBOUND_PORTS";
+/// Networks the sidecar does not take over.
+pub const ENV_SKIP_SUBNETS: &str = "MESH_SKIP_SUBNETS";
+/// `refuse` (default) or `pass-through`.
+pub const ENV_UNRESOLVED: &str = "MESH_UNRESOLVED";
+/// Log filter.
+pub const ENV_LOG: &str = "MESH_LOG";
+/// Number of data-path worker threads (default 1).
+pub const ENV_WORKERS: &str = "MESH_WORKERS";
+/// Longest a drain may take, in seconds.
+pub const ENV_DRAIN_SECONDS: &str = "MESH_DRAIN_SECONDS";
+/// JSON list of the application's original probes, performed by the proxy at `/probe/<container>/<kind>`.
+pub const ENV_PROBES: &str = "MESH_PROBES";
+
+/// Volume with the bootstrap token.
+pub const VOLUME_TOKEN: &str = "mesh-identity-token";
+/// Mount path of [`VOLUME_TOKEN`].
+pub const TOKEN_DIR: &str = "/var/run/mesh/token";
+/// File name of the bootstrap token in [`TOKEN_DIR`].
+pub const TOKEN_FILE: &str = "token";
+/// Memory-backed volume for the last bundle.
+pub const VOLUME_STATE: &str = "mesh-state";
+/// Mount path of [`VOLUME_STATE`].
+pub const STATE_DIR: &str = "/var/run/mesh/state";
+/// ConfigMap with the trust bundle, in every meshed namespace, and the volume that mounts it.
+pub const TRUST_BUNDLE_NAME: &str = "mesh-trust-bundle";
+/// Mount path of the trust bundle ConfigMap.
+pub const TRUST_BUNDLE_DIR: &str = "/var/run/mesh/trust";
+/// Key in the trust bundle ConfigMap and file name in [`TRUST_BUNDLE_DIR`].
+pub const TRUST_BUNDLE_KEY: &str = "roots.pem";
