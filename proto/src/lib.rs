@@ -1,2 +1,32 @@
-//! Contracts between the processes of the mesh.
+//! Contracts between the processes of the mesh: messages, domain types, custom resources, names, and the pure
+//! decisions that every process must make alike.
+//!
+//! Invariants: no sockets, no clock, no Kubernetes client. Generated types stay private; whoever holds a value of this
+//! crate holds a validated one.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`names`] | every label, annotation, environment variable, header and port, once |
+//! | [`identity`], [`workload`], [`endpoint`], [`trust`] | who, what, where, vouched by whom |
+//! | [`inbound`] | policy of a pod, and the authorization decision |
+//! | [`outbound`] | target of a destination, and the choice of a route |
+//! | [`outcome`] | the one enum of everything that can go wrong |
+//! | [`config`], [`tap`] | the conversations, as values |
+//! | [`client`], [`server`] | the services as their callers and implementers see them |
+#![cfg_attr(feature = "crd", doc = "| [`crd`] | our Kubernetes custom resources |")]
+
+pub mod client;
+pub mod config;
+#[cfg(feature = "crd")]
+pub mod crd;
+pub mod endpoint;
+pub mod identity;
+pub mod inbound;
 pub mod names;
+pub mod outbound;
+pub mod outcome;
+pub mod server;
+pub mod tap;
+pub mod trust;
+mod wire;
+pub mod workload;

@@ -1,0 +1,454 @@
+//! The one enum of outcomes: every error one of our processes answers with or closes a connection for.
+//!
+//! From a variant follow its code, HTTP and gRPC status, header, metric label, log field, tap field and documentation,
+//! so that they cannot differ. `ProxyError` in the proxy maps one to one. Adding a variant does not compile until every
+//! fact about it is given.
+
+use std::fmt;
+
+/// Why a request, a connection or a call was not carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// No connection to the controller and the destination was never resolved.
+    DiscoveryUnavailable,
+    /// The proxy has not received its own inbound policy yet.
+    PolicyUnavailable,
+    /// The proxy holds no valid certificate of its own.
+    IdentityUnavailable,
+    /// The Service has routes and none matches the request.
+    NoRoute,
+    /// The matching route leads to no backend that exists.
+    NoBackend,
+    /// The backend has no ready endpoint.
+    NoEndpoints,
+    /// The endpoint refused or reset the connection attempt.
+    ConnectFailed,
+    /// The endpoint did not answer the connection attempt in time.
+    ConnectTimeout,
+    /// The TLS handshake with the peer proxy failed.
+    TlsFailed,
+    /// The endpoint is meshed, yet what answered is not one of our proxies.
+    PeerNotMeshed,
+    /// The peer proved another identity than the endpoint's.
+    PeerIdentityMismatch,
+    /// A client that claims to be one of our proxies did not prove an identity.
+    ClientCertificateInvalid,
+    /// Authorization refused the client.
+    Denied,
+    /// The connection's protocol is not allowed on this port.
+    ProtocolRefused,
+    /// The application refused the connection before any byte reached it.
+    AppRefused,
+    /// The upstream closed before it answered, after it may have seen the request.
+    UpstreamReset,
+    /// The upstream's answer was not valid HTTP.
+    UpstreamProtocolError,
+    /// A connection to a listener of the proxy itself.
+    Loop,
+    /// The request is not valid or not one a proxy may forward.
+    BadRequest,
+    /// The request's head is too large.
+    HeadTooLarge,
+    /// A limit of the proxy was reached.
+    Overloaded,
+    /// The bootstrap token is not one the controller can verify.
+    TokenInvalid,
+    /// The bootstrap token has expired.
+    TokenExpired,
+    /// The join token was used before.
+    TokenUsed,
+    /// The token, certificate or pod proves another identity than the one asked for.
+    IdentityMismatch,
+    /// The certificate request is malformed or asks for more than the identity.
+    CertificateRequestInvalid,
+    /// The call needs a client certificate of the mesh.
+    ClientCertificateRequired,
+    /// The controller does not know the pod that says hello, or not at this address.
+    PodUnknown,
+    /// The two sides are more than one minor release apart.
+    VersionUnsupported,
+}
+
+/// Where the cause lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Whoever opened the connection.
+    Client,
+    /// Whoever should have answered.
+    Server,
+    /// The mesh itself.
+    Mesh,
+}
+
+impl Side {
+    /// Label value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Mesh => "mesh",
+        }
+    }
+}
+
+/// Everything that follows from an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Stable code: value of the `mesh-error` header, metric label, topic of `meshctl explain`.
+    pub code: &'static str,
+    /// Where the cause lies.
+    pub side: Side,
+    /// Status of the HTTP answer.
+    pub http_status: u16,
+    /// Status of the gRPC answer (as 200, trailers only).
+    pub grpc_status: u8,
+    /// Whether no byte of the request can have reached the application, so that another endpoint may be tried.
+    pub retry_safe: bool,
+    /// What it means, as a sentence.
+    pub text: &'static str,
+    /// What to do about it.
+    pub fix: &'static str,
+}
+
+// gRPC status codes (grpc.io, "Status codes and their use").
+const INVALID_ARGUMENT: u8 = 3;
+const PERMISSION_DENIED: u8 = 7;
+const RESOURCE_EXHAUSTED: u8 = 8;
+const FAILED_PRECONDITION: u8 = 9;
+const UNIMPLEMENTED: u8 = 12;
+const UNAVAILABLE: u8 = 14;
+const UNAUTHENTICATED: u8 = 16;
+
+impl Outcome {
+    /// Every outcome, in the order of the documentation.
+    pub const ALL: [Self; 29] = [
+        Self::DiscoveryUnavailable,
+        Self::PolicyUnavailable,
+        Self::IdentityUnavailable,
+        Self::NoRoute,
+        Self::NoBackend,
+        Self::NoEndpoints,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::TlsFailed,
+        Self::PeerNotMeshed,
+        Self::PeerIdentityMismatch,
+        Self::ClientCertificateInvalid,
+        Self::Denied,
+        Self::ProtocolRefused,
+        Self::AppRefused,
+        Self::UpstreamReset,
+        Self::UpstreamProtocolError,
+        Self::Loop,
+        Self::BadRequest,
+        Self::HeadTooLarge,
+        Self::Overloaded,
+        Self::TokenInvalid,
+        Self::TokenExpired,
+        Self::TokenUsed,
+        Self::IdentityMismatch,
+        Self::CertificateRequestInvalid,
+        Self::ClientCertificateRequired,
+        Self::PodUnknown,
+        Self::VersionUnsupported,
+    ];
+
+    /// All that follows from it.
+    #[expect(clippy::too_many_lines, reason = "one table, a row per outcome")]
+    pub const fn facts(self) -> Facts {
+        use Side::{Client, Mesh, Server};
+        const fn row(
+            code: &'static str,
+            side: Side,
+            (http_status, grpc_status): (u16, u8),
+            retry_safe: bool,
+            text: &'static str,
+            fix: &'static str,
+        ) -> Facts {
+            Facts { code, side, http_status, grpc_status, retry_safe, text, fix }
+        }
+        match self {
+            Self::DiscoveryUnavailable => row(
+                "discovery-unavailable",
+                Mesh,
+                (503, UNAVAILABLE),
+                true,
+                "The destination was never resolved and the controller does not answer.",
+                "Check the controller: kubectl -n mesh-system get pods. The annotation meshctl.dev/unresolved: pass-through lets such traffic past the mesh.",
+            ),
+            Self::PolicyUnavailable => row(
+                "policy-unavailable",
+                Mesh,
+                (503, UNAVAILABLE),
+                true,
+                "The server's proxy has not received its inbound policy yet.",
+                "Check that the server's proxy reaches the controller: its log names the reason.",
+            ),
+            Self::IdentityUnavailable => row(
+                "identity-unavailable",
+                Mesh,
+                (503, UNAVAILABLE),
+                true,
+                "The proxy holds no valid certificate.",
+                "meshctl identity shows the certificate and why renewal fails.",
+            ),
+            Self::NoRoute => row(
+                "no-route",
+                Client,
+                (404, UNIMPLEMENTED),
+                false,
+                "The Service has routes and none matches the request.",
+                "Compare the request with the matches of the HTTPRoutes of the Service; a rule without matches takes the rest.",
+            ),
+            Self::NoBackend => row(
+                "no-backend",
+                Server,
+                (500, UNAVAILABLE),
+                false,
+                "The matching route leads to no backend that exists, or all its weights are zero.",
+                "Correct backendRefs of the HTTPRoute: the Service must exist and have the port.",
+            ),
+            Self::NoEndpoints => row(
+                "no-endpoints",
+                Server,
+                (503, UNAVAILABLE),
+                true,
+                "The backend has no ready endpoint.",
+                "Check that pods of the Service are ready: kubectl get endpointslices.",
+            ),
+            Self::ConnectFailed => row(
+                "connect-failed",
+                Server,
+                (502, UNAVAILABLE),
+                true,
+                "The endpoint refused the connection.",
+                "Check that the pod runs and that no NetworkPolicy stands between.",
+            ),
+            Self::ConnectTimeout => row(
+                "connect-timeout",
+                Server,
+                (504, UNAVAILABLE),
+                true,
+                "The endpoint did not answer the connection attempt in time.",
+                "A NetworkPolicy or a firewall that drops packets is the usual cause.",
+            ),
+            Self::TlsFailed => row(
+                "tls-failed",
+                Mesh,
+                (502, UNAVAILABLE),
+                true,
+                "The TLS handshake between the proxies failed.",
+                "Compare certificates and roots of both pods: meshctl identity.",
+            ),
+            Self::PeerNotMeshed => row(
+                "peer-not-meshed",
+                Mesh,
+                (502, UNAVAILABLE),
+                true,
+                "The endpoint is meshed, but what answered is not one of our proxies; plaintext is never tried.",
+                "Check that the server pod's proxy runs and that its port is not taken out of the redirect by hand.",
+            ),
+            Self::PeerIdentityMismatch => row(
+                "peer-identity-mismatch",
+                Mesh,
+                (502, UNAVAILABLE),
+                true,
+                "The peer proved another identity than the endpoint's.",
+                "Usually an address reused by a new pod; if it lasts, something answers in place of the pod.",
+            ),
+            Self::ClientCertificateInvalid => row(
+                "client-certificate-invalid",
+                Client,
+                (403, UNAUTHENTICATED),
+                false,
+                "A client that claims to be a proxy of the mesh did not prove an identity.",
+                "The client's certificate is expired, of another trust domain, or signed by a root that is no longer trusted: meshctl identity.",
+            ),
+            Self::Denied => row(
+                "denied",
+                Client,
+                (403, PERMISSION_DENIED),
+                false,
+                "Authorization refused the client.",
+                "The server's access log names the rule. Allow the client's service account in an AuthorizationPolicy of the port.",
+            ),
+            Self::ProtocolRefused => row(
+                "protocol-refused",
+                Client,
+                (400, FAILED_PRECONDITION),
+                false,
+                "The connection's protocol is not the one declared for this port.",
+                "Correct appProtocol of the Service port, or speak the declared protocol.",
+            ),
+            Self::AppRefused => row(
+                "app-refused",
+                Server,
+                (502, UNAVAILABLE),
+                true,
+                "The application refused the connection before any byte reached it.",
+                "Check that the application listens on the port, on the pod's address and not only on 127.0.0.1.",
+            ),
+            Self::UpstreamReset => row(
+                "upstream-reset",
+                Server,
+                (502, UNAVAILABLE),
+                false,
+                "The server closed the connection before it answered; it may have seen the request.",
+                "Look for a crash or a timeout in the server's log.",
+            ),
+            Self::UpstreamProtocolError => row(
+                "upstream-protocol-error",
+                Server,
+                (502, UNAVAILABLE),
+                false,
+                "The server's answer was not valid HTTP.",
+                "Correct the server, or declare the port as tcp (appProtocol: tcp).",
+            ),
+            Self::Loop => row(
+                "loop",
+                Client,
+                (508, FAILED_PRECONDITION),
+                false,
+                "The connection leads to a listener of the proxy itself.",
+                "Dial the application's port, not 4140 or 4143.",
+            ),
+            Self::BadRequest => row(
+                "bad-request",
+                Client,
+                (400, INVALID_ARGUMENT),
+                false,
+                "The request is malformed, or not one a proxy may forward.",
+                "The proxy's log names the part that is wrong.",
+            ),
+            Self::HeadTooLarge => row(
+                "head-too-large",
+                Client,
+                (431, RESOURCE_EXHAUSTED),
+                false,
+                "The request's head is larger than 64 KiB or has more than 128 headers.",
+                "Send fewer or smaller headers; cookies are the usual cause.",
+            ),
+            Self::Overloaded => row(
+                "overloaded",
+                Mesh,
+                (503, RESOURCE_EXHAUSTED),
+                true,
+                "A limit of the proxy was reached.",
+                "The metric of the same name tells which; add replicas or raise the limit.",
+            ),
+            Self::TokenInvalid => row(
+                "token-invalid",
+                Client,
+                (401, UNAUTHENTICATED),
+                false,
+                "The bootstrap token cannot be verified, or is for another audience.",
+                "The token must be a projected service-account token with the mesh's audience, or a join token of this controller.",
+            ),
+            Self::TokenExpired => row(
+                "token-expired",
+                Client,
+                (401, UNAUTHENTICATED),
+                false,
+                "The bootstrap token has expired.",
+                "Make a new one, and compare the clocks of both machines.",
+            ),
+            Self::TokenUsed => row(
+                "token-used",
+                Client,
+                (401, UNAUTHENTICATED),
+                false,
+                "The join token was used before.",
+                "Make a new one; each is good for one certificate request.",
+            ),
+            Self::IdentityMismatch => row(
+                "identity-mismatch",
+                Client,
+                (403, PERMISSION_DENIED),
+                false,
+                "The caller proves another identity than the one it asks for.",
+                "Namespace, service account and pod of the token must be the proxy's own.",
+            ),
+            Self::CertificateRequestInvalid => row(
+                "certificate-request-invalid",
+                Client,
+                (400, INVALID_ARGUMENT),
+                false,
+                "The certificate request is malformed, or asks for more than one URI SAN with the identity.",
+                "Ask with a PKCS#10 request whose only SAN is the SPIFFE id.",
+            ),
+            Self::ClientCertificateRequired => row(
+                "client-certificate-required",
+                Client,
+                (401, UNAUTHENTICATED),
+                false,
+                "The call needs a client certificate of the mesh.",
+                "Call Certify first, then connect with the certificate.",
+            ),
+            Self::PodUnknown => row(
+                "pod-unknown",
+                Client,
+                (403, PERMISSION_DENIED),
+                false,
+                "The controller does not know this pod with this service account and address.",
+                "Right after a pod starts this heals by itself within a second; otherwise compare its name and address with kubectl get pod -o wide.",
+            ),
+            Self::VersionUnsupported => row(
+                "version-unsupported",
+                Mesh,
+                (400, FAILED_PRECONDITION),
+                false,
+                "Proxy and controller are more than one minor release apart.",
+                "Restart the workload, so that it gets the current proxy.",
+            ),
+        }
+    }
+
+    /// Stable code.
+    pub const fn code(self) -> &'static str {
+        self.facts().code
+    }
+
+    /// The outcome of a code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.code() == code)
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_lead_back() {
+        let codes: BTreeSet<_> = Outcome::ALL.iter().map(|outcome| outcome.code()).collect();
+        assert_eq!(codes.len(), Outcome::ALL.len());
+        for outcome in Outcome::ALL {
+            assert_eq!(Outcome::from_code(outcome.code()), Some(outcome));
+        }
+    }
+
+    #[test]
+    fn every_variant_is_listed_in_its_place() {
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place, "{outcome}");
+        }
+        assert_eq!(Outcome::VersionUnsupported as usize + 1, Outcome::ALL.len());
+    }
+
+    #[test]
+    fn statuses_are_errors_and_texts_are_sentences() {
+        for outcome in Outcome::ALL {
+            let facts = outcome.facts();
+            assert!((400..600).contains(&facts.http_status) && (1..=16).contains(&facts.grpc_status), "{outcome}");
+            assert!(facts.text.ends_with('.') && facts.fix.ends_with('.'), "{outcome}");
+        }
+    }
+}
