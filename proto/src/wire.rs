@@ -4,6 +4,8 @@ mod config;
 mod identity;
 mod inbound;
 mod outbound;
+#[cfg(test)]
+mod round_trip;
 mod tap;
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +17,6 @@ pub(crate) use generated::*;
 
 #[expect(
     clippy::pedantic,
-    clippy::use_self,
     clippy::allow_attributes_without_reason,
     unreachable_pub,
     unused_qualifications,
