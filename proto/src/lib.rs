@@ -11,6 +11,7 @@
 //! | [`inbound`] | policy of a pod, and the authorization decision |
 //! | [`outbound`] | target of a destination, and the choice of a route |
 //! | [`outcome`] | the one enum of everything that can go wrong |
+//! | [`ports`], [`probe`] | what the injector writes into a sidecar's environment |
 //! | [`config`], [`tap`] | the conversations, as values |
 //! | [`client`], [`server`] | the services as their callers and implementers see them |
 #![cfg_attr(feature = "crd", doc = "| [`crd`] | our Kubernetes custom resources |")]
@@ -25,6 +26,8 @@ pub mod inbound;
 pub mod names;
 pub mod outbound;
 pub mod outcome;
+pub mod ports;
+pub mod probe;
 pub mod server;
 pub mod tap;
 pub mod trust;
