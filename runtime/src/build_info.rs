@@ -1,0 +1,29 @@
+//! Which build this is: for `version` commands, the `mesh_build_info` metric and the first log line.
+//!
+//! Knows nothing at run time: everything is fixed when the crate is compiled.
+
+/// Version of the workspace, e.g. `0.1.0`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Commit the binary was built from, as the build gave it in `MESH_COMMIT`; `unknown` in a plain `cargo build`.
+pub const COMMIT: &str = match option_env!("MESH_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+
+/// Both, as one line for people: `0.1.0 (commit 60359b7)`.
+pub fn print() -> String {
+    format!("{VERSION} (commit {COMMIT})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn print_names_version_and_commit() {
+        let line = print();
+        assert!(line.starts_with(VERSION), "{line}");
+        assert!(line.contains(COMMIT), "{line}");
+    }
+}
