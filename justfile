@@ -1,0 +1,38 @@
+# Short names for the stages of .ci/run, which is the one place that says what each does: CI runs them all in order.
+
+# List the recipes.
+default:
+    @just --list --unsorted
+
+# Check the format (`cargo fmt` repairs it).
+fmt:
+    .ci/run fmt
+
+# Clippy on everything, warnings denied.
+lint:
+    .ci/run lint
+
+# Bans, licences and sources of all dependencies.
+deny:
+    .ci/run deny
+
+# Regenerate the checked-in protobuf code (needs protoc).
+gen:
+    cargo run --quiet --locked --package mesh-proto-gen
+    cargo fmt --package mesh-proto
+
+# As `gen`, and fail on a difference.
+gen-check:
+    .ci/run gen
+
+# The README's test command: everything that needs only Rust and Linux.
+test:
+    .ci/run test
+
+# All that CI runs.
+ci:
+    .ci/run
+
+# The playground, as the README starts it.
+playground *args:
+    cargo run --release --package meshctl -- playground {{args}}
