@@ -1,1 +1,24 @@
-//! mesh-injector
+//! The mutating admission webhook: puts the sidecar into pods of the mesh (contracts §8).
+//!
+//! A pure middle (`decide` → `inject` → `patch`, on JSON values, so that fields of a newer Kubernetes pass through untouched) behind
+//! a thin HTTPS server. `meshctl inject` and `uninject` call the same middle.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`decide`] | whether a pod gets a sidecar, and if not why (stable codes) |
+//! | [`settings`] | annotations, validated by name and value |
+//! | [`sidecar`] | what is added to a pod |
+//! | [`probes`] | the application's probes, pointed at the sidecar, and back |
+//! | [`uninject`] | takes all of it away again |
+//! | [`patch`] | two values to a JSON patch |
+//! | [`review`] | AdmissionReview in and out |
+//! | [`pod`] | reading a pod as a JSON value |
+
+pub mod decide;
+pub mod patch;
+pub mod pod;
+pub mod probes;
+pub mod review;
+pub mod settings;
+pub mod sidecar;
+pub mod uninject;

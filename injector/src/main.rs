@@ -1,1 +1,2 @@
+//! mesh-injector
 fn main() {}

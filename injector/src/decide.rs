@@ -1,0 +1,362 @@
+//! Whether a pod gets a sidecar: pod and namespace in, verdict out.
+//!
+//! Pure. Called by the webhook for each pod that is created and by `meshctl inject` for each pod template. Does not know
+//! which webhook entry called: it reads the labels itself. What a refusal means is the caller's: the webhook admits the pod
+//! without a sidecar and warns, because a pod that cannot be meshed is still a pod, and policies treat it as outside.
+
+use std::collections::BTreeMap;
+
+use mesh_proto::names;
+use serde_json::Value;
+
+use crate::{
+    pod,
+    settings::{self, Settings},
+};
+
+/// Namespaces whose pods run the cluster or the mesh itself; a sidecar there would wait for what it must start.
+const SYSTEM_NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", names::SYSTEM_NAMESPACE];
+
+/// Containers of meshes that take over the pod's traffic as we do.
+const OTHER_MESHES: &[&str] =
+    &["istio-proxy", "istio-init", "linkerd-proxy", "linkerd-init", "consul-dataplane", "kuma-sidecar"];
+
+/// Namespace label of PodSecurity admission.
+const LABEL_POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
+
+/// The namespace of the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Namespace {
+    /// Its name.
+    pub name: String,
+    /// Its labels and annotations. None where they cannot be known (`meshctl inject` on a file, an injector without a
+    /// source of namespaces): then whoever calls has selected the pod already, and it counts as opted in.
+    pub meta: Option<NamespaceMeta>,
+}
+
+/// What a namespace says about its pods.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NamespaceMeta {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// A verdict, and what the user should be told beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What to do.
+    pub verdict: Verdict,
+    /// Sentences for the user.
+    pub warnings: Vec<String>,
+}
+
+/// What to do with a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Add the sidecar.
+    Inject(Settings),
+    /// Nobody asked for a sidecar, or it has one.
+    Skip(Reason),
+    /// A sidecar was asked for and would not work.
+    Refuse(Reason),
+}
+
+/// Why a pod gets no sidecar. The code is stable: metric label, audit annotation, output of `meshctl`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// Neither pod nor namespace opted in.
+    NotLabelled,
+    /// The pod opted out.
+    DisabledByPod,
+    /// The pod has our sidecar.
+    AlreadyInjected,
+    /// The pod uses the node's network: a redirect would take the node's traffic.
+    HostNetwork,
+    /// The pod runs on Windows.
+    Windows,
+    /// A namespace of the cluster or of the mesh itself.
+    SystemNamespace,
+    /// Not the creation of a pod.
+    NotAPod,
+    /// A container (named) runs as the proxy's user, whose traffic is exempt from the redirect.
+    UsesProxyUid(String),
+    /// A container (named) declares one of the proxy's ports.
+    UsesProxyPort(String, u64),
+    /// A container or volume has a name that the sidecar needs.
+    NameTaken(String),
+    /// A container (named) of another mesh redirects the same traffic.
+    OtherMesh(String),
+    /// PodSecurity of the namespace (level) does not admit `mesh-redirect`.
+    PodSecurityForbidsRedirect(String),
+}
+
+impl Reason {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotLabelled => "not-labelled",
+            Self::DisabledByPod => "disabled-by-pod",
+            Self::AlreadyInjected => "already-injected",
+            Self::HostNetwork => "host-network",
+            Self::Windows => "windows",
+            Self::SystemNamespace => "system-namespace",
+            Self::NotAPod => "not-a-pod",
+            Self::UsesProxyUid(_) => "uses-proxy-uid",
+            Self::UsesProxyPort(..) => "uses-proxy-port",
+            Self::NameTaken(_) => "name-taken",
+            Self::OtherMesh(_) => "other-mesh",
+            Self::PodSecurityForbidsRedirect(_) => "pod-security-forbids-redirect",
+        }
+    }
+
+    /// A sentence for the user, with the fix where there is one.
+    pub fn text(&self) -> String {
+        let uid = names::PROXY_UID;
+        match self {
+            Self::NotLabelled => format!(
+                "neither the pod nor its namespace has the label {}: {}",
+                names::LABEL_INJECT,
+                names::INJECT_ENABLED
+            ),
+            Self::DisabledByPod => {
+                format!("the pod has the label {}: {}", names::LABEL_INJECT, names::INJECT_DISABLED)
+            }
+            Self::AlreadyInjected => "the pod has a sidecar already".into(),
+            Self::HostNetwork => {
+                "the pod uses the node's network (hostNetwork: true), which cannot be redirected".into()
+            }
+            Self::Windows => "the pod runs on Windows".into(),
+            Self::SystemNamespace => "pods of this namespace run the cluster or the mesh itself".into(),
+            Self::NotAPod => "not the creation of a pod".into(),
+            Self::UsesProxyUid(container) => format!(
+                "container {container} runs as user {uid}, whose traffic would bypass the mesh; choose another runAsUser"
+            ),
+            Self::UsesProxyPort(container, port) => {
+                format!("container {container} uses port {port}, which the sidecar needs; choose another port")
+            }
+            Self::NameTaken(name) => format!("the name {name} is taken by the pod itself; rename it"),
+            Self::OtherMesh(container) => {
+                format!("container {container} belongs to another mesh; two meshes cannot share a pod")
+            }
+            Self::PodSecurityForbidsRedirect(level) => format!(
+                "PodSecurity level {level} of the namespace does not admit {} (capability NET_ADMIN); the namespace needs \
+                 the level privileged",
+                names::CONTAINER_REDIRECT
+            ),
+        }
+    }
+
+    /// Whether the user would be surprised and so is told, though nothing was refused.
+    fn is_surprising(&self) -> bool {
+        matches!(self, Self::HostNetwork | Self::Windows)
+    }
+}
+
+/// Decides about one pod (or pod template: an object with `metadata` and `spec`).
+pub fn decide(pod: &Value, namespace: &Namespace) -> Decision {
+    let mut warnings = Vec::new();
+    if let Some(reason) = skip(pod, namespace, &mut warnings) {
+        if reason.is_surprising() {
+            warnings.push(format!("no sidecar: {}", reason.text()));
+        }
+        return Decision { verdict: Verdict::Skip(reason), warnings };
+    }
+    if let Some(reason) = refuse(pod, namespace) {
+        warnings.push(format!("no sidecar: {} ({})", reason.text(), reason.code()));
+        return Decision { verdict: Verdict::Refuse(reason), warnings };
+    }
+    let inherited = namespace.meta.iter().flat_map(|meta| &meta.annotations);
+    let (settings, told) = settings::read(inherited.map(|(k, v)| (k.as_str(), v.as_str())), pod::annotations(pod));
+    warnings.extend(told);
+    if pod.pointer("/spec/shareProcessNamespace").and_then(Value::as_bool) == Some(true) {
+        warnings.push("shareProcessNamespace: the pod's containers see the sidecar's process".into());
+    }
+    Decision { verdict: Verdict::Inject(settings), warnings }
+}
+
+fn skip(pod: &Value, namespace: &Namespace, warnings: &mut Vec<String>) -> Option<Reason> {
+    if pod.get("spec").and_then(|spec| spec.get("containers")).and_then(Value::as_array).is_none() {
+        return Some(Reason::NotAPod);
+    }
+    if SYSTEM_NAMESPACES.contains(&namespace.name.as_str()) {
+        return Some(Reason::SystemNamespace);
+    }
+    if is_injected(pod) {
+        return Some(Reason::AlreadyInjected);
+    }
+    match pod::label(pod, names::LABEL_INJECT) {
+        Some(names::INJECT_DISABLED) => return Some(Reason::DisabledByPod),
+        Some(names::INJECT_ENABLED) => {}
+        other => {
+            if let Some(wrong) = other {
+                let wrong: String = wrong.chars().take(64).collect();
+                warnings.push(format!("label {}: {wrong:?} is neither enabled nor disabled", names::LABEL_INJECT));
+            }
+            let label = namespace.meta.as_ref().map(|meta| meta.labels.get(names::LABEL_INJECT).map(String::as_str));
+            if !matches!(label, None | Some(Some(names::INJECT_ENABLED))) {
+                return Some(Reason::NotLabelled);
+            }
+        }
+    }
+    if pod.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true) {
+        return Some(Reason::HostNetwork);
+    }
+    let selected = pod.pointer("/spec/nodeSelector").and_then(|selector| selector.get("kubernetes.io/os"));
+    let os = pod.pointer("/spec/os/name").or(selected).and_then(Value::as_str);
+    (os == Some("windows")).then_some(Reason::Windows)
+}
+
+fn refuse(pod: &Value, namespace: &Namespace) -> Option<Reason> {
+    let container_name = |container| pod::name(container).unwrap_or("?").to_owned();
+    if let Some(other) = pod::every_container(pod).find(|c| pod::name(c).is_some_and(|n| OTHER_MESHES.contains(&n))) {
+        return Some(Reason::OtherMesh(container_name(other)));
+    }
+    let ours = [names::CONTAINER_PROXY, names::CONTAINER_REDIRECT];
+    if let Some(taken) = pod::every_container(pod).find(|c| pod::name(c).is_some_and(|n| ours.contains(&n))) {
+        return Some(Reason::NameTaken(container_name(taken)));
+    }
+    let ours = [names::VOLUME_TOKEN, names::VOLUME_STATE, names::TRUST_BUNDLE_NAME];
+    if let Some(taken) = pod::list(pod, "volumes").iter().find(|v| pod::name(v).is_some_and(|n| ours.contains(&n))) {
+        return Some(Reason::NameTaken(container_name(taken)));
+    }
+    let pod_uid = pod.pointer("/spec/securityContext/runAsUser").and_then(Value::as_u64);
+    for container in pod::every_container(pod) {
+        let uid = container.pointer("/securityContext/runAsUser").and_then(Value::as_u64).or(pod_uid);
+        if uid == Some(u64::from(names::PROXY_UID)) {
+            return Some(Reason::UsesProxyUid(container_name(container)));
+        }
+        let ports = container.get("ports").and_then(Value::as_array).into_iter().flatten();
+        let used = [names::PORT_OUTBOUND, names::PORT_INBOUND, names::PORT_PROXY_ADMIN].map(u64::from);
+        for port in ports.filter_map(|port| port.get("containerPort").and_then(Value::as_u64)) {
+            if used.contains(&port) {
+                return Some(Reason::UsesProxyPort(container_name(container), port));
+            }
+        }
+    }
+    let level = namespace.meta.as_ref().and_then(|meta| meta.labels.get(LABEL_POD_SECURITY));
+    level
+        .filter(|level| matches!(level.as_str(), "baseline" | "restricted"))
+        .map(|level| Reason::PodSecurityForbidsRedirect(level.clone()))
+}
+
+/// Whether a pod (or template) carries our sidecar.
+pub fn is_injected(pod: &Value) -> bool {
+    pod::list(pod, "initContainers").iter().any(|container| pod::name(container) == Some(names::CONTAINER_PROXY))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn namespace(labels: &[(&str, &str)]) -> Namespace {
+        let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Namespace { name: "shop".into(), meta: Some(NamespaceMeta { labels, annotations: BTreeMap::new() }) }
+    }
+
+    fn enabled() -> Namespace {
+        namespace(&[("meshctl.dev/inject", "enabled")])
+    }
+
+    fn pod(spec: Value) -> Value {
+        let mut pod = json!({"metadata": {"name": "web"}, "spec": {"containers": [{"name": "web", "image": "web"}]}});
+        let spec_of_pod = pod["spec"].as_object_mut().unwrap();
+        spec_of_pod.extend(spec.as_object().unwrap().clone());
+        pod
+    }
+
+    fn labelled(value: &str) -> Value {
+        let mut pod = pod(json!({}));
+        pod["metadata"]["labels"] = json!({"meshctl.dev/inject": value});
+        pod
+    }
+
+    fn code(pod: &Value, namespace: &Namespace) -> String {
+        match decide(pod, namespace).verdict {
+            Verdict::Inject(_) => "inject".into(),
+            Verdict::Skip(reason) => format!("skip {}", reason.code()),
+            Verdict::Refuse(reason) => format!("refuse {}", reason.code()),
+        }
+    }
+
+    #[test]
+    fn the_pods_label_wins_over_the_namespaces() {
+        let disabled = namespace(&[("meshctl.dev/inject", "disabled")]);
+        let unknown = Namespace { name: "shop".into(), meta: None };
+        for (pod, namespace, want) in [
+            (pod(json!({})), enabled(), "inject"),
+            (pod(json!({})), namespace(&[]), "skip not-labelled"),
+            (pod(json!({})), disabled.clone(), "skip not-labelled"),
+            (pod(json!({})), unknown.clone(), "inject"),
+            (labelled("enabled"), namespace(&[]), "inject"),
+            (labelled("enabled"), disabled, "inject"),
+            (labelled("disabled"), enabled(), "skip disabled-by-pod"),
+            (labelled("disabled"), unknown, "skip disabled-by-pod"),
+            (labelled("yes"), enabled(), "inject"),
+            (labelled("yes"), namespace(&[]), "skip not-labelled"),
+        ] {
+            assert_eq!(code(&pod, &namespace), want, "{pod} in {namespace:?}");
+        }
+        assert_eq!(
+            decide(&labelled("yes"), &enabled()).warnings,
+            ["label meshctl.dev/inject: \"yes\" is neither enabled nor disabled"]
+        );
+    }
+
+    #[test]
+    fn every_pod_that_cannot_be_meshed_says_why() {
+        for (spec, want) in [
+            (json!({"hostNetwork": true}), "skip host-network"),
+            (json!({"os": {"name": "windows"}}), "skip windows"),
+            (json!({"nodeSelector": {"kubernetes.io/os": "windows"}}), "skip windows"),
+            (json!({"nodeSelector": {"kubernetes.io/os": "linux"}}), "inject"),
+            (json!({"initContainers": [{"name": "mesh-proxy"}]}), "skip already-injected"),
+            (json!({"containers": [{"name": "mesh-proxy"}]}), "refuse name-taken"),
+            (json!({"initContainers": [{"name": "mesh-redirect"}]}), "refuse name-taken"),
+            (json!({"volumes": [{"name": "mesh-state"}]}), "refuse name-taken"),
+            (json!({"containers": [{"name": "a"}, {"name": "linkerd-proxy"}]}), "refuse other-mesh"),
+            (json!({"initContainers": [{"name": "istio-init"}]}), "refuse other-mesh"),
+            (json!({"securityContext": {"runAsUser": 2102}}), "refuse uses-proxy-uid"),
+            (json!({"containers": [{"name": "a", "securityContext": {"runAsUser": 2102}}]}), "refuse uses-proxy-uid"),
+            (
+                json!({"securityContext": {"runAsUser": 2102}, "containers": [{"name": "a", "securityContext": {"runAsUser": 1}}]}),
+                "inject",
+            ),
+            (json!({"containers": [{"name": "a", "ports": [{"containerPort": 4143}]}]}), "refuse uses-proxy-port"),
+            (json!({"containers": "many"}), "skip not-a-pod"),
+        ] {
+            assert_eq!(code(&pod(spec.clone()), &enabled()), want, "{spec}");
+        }
+        for foreign in [json!(null), json!([]), json!({"spec": 1}), json!({"metadata": 1, "spec": {"containers": [1]}})]
+        {
+            decide(&foreign, &enabled());
+        }
+    }
+
+    #[test]
+    fn a_namespace_can_forbid_the_redirect_or_be_the_systems() {
+        for (level, want) in [
+            ("privileged", "inject"),
+            ("baseline", "refuse pod-security-forbids-redirect"),
+            ("restricted", "refuse pod-security-forbids-redirect"),
+        ] {
+            let labels = [("meshctl.dev/inject", "enabled"), ("pod-security.kubernetes.io/enforce", level)];
+            assert_eq!(code(&pod(json!({})), &namespace(&labels)), want, "{level}");
+        }
+        let system = Namespace { name: "mesh-system".into(), ..enabled() };
+        assert_eq!(code(&labelled("enabled"), &system), "skip system-namespace");
+    }
+
+    #[test]
+    fn a_refusal_and_a_surprise_are_told_and_the_ordinary_is_not() {
+        let told = |spec| decide(&pod(spec), &enabled()).warnings.join("\n");
+        assert!(told(json!({"hostNetwork": true})).contains("hostNetwork"));
+        assert!(told(json!({"containers": [{"name": "istio-proxy"}]})).contains("(other-mesh)"));
+        assert!(told(json!({"shareProcessNamespace": true})).contains("shareProcessNamespace"));
+        assert_eq!(told(json!({})), "");
+        assert!(decide(&pod(json!({})), &namespace(&[])).warnings.is_empty());
+    }
+}

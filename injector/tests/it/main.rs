@@ -1,0 +1,5 @@
+//! The injector from the outside: the corpus of pods, as values.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod corpus;
