@@ -1,0 +1,88 @@
+//! The roles against each other, over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+
+use mesh_shop::{load, stock, web};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+const ANY: &str = "127.0.0.1:0";
+
+#[expect(clippy::disallowed_methods, reason = "the test awaits every task it starts")]
+async fn start_stock(stop: &CancellationToken) -> (SocketAddr, JoinHandle<anyhow::Result<()>>) {
+    let stock = stock::Stock::bind(stock::Args { listen: ANY.parse().unwrap() }).await.unwrap();
+    (stock.addr, tokio::spawn(stock.run(stop.clone())))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test awaits every task it starts")]
+async fn start_web(
+    version: &str,
+    stock: SocketAddr,
+    stop: &CancellationToken,
+) -> (SocketAddr, JoinHandle<anyhow::Result<()>>) {
+    let args = web::Args {
+        version: version.into(),
+        listen: ANY.parse().unwrap(),
+        stock: stock.to_string(),
+        name: "web-test".into(),
+    };
+    let web = web::Web::bind(args).await.unwrap();
+    (web.addr, tokio::spawn(web.run(stop.clone())))
+}
+
+#[tokio::test]
+async fn stock_speaks_first_and_ends_with_its_client() {
+    let stop = CancellationToken::new();
+    let (addr, task) = start_stock(&stop).await;
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let mut greeting = [0; 17];
+    stream.read_exact(&mut greeting).await.unwrap();
+    assert_eq!(&greeting, b"220 stock ready\r\n");
+    stream.write_all(b"QTY 3\r\nQTY x\r\nNONSENSE\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert_eq!(rest, "200 21\r\n501 QTY wants a number\r\n500 commands are QTY and QUIT\r\n");
+    stop.cancel();
+    task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn only_version_two_has_the_planted_fault() {
+    let stop = CancellationToken::new();
+    let (stock, stock_task) = start_stock(&stop).await;
+    for (version, is_broken) in [("v1", false), ("v2", true)] {
+        let (web, web_task) = start_web(version, stock, &stop).await;
+        let args = load::Args { url: format!("http://{web}/").parse().unwrap(), rate: 1000, count: Some(100) };
+        let tally = load::tally(args, CancellationToken::new()).await.unwrap();
+        let expected = (0..100).filter(|&number| {
+            let (_, path) = load::request(number);
+            path.strip_prefix("/checkout?item=").is_some_and(|item| web::is_faulty(version, item.parse().unwrap()))
+        });
+        assert_eq!(expected.count() as u64, tally.failed, "{version}");
+        assert_eq!((tally.failed > 0, tally.unanswered), (is_broken, 0), "{version}");
+        web_task.abort();
+    }
+    stop.cancel();
+    stock_task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_shop_without_stock_answers_502_and_says_why() {
+    let stop = CancellationToken::new();
+    let closed = std::net::TcpListener::bind(ANY).unwrap().local_addr().unwrap();
+    let (web, task) = start_web("v1", closed, &stop).await;
+    let mut stream = TcpStream::connect(web).await.unwrap();
+    stream.write_all(b"POST /checkout?item=1 HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("connect to stock"), "{answer}");
+    stop.cancel();
+    task.await.unwrap().unwrap();
+}
