@@ -1,0 +1,209 @@
+//! What the commands see of a mesh: its pods, its Services, and a stream to any port of a pod.
+//!
+//! Every command that looks at a mesh goes through [`Cluster`], so that it works the same on Kubernetes and on the
+//! playground. It knows objects and bytes; what is said over a stream (metrics, tap) is the command's business.
+
+pub(crate) mod playground;
+
+use std::{net::IpAddr, path::PathBuf};
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use mesh_proto::names;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A mesh to look at.
+#[derive(Debug, Clone)]
+pub(crate) enum Cluster {
+    /// The playground of this user on this machine.
+    Playground(playground::Client),
+}
+
+/// Bytes to and from a port of a pod.
+pub(crate) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// Why a mesh could not be looked at (exit code 3); the text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClusterError {
+    /// Kubernetes was asked for.
+    #[error("commands on a Kubernetes cluster are not built yet; add --playground to look at the playground")]
+    NoKubernetes,
+    /// No playground runs.
+    #[error("no playground is running (nothing answers at {0}); start one with `meshctl playground`")]
+    NotRunning(PathBuf),
+    /// The socket cannot be used.
+    #[error("use the playground's socket {path}: {reason}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        reason: String,
+    },
+    /// The answer was not what was asked for.
+    #[error("ask the playground for {what}: {reason}")]
+    Answer {
+        /// What was asked.
+        what: String,
+        /// What came back.
+        reason: String,
+    },
+}
+
+impl Cluster {
+    /// The mesh that the flags name. Connects to nothing yet.
+    pub(crate) fn select(playground: bool) -> Result<Self, ClusterError> {
+        if playground {
+            Ok(Self::Playground(playground::Client::of_this_user()?))
+        } else {
+            Err(ClusterError::NoKubernetes)
+        }
+    }
+
+    /// The pods of one namespace or of all, by namespace and name.
+    pub(crate) async fn pods(&self, namespace: Option<&str>) -> Result<Vec<PodInfo>, ClusterError> {
+        let pods: Vec<Pod> = match self {
+            Self::Playground(client) => client.objects("pods").await?,
+        };
+        let mut pods: Vec<PodInfo> = pods.iter().map(PodInfo::from_object).collect();
+        pods.retain(|pod| namespace.is_none_or(|wanted| pod.namespace == wanted));
+        pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        Ok(pods)
+    }
+
+    /// The Services of one namespace or of all.
+    pub(crate) async fn services(&self, namespace: Option<&str>) -> Result<Vec<Service>, ClusterError> {
+        let mut services: Vec<Service> = match self {
+            Self::Playground(client) => client.objects("services").await?,
+        };
+        services.retain(|service| namespace.is_none_or(|wanted| service.metadata.namespace.as_deref() == Some(wanted)));
+        Ok(services)
+    }
+
+    /// Opens a connection to a port on the loopback of a pod, as a port-forward does.
+    pub(crate) async fn connect(&self, pod: &PodInfo, port: u16) -> Result<Box<dyn ByteStream>, ClusterError> {
+        match self {
+            Self::Playground(client) => client.connect(&pod.namespace, &pod.name, port).await,
+        }
+    }
+}
+
+/// A pod, as far as commands care.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PodInfo {
+    /// Its namespace.
+    pub(crate) namespace: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// The top-most owner as `kind/name`, e.g. `deployment/web`; none for a bare pod.
+    pub(crate) workload: Option<String>,
+    /// Its service account.
+    pub(crate) service_account: String,
+    /// Its addresses.
+    pub(crate) ips: Vec<IpAddr>,
+    /// Whether its spec carries our sidecar (contracts §1).
+    pub(crate) meshed: bool,
+    /// The pod's Ready condition.
+    pub(crate) ready: bool,
+    /// Version of the sidecar, where the injector left it.
+    pub(crate) proxy_version: Option<String>,
+}
+
+impl PodInfo {
+    /// Reads a pod object.
+    pub(crate) fn from_object(pod: &Pod) -> Self {
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        let text = |value: Option<&String>, default: &str| value.cloned().unwrap_or_else(|| default.to_owned());
+        let meshed = has_sidecar(pod);
+        Self {
+            namespace: text(pod.metadata.namespace.as_ref(), "default"),
+            name: text(pod.metadata.name.as_ref(), ""),
+            workload: workload(pod),
+            service_account: text(spec.and_then(|spec| spec.service_account_name.as_ref()), "default"),
+            ips: status
+                .and_then(|status| status.pod_ips.as_ref())
+                .into_iter()
+                .flatten()
+                .filter_map(|ip| ip.ip.parse().ok())
+                .collect(),
+            meshed,
+            ready: status.and_then(|status| status.conditions.as_ref()).is_some_and(|conditions| {
+                conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+            }),
+            proxy_version: pod
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(names::ANNOTATION_PROXY_VERSION))
+                .filter(|_| meshed)
+                .cloned(),
+        }
+    }
+
+    /// What it is shown as: its workload, or `pod/NAME`.
+    pub(crate) fn workload_or_name(&self) -> String {
+        self.workload.clone().unwrap_or_else(|| format!("pod/{}", self.name))
+    }
+}
+
+/// A native sidecar, or a plain container where someone injected it by hand.
+fn has_sidecar(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| {
+        spec.init_containers
+            .iter()
+            .flatten()
+            .chain(&spec.containers)
+            .any(|container| container.name == names::CONTAINER_PROXY)
+    })
+}
+
+/// The owner of a pod; a ReplicaSet named by a Deployment stands for that Deployment.
+fn workload(pod: &Pod) -> Option<String> {
+    let owner = pod.metadata.owner_references.as_ref()?.iter().find(|owner| owner.controller.unwrap_or(true))?;
+    let template_hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
+    let deployment = template_hash
+        .filter(|_| owner.kind == "ReplicaSet")
+        .and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+    Some(match deployment {
+        Some(name) => format!("deployment/{name}"),
+        None => format!("{}/{}", owner.kind.to_ascii_lowercase(), owner.name),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(value: serde_json::Value) -> PodInfo {
+        PodInfo::from_object(&serde_json::from_value(value).expect("a pod"))
+    }
+
+    #[test]
+    fn a_pod_of_a_deployment_is_known_by_its_deployment() {
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-v1-6f7c9", "uid": "1", "controller": true}]);
+        let info = pod(json!({
+            "metadata": {"name": "web-v1-6f7c9-abcde", "namespace": "shop", "labels": {"pod-template-hash": "6f7c9"}, "ownerReferences": owner},
+            "spec": {"containers": []},
+        }));
+        assert_eq!(info.workload.as_deref(), Some("deployment/web-v1"));
+        let bare = pod(json!({
+            "metadata": {"name": "x", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-v1", "uid": "1"}]},
+            "spec": {"containers": []},
+        }));
+        assert_eq!(bare.workload.as_deref(), Some("replicaset/web-v1"));
+    }
+
+    #[test]
+    fn a_pod_is_meshed_by_its_spec_and_not_by_its_annotations() {
+        let annotated = json!({"name": "a", "annotations": {names::ANNOTATION_PROXY_VERSION: "0.1.0"}});
+        let without = pod(json!({"metadata": annotated, "spec": {"containers": [{"name": "app"}]}}));
+        assert!(!without.meshed);
+        assert_eq!(without.proxy_version, None);
+        let with = pod(json!({"metadata": annotated, "spec": {
+            "initContainers": [{"name": names::CONTAINER_PROXY}], "containers": [{"name": "app"}]}}));
+        assert!(with.meshed);
+        assert_eq!(with.proxy_version.as_deref(), Some("0.1.0"));
+    }
+}

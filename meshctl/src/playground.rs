@@ -1,0 +1,3 @@
+//! `meshctl playground`: the whole mesh on one machine.
+
+pub(crate) mod paths;
