@@ -1,7 +1,8 @@
 //! Whether the process is ready: a guard per part, and ready when the last guard is dropped.
 //!
-//! The wiring takes a guard for each part before it starts; the part drops it when it has what it needs (a certificate, a first list). `/ready` of [`crate::admin`] shows the answer. It does not know what the parts are, and a part
-//! that has once been ready stays so: what is wrong later is for metrics and logs, since restarting a pod
+//! The wiring takes a guard for each part before it starts; the part drops it when it has what it needs (a
+//! certificate, a first list). `/ready` of [`crate::admin`] shows the answer. It does not know what the parts are,
+//! and a part that has once been ready stays so: what is wrong later is for metrics and logs, since restarting a pod
 //! or taking it out of its Service would not help.
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The owner of every task, and the only place that spawns one.
 //!
 //! The wiring of each process makes one [`Tasks`], hands clones to its parts, and ends with [`Tasks::shutdown`]. It
-//! knows a task only by its static name. The data path spawns one task per connection through it, so a spawn costs
-//! a short lock and no allocation beyond the task itself; there is no span.
+//! knows a task only by its static name. The data path spawns one task per connection through it, so a spawn costs a
+//! short lock and no allocation beyond the task itself; there is no span.
 
 use std::any::Any;
 use std::fmt;

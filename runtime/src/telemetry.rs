@@ -1,8 +1,8 @@
 //! The log: one line per event on standard error, its filter, and changing the filter while running.
 //!
-//! [`init`] is called once, first thing in main; [`crate::admin`] changes the filter. Values from the network end up in
-//! log fields, so the writer escapes every control character: no peer can forge a line or drive a terminal.
-//! It knows nothing of spans for tracing requests: the data path has none.
+//! [`init`] is called once, first thing in main; [`crate::admin`] changes the filter. Values from the network end up
+//! in log fields, so the writer escapes every control character: no peer can forge a line or drive a terminal. It
+//! knows nothing of spans for tracing requests: the data path has none.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -68,7 +68,8 @@ pub enum BadFilter {
 /// Longest filter taken, in bytes.
 pub const MAX_FILTER: usize = 1024;
 
-/// Starts the log of the process on standard error. A later call in the same process (tests) changes only the filter and returns the same handle.
+/// Starts the log of the process on standard error. A later call in the same process (tests) changes only the filter
+/// and returns the same handle.
 pub fn init(filter: &str, format: Format) -> Result<LogHandle, BadFilter> {
     static LOG: OnceLock<Result<LogHandle, ()>> = OnceLock::new();
     parse(filter)?;
@@ -107,8 +108,8 @@ struct Shared {
     current: Mutex<String>,
 }
 
-/// Our filters are [`Targets`], not `EnvFilter`: no regular expressions from outside, and a callsite that is off costs a
-/// load. Its own parser takes a misspelt level for a module and then silences all else, so we look first.
+/// Our filters are [`Targets`], not `EnvFilter`: no regular expressions from outside, and a callsite that is off
+/// costs a load. Its own parser takes a misspelt level for a module and then silences all else, so we look first.
 fn parse(filter: &str) -> Result<Targets, BadFilter> {
     if filter.len() > MAX_FILTER {
         return Err(BadFilter::TooLong(filter.len()));

@@ -165,6 +165,32 @@ async fn a_connection_that_asks_nothing_is_closed() {
 }
 
 #[tokio::test]
+async fn connections_beyond_the_cap_are_closed_and_a_freed_place_is_taken_again() {
+    let server = Server::start_with(Router::new(), 2).await;
+    let mut kept = [server.connect().await, server.connect().await];
+    for stream in &mut kept {
+        // An answer proves that the server counts this connection.
+        stream.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.read_exact(&mut [0; 15]).await.unwrap();
+    }
+    // Closed: an end or a reset, whichever comes first.
+    let refused = read_all(server.connect().await).await;
+    assert!(refused.as_ref().map_or(true, String::is_empty), "{refused:?}");
+
+    drop(kept);
+    let served = async {
+        loop {
+            let mut stream = server.connect().await;
+            let _ = stream.write_all(b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+            if read_all(stream).await.is_ok_and(|answer| answer.ends_with("live\n")) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(SOON, served).await.expect("the freed place is taken");
+}
+
+#[tokio::test]
 async fn garbage_is_answered_or_closed_and_the_server_lives() {
     let server = Server::start(Router::new()).await;
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(100_000));
@@ -196,10 +222,14 @@ struct Server {
 
 impl Server {
     async fn start(extra: Router) -> Self {
+        Self::start_with(extra, admin::MAX_CONNECTIONS).await
+    }
+
+    async fn start_with(extra: Router, max_connections: usize) -> Self {
         let readiness = Readiness::new();
         let log = LOG.get_or_init(|| telemetry::init("info", Format::Plain).unwrap()).clone();
         let tasks = Tasks::new();
-        let bound = Bound::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+        let bound = Bound::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap().max_connections(max_connections);
         let addr = bound.addr;
         let router = admin::router(readiness.clone(), Metrics::new(), log.clone()).merge(extra);
         tasks.spawn("admin", bound.run(router, tasks.cancelled()));

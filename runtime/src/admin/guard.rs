@@ -1,8 +1,9 @@
 //! Who may ask for what: the guards of admin routes that are not for everyone (contracts §9).
 //!
-//! Used as extractors, or for whole routers as `middleware::from_extractor::<Loopback>()`. The application shares the loopback of its pod, and so does a browser that a port-forward serves: the peer's address alone proves
-//! little. A `Host` of localhost keeps out pages that resolve their own name to 127.0.0.1, and the header of
-//! [`AdminChange`] keeps out forms and links, which cannot set one.
+//! Used as extractors, or for whole routers as `middleware::from_extractor::<Loopback>()`. The application shares the
+//! loopback of its pod, and so does a browser that a port-forward serves: the peer's address alone proves little. A
+//! `Host` of localhost keeps out pages that resolve their own name to 127.0.0.1, and the header of [`AdminChange`]
+//! keeps out forms and links, which cannot set one.
 
 use std::net::SocketAddr;
 
@@ -94,7 +95,8 @@ fn peer(parts: &Parts) -> Result<SocketAddr, Refused> {
     }
 }
 
-/// Whether every place that names a host (`Host`, `:authority`, an absolute target) names localhost, and at least one does.
+/// Whether every place that names a host (`Host`, `:authority`, an absolute target) names localhost, and at least one
+/// does.
 fn names_localhost(uri: &Uri, headers: &HeaderMap) -> bool {
     let in_uri = uri.authority().map(|authority| authority.as_str().as_bytes());
     let in_headers = headers.get_all(header::HOST).iter().map(HeaderValue::as_bytes);

@@ -45,6 +45,7 @@ pub struct Bound {
     /// Where it listens; with the real port when 0 was asked for.
     pub addr: SocketAddr,
     listener: TcpListener,
+    max_connections: usize,
 }
 
 impl Bound {
@@ -54,16 +55,22 @@ impl Bound {
             .await
             .map_err(|error| io::Error::new(error.kind(), format!("failed to listen on {addr} for admin: {error}")))?;
         let addr = listener.local_addr()?;
-        Ok(Self { addr, listener })
+        Ok(Self { addr, listener, max_connections: MAX_CONNECTIONS })
+    }
+
+    /// Another cap than [`MAX_CONNECTIONS`].
+    #[must_use]
+    pub fn max_connections(self, max_connections: usize) -> Self {
+        Self { max_connections, ..self }
     }
 
     /// Serves until `shutdown` resolves, then lets requests under way finish for at most 5 seconds.
     pub async fn run(self, router: Router, shutdown: impl Future<Output = ()>) {
-        let Self { listener, .. } = self;
+        let Self { addr: _, listener, max_connections } = self;
         let tasks = Tasks::new();
         // Ends the connections also when this future is dropped.
         let _ends_with_us = tasks.token().drop_guard();
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let slots = Arc::new(Semaphore::new(max_connections));
         let server = server(tasks.executor("admin stream"));
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
@@ -80,7 +87,7 @@ impl Bound {
                 }
             };
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                tracing::debug!(%peer, "admin connection closed: {MAX_CONNECTIONS} are open");
+                tracing::debug!(%peer, "admin connection closed: {max_connections} are open");
                 continue;
             };
             let connection = Connection { stream, peer, router: router.clone(), ending: tasks.token(), _slot: slot };

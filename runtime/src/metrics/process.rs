@@ -14,7 +14,8 @@ use prometheus_client::registry::Unit;
 #[derive(Debug)]
 pub(super) struct ProcessCollector;
 
-/// Ticks per second of the times in /proc. Fixed by the kernel's interface (`USER_HZ`) on every architecture that we build for.
+/// Ticks per second of the times in /proc. Fixed by the kernel's interface (`USER_HZ`) on every architecture that we
+/// build for.
 const TICKS: f64 = 100.0;
 
 impl Collector for ProcessCollector {
