@@ -13,12 +13,20 @@
 //! | [`patch`] | two values to a JSON patch |
 //! | [`review`] | AdmissionReview in and out |
 //! | [`pod`] | reading a pod as a JSON value |
+//! | [`server`] | the HTTPS webhook and its limits |
+//! | [`certificate`], [`namespaces`] | what it reads besides |
+//! | [`config`], [`app`] | command line; wiring |
 
+pub mod app;
+pub mod certificate;
+pub mod config;
 pub mod decide;
+pub mod namespaces;
 pub mod patch;
 pub mod pod;
 pub mod probes;
 pub mod review;
+pub mod server;
 pub mod settings;
 pub mod sidecar;
 pub mod uninject;
