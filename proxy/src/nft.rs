@@ -11,9 +11,11 @@
 mod attributes;
 mod bytecode;
 mod expr;
+mod kernel;
 mod netlink;
 mod print;
 
 pub use bytecode::Instruction;
 pub use expr::{Action, Chain, Hook, Match, Protocol, Rule, Ruleset, TableName, spread};
-pub use netlink::{KernelChain, NftError, apply, list, remove};
+pub use kernel::{KernelChain, apply, list, remove};
+pub use netlink::NftError;

@@ -107,6 +107,11 @@ pub(super) fn decode(attribute: &ListAttribute<ExpressionAttribute>) -> Instruct
 /// The instruction, if it is one that [`encode`] makes.
 fn known(expression: &Expressions) -> Option<Instruction> {
     match expression {
+        // With a source register these two write into the packet.
+        Expressions::Meta(attributes) if !attributes.contains(&MetaAttribute::DestinationRegister(Register::Reg1)) => {
+            None
+        }
+        Expressions::Payload(attributes) if !attributes.contains(&Payload::DestinationRegister(Register::Reg1)) => None,
         Expressions::Meta(attributes) => attributes.iter().find_map(|attribute| match attribute {
             MetaAttribute::Key(MetaKey::Nfproto) => Some(Instruction::Meta(Meta::Family)),
             MetaAttribute::Key(MetaKey::L4Proto) => Some(Instruction::Meta(Meta::Protocol)),
@@ -203,4 +208,46 @@ fn number(attributes: &[DefaultNla], kind: u16) -> Option<u32> {
     }
     attribute.emit_value(&mut value);
     Some(u32::from_be_bytes(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_survives() {
+        for instruction in [
+            Instruction::Meta(Meta::Family),
+            Instruction::Meta(Meta::Protocol),
+            Instruction::Meta(Meta::SocketUser),
+            Instruction::Meta(Meta::Mark),
+            Instruction::Payload { header: Header::Network, offset: 16, length: 4 },
+            Instruction::Payload { header: Header::Transport, offset: 2, length: 2 },
+            Instruction::Mask(vec![255, 240]),
+            Instruction::Compare(Comparison::Equal, vec![6]),
+            Instruction::Compare(Comparison::AtLeast, vec![0, 80]),
+            Instruction::Compare(Comparison::AtMost, vec![0, 90]),
+            Instruction::Random(3),
+            Instruction::Immediate(2, vec![1, 2, 3, 4]),
+            Instruction::Return,
+            Instruction::Drop,
+            Instruction::Redirect,
+            Instruction::Dnat(Family::V4),
+            Instruction::Dnat(Family::V6),
+            Instruction::Masquerade,
+        ] {
+            assert_eq!(decode(&encode(&instruction)), instruction);
+        }
+    }
+
+    #[test]
+    fn foreign_expressions_are_kept_as_such() {
+        for foreign in [
+            other("counter", &[(1, 5)]),
+            other("nat", &[(NFTA_NAT_TYPE, 0)]),
+            Expressions::Meta(vec![MetaAttribute::Key(MetaKey::Mark), MetaAttribute::SourceRegister(Register::Reg1)]),
+        ] {
+            assert!(matches!(decode(&foreign.clone().into()), Instruction::Foreign(_)), "{foreign:?}");
+        }
+    }
 }

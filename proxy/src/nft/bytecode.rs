@@ -220,3 +220,56 @@ fn octets(address: IpAddr) -> Vec<u8> {
         IpAddr::V6(v6) => v6.octets().to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn destination(net: &str) -> Vec<Instruction> {
+        let matched = Match::Destination(net.parse().expect("a network"));
+        Rule { matches: vec![matched], action: Action::Return }.instructions()
+    }
+
+    #[test]
+    fn a_prefix_of_whole_bytes_needs_no_mask() {
+        assert_eq!(
+            destination("127.0.0.0/8"),
+            [
+                Instruction::Meta(Meta::Family),
+                Instruction::Compare(Comparison::Equal, vec![2]),
+                Instruction::Payload { header: Header::Network, offset: 16, length: 1 },
+                Instruction::Compare(Comparison::Equal, vec![127]),
+                Instruction::Return,
+            ]
+        );
+    }
+
+    #[test]
+    fn other_prefixes_are_masked_and_bits_beyond_them_do_not_count() {
+        for (net, mask, value) in [
+            ("10.1.2.3/20", [255, 255, 240, 0], [10, 1, 0, 0]),
+            ("10.1.2.3/0", [0; 4], [0; 4]),
+            ("255.255.255.255/31", [255, 255, 255, 254], [255, 255, 255, 254]),
+        ] {
+            let code = destination(net);
+            assert_eq!(code[2], Instruction::Payload { header: Header::Network, offset: 16, length: 4 }, "{net}");
+            assert_eq!(code[3], Instruction::Mask(mask.into()), "{net}");
+            assert_eq!(code[4], Instruction::Compare(Comparison::Equal, value.into()), "{net}");
+        }
+    }
+
+    #[test]
+    fn what_several_matches_rely_on_is_checked_once() {
+        let matches = vec![
+            Match::DestinationPort(Protocol::Tcp, 80..=90),
+            Match::TcpSyn,
+            Match::Source("10.0.0.1/32".parse().expect("a network")),
+            Match::Destination("10.0.0.2/32".parse().expect("a network")),
+        ];
+        let code = Rule { matches, action: Action::Redirect(4140) }.instructions();
+        for check in [Meta::Protocol, Meta::Family] {
+            assert_eq!(code.iter().filter(|step| **step == Instruction::Meta(check)).count(), 1, "{check:?}");
+        }
+        assert_eq!(code[code.len() - 2..], [Instruction::Immediate(1, vec![16, 44]), Instruction::Redirect]);
+    }
+}

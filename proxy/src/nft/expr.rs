@@ -165,3 +165,26 @@ pub fn spread(matches: &[Match], endpoints: &[SocketAddr]) -> Vec<Rule> {
     }
     rules
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_equally_likely() {
+        let endpoints: Vec<SocketAddr> = (1..=5).map(|host| SocketAddr::from(([10, 0, 0, host], 8080))).collect();
+        let mut left = 1.0;
+        for (rule, endpoint) in spread(&[Match::TcpSyn], &endpoints).iter().zip(&endpoints) {
+            assert_eq!(rule.action, Action::Dnat(*endpoint));
+            let taken = match rule.matches.as_slice() {
+                [Match::TcpSyn, Match::OneIn(n)] => left / f64::from(*n),
+                [Match::TcpSyn] => left,
+                other => panic!("{other:?}"),
+            };
+            assert!((taken - 0.2).abs() < 1e-9, "{rule}: {taken}");
+            left -= taken;
+        }
+        assert!(left.abs() < 1e-9, "the last rule takes what is left");
+        assert_eq!(spread(&[Match::TcpSyn], &[]), []);
+    }
+}

@@ -1,27 +1,18 @@
-//! Rules into the kernel and back, over netlink. A change is one batch: the kernel makes all of it or nothing.
+//! The netlink side: one batch of changes, which the kernel makes wholly or not at all, and dumps.
 //!
 //! Works on the network namespace of the calling thread. Blocking, but never waiting: the kernel has answered when the
-//! request has been sent.
+//! request has been sent. Does not know what the messages say (see [`super::kernel`]).
 
 use std::io;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-};
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, InetHookNumber, NfTablesMessage, RuleAttribute,
-    RuleMessage, TableAttribute, TableMessage,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use socket2::SockRef;
-
-use super::attributes;
-use super::bytecode::Instruction;
-use super::expr::{Action, Chain, Hook, Match, Rule, Ruleset, TableName};
 
 /// `NFNL_SUBSYS_NFTABLES`, for which a batch is.
 const NFTABLES: u16 = 10;
@@ -80,164 +71,8 @@ pub enum NftError {
     Unreadable(String),
 }
 
-/// A chain as the kernel has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KernelChain {
-    /// Its name.
-    pub name: String,
-    /// `nat` or `filter`.
-    pub kind: String,
-    /// The kernel's number of the hook, and the priority there.
-    pub hook: (u32, i32),
-    /// Its rules in order.
-    pub rules: Vec<Vec<Instruction>>,
-}
-
-/// Makes the table be exactly `ruleset`, whatever it was before, in one transaction.
-pub fn apply(ruleset: &Ruleset) -> Result<(), NftError> {
-    let table = ruleset.table;
-    let mut batch = Batch::replacing(table);
-    batch.add(format!("create the table inet {table}"), "nf_tables", new_table(table), NLM_F_CREATE);
-    for chain in &ruleset.chains {
-        let what = format!("create the chain {} of the table inet {table}", chain.name);
-        let module = if chain.hook.kind() == "nat" { "nft_chain_nat" } else { "nf_tables" };
-        batch.add(what, module, NfTablesMessage::NewChain(new_chain(table, chain)), NLM_F_CREATE);
-        for rule in &chain.rules {
-            let what = format!("add to the chain {} of the table inet {table} the rule `{rule}`", chain.name);
-            let message = NfTablesMessage::NewRule(new_rule(table, chain, rule));
-            batch.add(what, module_of(rule), message, NLM_F_CREATE | NLM_F_APPEND);
-        }
-    }
-    batch.commit()
-}
-
-/// Makes the table not be there; no error if it was not.
-pub fn remove(table: TableName) -> Result<(), NftError> {
-    Batch::replacing(table).commit()
-}
-
-/// The table's chains, `None` where there is no such table.
-pub fn list(table: TableName) -> Result<Option<Vec<KernelChain>>, NftError> {
-    let tables = dump(NfTablesMessage::GetTable(TableMessage { attributes: vec![] }))?;
-    let named = |message: &NfTablesMessage| {
-        matches!(message, NfTablesMessage::NewTable(TableMessage { attributes })
-            if attributes.iter().any(|a| matches!(a, TableAttribute::Name(name) if name == table)))
-    };
-    if !tables.iter().any(named) {
-        return Ok(None);
-    }
-
-    let mut chains: Vec<KernelChain> = Vec::new();
-    for message in dump(NfTablesMessage::GetChain(ChainMessage { attributes: vec![] }))? {
-        if let NfTablesMessage::NewChain(ChainMessage { attributes }) = message
-            && attributes.iter().any(|a| matches!(a, ChainAttribute::Table(name) if name == table))
-        {
-            chains.push(kernel_chain(attributes));
-        }
-    }
-    for message in
-        dump(NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(table.to_owned())] }))?
-    {
-        if let NfTablesMessage::NewRule(RuleMessage { attributes }) = message
-            && attributes.iter().any(|a| matches!(a, RuleAttribute::Table(name) if name == table))
-            && let Some(chain) = chains
-                .iter_mut()
-                .find(|chain| attributes.iter().any(|a| matches!(a, RuleAttribute::Chain(name) if *name == chain.name)))
-        {
-            let expressions = attributes.iter().find_map(|attribute| match attribute {
-                RuleAttribute::Expressions(list) => Some(list),
-                _ => None,
-            });
-            chain.rules.push(expressions.into_iter().flatten().map(attributes::decode).collect());
-        }
-    }
-    Ok(Some(chains))
-}
-
-impl Chain {
-    /// The chain as [`list`] gives it back once it is in the kernel.
-    pub fn in_kernel(&self) -> KernelChain {
-        KernelChain {
-            name: self.name.to_owned(),
-            kind: self.hook.kind().to_owned(),
-            hook: (hook_number(self.hook).into(), self.hook.priority()),
-            rules: self.rules.iter().map(Rule::instructions).collect(),
-        }
-    }
-}
-
-fn new_table(table: TableName) -> NfTablesMessage {
-    NfTablesMessage::NewTable(TableMessage { attributes: vec![TableAttribute::Name(table.to_owned())] })
-}
-
-fn new_chain(table: TableName, chain: &Chain) -> ChainMessage {
-    ChainMessage {
-        attributes: vec![
-            ChainAttribute::Table(table.to_owned()),
-            ChainAttribute::Name(chain.name.to_owned()),
-            ChainAttribute::Hook(vec![
-                HookAttribute::Number(HookNumber::Inet(hook_number(chain.hook))),
-                HookAttribute::Priority(chain.hook.priority().cast_unsigned()),
-            ]),
-            ChainAttribute::Type(chain.hook.kind().to_owned()),
-        ],
-    }
-}
-
-fn new_rule(table: TableName, chain: &Chain, rule: &Rule) -> RuleMessage {
-    RuleMessage {
-        attributes: vec![
-            RuleAttribute::Table(table.to_owned()),
-            RuleAttribute::Chain(chain.name.to_owned()),
-            RuleAttribute::Expressions(rule.instructions().iter().map(attributes::encode).collect()),
-        ],
-    }
-}
-
-fn kernel_chain(attributes: Vec<ChainAttribute>) -> KernelChain {
-    let mut chain = KernelChain { name: String::new(), kind: String::new(), hook: (0, 0), rules: Vec::new() };
-    for attribute in attributes {
-        match attribute {
-            ChainAttribute::Name(name) => chain.name = name,
-            ChainAttribute::Type(kind) => chain.kind = kind,
-            ChainAttribute::Hook(hooks) => {
-                for hook in hooks {
-                    match hook {
-                        HookAttribute::Number(number) => chain.hook.0 = number.into(),
-                        HookAttribute::Priority(priority) => chain.hook.1 = priority.cast_signed(),
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    chain
-}
-
-fn hook_number(hook: Hook) -> InetHookNumber {
-    match hook {
-        Hook::NatPrerouting => InetHookNumber::PreRouting,
-        Hook::NatOutput | Hook::FilterOutput => InetHookNumber::LocalOut,
-        Hook::NatPostrouting => InetHookNumber::PostRouting,
-        Hook::FilterInput => InetHookNumber::LocalIn,
-        Hook::FilterForward => InetHookNumber::Forward,
-    }
-}
-
-/// The kernel module that a rule needs beyond nf_tables itself.
-fn module_of(rule: &Rule) -> &'static str {
-    match rule.action {
-        _ if rule.matches.iter().any(|matched| matches!(matched, Match::OneIn(_))) => "nft_numgen",
-        Action::Redirect(_) => "nft_redir",
-        Action::Dnat(_) => "nft_nat",
-        Action::Masquerade => "nft_masq",
-        Action::Return | Action::Drop => "nf_tables",
-    }
-}
-
 /// A transaction being written.
-struct Batch {
+pub(super) struct Batch {
     steps: Vec<Step>,
 }
 
@@ -249,18 +84,14 @@ struct Step {
 }
 
 impl Batch {
-    /// A batch that leaves no such table: made first, so that it can be deleted whether or not it was there.
-    fn replacing(table: TableName) -> Self {
+    pub(super) fn begin() -> Self {
         let mut batch = Self { steps: Vec::new() };
         batch.control("begin a transaction", ControlMessage::BatchBegin);
-        batch.add(format!("create the table inet {table}"), "nf_tables", new_table(table), NLM_F_CREATE);
-        let attributes = vec![TableAttribute::Name(table.to_owned())];
-        let delete = NfTablesMessage::DeleteTable(TableMessage { attributes });
-        batch.add(format!("delete the table inet {table}"), "nf_tables", delete, 0);
         batch
     }
 
-    fn add(&mut self, what: String, module: &'static str, message: NfTablesMessage, flags: u16) {
+    /// Adds a change. `what` it does and the kernel `module` that does it are for the error text.
+    pub(super) fn add(&mut self, what: String, module: &'static str, message: NfTablesMessage, flags: u16) {
         let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
         self.push(what, module, NetfilterMessage::new(header, message), flags);
     }
@@ -279,7 +110,7 @@ impl Batch {
 
     /// Sends the batch and checks every answer. A step that fails always answers; steps that succeed do only if asked,
     /// and only the last is, because hundreds of answers would not fit into the socket's buffer.
-    fn commit(mut self) -> Result<(), NftError> {
+    pub(super) fn commit(mut self) -> Result<(), NftError> {
         let confirmed = self.steps.len() - 1;
         self.steps[confirmed].message.header.flags |= NLM_F_ACK;
         self.control("end the transaction", ControlMessage::BatchEnd);
@@ -329,7 +160,7 @@ impl Batch {
 }
 
 /// All objects of one kind, in all tables.
-fn dump(request: NfTablesMessage) -> Result<Vec<NfTablesMessage>, NftError> {
+pub(super) fn dump(request: NfTablesMessage) -> Result<Vec<NfTablesMessage>, NftError> {
     let header = NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0);
     let mut message = NetlinkMessage::from(NetfilterMessage::new(header, request));
     message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
@@ -406,4 +237,38 @@ fn messages(datagram: &[u8]) -> impl Iterator<Item = Result<NetlinkMessage<Netfi
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_netfilter::nftables::TableMessage;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_was_refused_and_what_helps() {
+        let mut batch = Batch::begin();
+        let message = NfTablesMessage::NewTable(TableMessage { attributes: vec![] });
+        batch.add("add the rule `masquerade`".into(), "nft_masq", message, 0);
+        for (index, errno, text) in [
+            (0, Errno::EPERM, "needs CAP_NET_ADMIN"),
+            (
+                0,
+                Errno::EOPNOTSUPP,
+                "begin a transaction: EOPNOTSUPP: Operation not supported on transport endpoint; \
+                                    the kernel needs the module nf_tables (`modprobe nf_tables` on the node)",
+            ),
+            (
+                1,
+                Errno::ENOENT,
+                "add the rule `masquerade`: ENOENT: No such file or directory; \
+                                the kernel needs the module nft_masq (`modprobe nft_masq` on the node)",
+            ),
+            (1, Errno::EINVAL, "add the rule `masquerade`: EINVAL: Invalid argument"),
+            (9, Errno::EBUSY, "change the packet filter: EBUSY: Device or resource busy"),
+        ] {
+            let error = batch.refusal(index, errno).to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
 }

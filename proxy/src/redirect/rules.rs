@@ -58,3 +58,73 @@ fn all_but(leave: impl Iterator<Item = Match>, port: u16) -> Vec<Rule> {
 fn to_ports(ports: &PortSet) -> impl Iterator<Item = Match> {
     ports.ranges().iter().map(|range| Match::DestinationPort(Protocol::Tcp, range.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_default_all_but_the_proxy_loopback_and_admin_is_redirected() {
+        assert_eq!(
+            rules(&Settings::default()).to_string(),
+            "\
+table inet mesh {
+\tchain outbound {
+\t\ttype nat hook output priority -100; policy accept;
+\t\tmeta skuid 2102 return
+\t\tip daddr 127.0.0.0/8 return
+\t\tip6 daddr ::1 return
+\t\ttcp flags syn / fin,syn,rst,ack redirect to :4140
+\t}
+
+\tchain inbound {
+\t\ttype nat hook prerouting priority -100; policy accept;
+\t\ttcp dport 4191 return
+\t\ttcp flags syn / fin,syn,rst,ack redirect to :4143
+\t}
+}
+"
+        );
+    }
+
+    #[test]
+    fn what_is_skipped_comes_before_the_redirect() {
+        let settings = Settings {
+            skip_inbound_ports: "22,4190-4192".parse().expect("ports"),
+            skip_outbound_ports: "25,3306-3307".parse().expect("ports"),
+            skip_subnets: "10.0.0.0/8,192.0.2.1,fd00::/8".parse().expect("networks"),
+            exempt: Exempt::Mark(0x2102),
+        };
+        assert_eq!(
+            rules(&settings).script(),
+            "\
+table inet mesh
+delete table inet mesh
+table inet mesh {
+\tchain outbound {
+\t\ttype nat hook output priority -100; policy accept;
+\t\tmeta mark 0x00002102 return
+\t\tip daddr 127.0.0.0/8 return
+\t\tip6 daddr ::1 return
+\t\ttcp dport 25 return
+\t\ttcp dport 3306-3307 return
+\t\tip daddr 10.0.0.0/8 return
+\t\tip daddr 192.0.2.1 return
+\t\tip6 daddr fd00::/8 return
+\t\ttcp flags syn / fin,syn,rst,ack redirect to :4140
+\t}
+
+\tchain inbound {
+\t\ttype nat hook prerouting priority -100; policy accept;
+\t\ttcp dport 22 return
+\t\ttcp dport 4190-4192 return
+\t\tip saddr 10.0.0.0/8 return
+\t\tip saddr 192.0.2.1 return
+\t\tip6 saddr fd00::/8 return
+\t\ttcp flags syn / fin,syn,rst,ack redirect to :4143
+\t}
+}
+"
+        );
+    }
+}
