@@ -76,7 +76,9 @@ pub fn enter(isolation: Isolation) -> Result<(), UserNamespaceError> {
     Ok(())
 }
 
-/// Mounts the `/proc` of this process's PID namespace over the inherited one.
+/// Mounts the `/proc` of this process's PID namespace over the inherited one. The kernel refuses (EPERM) where parts of
+/// the inherited one are hidden, as container runtimes do; then `/proc/self` still works, but process numbers under
+/// `/proc` are those outside.
 pub fn mount_proc() -> Result<(), UserNamespaceError> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)

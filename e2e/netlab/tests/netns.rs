@@ -7,10 +7,18 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use mesh_netlab::{Addresses, Lab, Namespace, userns};
+use mesh_netlab::{Addresses, Lab, Namespace, Process, userns};
+
+/// Set for copies of this test that play a part in it.
+const ROLE: &str = "NETLAB_TEST_ROLE";
 
 #[expect(clippy::print_stderr, reason = "the harness speaks to the person who runs it")]
 fn main() -> ExitCode {
+    match std::env::var(ROLE).as_deref() {
+        Ok("outside") => return run_outside(),
+        Ok("init") => return run_init(),
+        _ => {}
+    }
     if let Err(error) = userns::enter(userns::Isolation::default()) {
         eprintln!("cannot run tests in network namespaces: {error}");
         return ExitCode::FAILURE;
@@ -21,6 +29,10 @@ fn main() -> ExitCode {
         Trial::test("a_socket_opened_inside_works_outside", a_socket_opened_inside_works_outside),
         Trial::test("a_process_runs_inside_and_ends_with_its_value", a_process_runs_inside_and_ends_with_its_value),
         Trial::test("mounts_of_a_pod_are_its_own", mounts_of_a_pod_are_its_own),
+        Trial::test(
+            "everything_ends_with_the_init_of_a_pid_namespace",
+            everything_ends_with_the_init_of_a_pid_namespace,
+        ),
         Trial::test("the_address_of_a_dropped_pod_is_free_at_once", the_address_of_a_dropped_pod_is_free_at_once),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -121,4 +133,33 @@ fn the_address_of_a_dropped_pod_is_free_at_once() -> Result<(), Failed> {
     assert_eq!(text, "hello");
     drop(remains);
     Ok(())
+}
+
+fn everything_ends_with_the_init_of_a_pid_namespace() -> Result<(), Failed> {
+    let outside = Process::start(&Namespace::create()?, Command::new(std::env::current_exe()?).env(ROLE, "outside"))?;
+    let line = outside.wait_for_line("init is", Duration::from_secs(10))?;
+    assert_eq!(line, "init is 1, in /proc also 1");
+    // The orphan holds the output open for as long as it lives.
+    let error = outside.wait_for_line("never", Duration::from_secs(10)).expect_err("nobody says so");
+    assert!(error.to_string().contains("before its output ended"), "{error}");
+    Ok(())
+}
+
+/// Makes a PID namespace and starts its init.
+fn run_outside() -> ExitCode {
+    userns::enter(userns::Isolation { pids: true }).expect("namespaces inside ours");
+    let exe = std::env::current_exe().expect("this program has a path");
+    let status = Command::new(exe).env(ROLE, "init").status().expect("init starts");
+    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Leaves an orphan behind.
+#[expect(clippy::print_stdout, reason = "how it answers the test that started it")]
+fn run_init() -> ExitCode {
+    userns::mount_proc().expect("/proc of the new PID namespace");
+    let in_proc = std::fs::read_link("/proc/self").expect("/proc is mounted");
+    let orphan = Command::new("sleep").arg("1000").spawn().expect("a process starts");
+    drop(orphan);
+    println!("init is {}, in /proc also {}", std::process::id(), in_proc.display());
+    ExitCode::SUCCESS
 }
