@@ -1,4 +1,19 @@
-//! mesh-proxy: the sidecar, as a library that `mesh-proxy` and `meshctl` (for the playground) run.
+//! The sidecar proxy: takes over the TCP traffic of a pod and gives it the mesh.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | what the injector says, parsed |
+//! | [`tls`] | credentials, and who a peer is |
+//! | [`policy`] | what the controller has told us |
+//! | [`tap`] | live traffic for whoever watches |
+//! | [`drain`] | the end of a proxy's life |
+//! | [`redirect`] | what TCP is redirected to the proxy: the mesh's rules, and the command that sets them up |
+//! | [`nft`] | nftables, as values and over netlink; knows nothing of the mesh |
 
+pub mod config;
+pub mod drain;
 pub mod nft;
+pub mod policy;
 pub mod redirect;
+pub mod tap;
+pub mod tls;
