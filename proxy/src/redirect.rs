@@ -24,16 +24,16 @@ use crate::nft;
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
     /// Inbound ports that the proxy does not take over, e.g. `25,3000-3010`.
-    #[arg(long, env = names::ENV_SKIP_INBOUND_PORTS, default_value = "", value_name = "PORTS")]
+    #[arg(long, env = names::ENV_SKIP_INBOUND_PORTS, default_value = "", hide_default_value = true, value_name = "PORTS")]
     pub skip_inbound_ports: String,
     /// Outbound ports that the proxy does not take over.
-    #[arg(long, env = names::ENV_SKIP_OUTBOUND_PORTS, default_value = "", value_name = "PORTS")]
+    #[arg(long, env = names::ENV_SKIP_OUTBOUND_PORTS, default_value = "", hide_default_value = true, value_name = "PORTS")]
     pub skip_outbound_ports: String,
     /// Networks that the proxy does not take over, either way, e.g. `10.0.0.0/8,fd00::/8`.
-    #[arg(long, env = names::ENV_SKIP_SUBNETS, default_value = "", value_name = "NETWORKS")]
+    #[arg(long, env = names::ENV_SKIP_SUBNETS, default_value = "", hide_default_value = true, value_name = "NETWORKS")]
     pub skip_subnets: String,
     /// Know the proxy's own connections by this socket mark instead of by its user id (decimal or 0x-hex).
-    #[arg(long, env = names::ENV_SOCKET_MARK, default_value = "", value_name = "MARK")]
+    #[arg(long, env = names::ENV_SOCKET_MARK, default_value = "", hide_default_value = true, value_name = "MARK")]
     pub socket_mark: String,
     /// Show the rules as a script for `nft -f` and change nothing.
     #[arg(long, action = ArgAction::SetTrue, conflicts_with = "remove")]

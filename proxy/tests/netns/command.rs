@@ -74,7 +74,8 @@ fn the_command_says_which_right_is_missing() -> Result<(), Failed> {
     let output = Namespace::create()?.run(|| command.env(WITHOUT_RIGHTS, "1").output())??;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8(output.stderr)?;
-    assert!(text.contains("cannot set up the redirect") && text.contains("needs CAP_NET_ADMIN"), "{text}");
+    let start = "error: cannot set up the redirect: change the packet filter: needs CAP_NET_ADMIN";
+    assert!(text.starts_with(start) && text.lines().count() == 1, "{text}");
     Ok(())
 }
 
