@@ -1,1 +1,28 @@
-//! mesh-controller
+//! The controller: discovery, policy and identity for every proxy.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`source`] | objects as they come and go (a directory of manifests) |
+//! | [`index`] | objects -> facts, and what a change touches |
+//! | [`compile`] | facts -> what proxies are told (pure) |
+//! | [`publish`] | the one task that owns the facts; a `watch` per thing that somebody wants to know |
+//! | [`grpc`] | the configuration stream and `Certify`, thin |
+//! | [`ca`] | the root, certificates, join tokens |
+//! | [`tls`] | the port: TLS 1.3, client certificates, limits |
+//! | [`app`], [`config`] | wiring and command line; `mesh-controller` and `meshctl` call [`run`] |
+//! | [`metrics`], [`problems`] | what it shows of itself |
+
+pub mod app;
+pub mod ca;
+pub mod compile;
+pub mod config;
+pub mod grpc;
+pub mod index;
+pub mod metrics;
+pub mod problems;
+pub mod publish;
+pub mod source;
+pub mod tls;
+
+pub use app::{Bound, Controller, mint, run};
+pub use config::{Args, Config, MintArgs, Source};

@@ -1,1 +1,42 @@
-fn main() {}
+//! The `mesh-controller` binary: command line -> [`mesh_controller`].
+
+use std::io::Write as _;
+
+use clap::{Parser, Subcommand};
+use mesh_controller::{Args, MintArgs};
+
+/// Discovery, policy and identity of the mesh.
+#[derive(Debug, Parser)]
+#[command(name = "mesh-controller", version = mesh_runtime::build_info::VERSION)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves proxies until a signal.
+    Run(Box<Args>),
+    /// Join tokens, the bootstrap proof outside Kubernetes.
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Prints a token, good for one certificate request.
+    Mint(MintArgs),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Run(args) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(mesh_controller::run(*args))
+        }
+        Command::Token(TokenCommand::Mint(args)) => {
+            writeln!(std::io::stdout(), "{}", mesh_controller::mint(&args)?)?;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Builds the parts in order; the only module that knows them all.
+
+use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::{Json, Router, routing::get};
+use mesh_proto::{identity::Identity, server};
+use mesh_runtime::{
+    admin::{self, guard::Loopback},
+    metrics::Metrics as Registry,
+    readiness::Readiness,
+    shutdown::Signals,
+    tasks::Tasks,
+    telemetry, tls as runtime_tls,
+};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::{
+    ca::{
+        Authority, CaError,
+        store::{Store, StoreError},
+        token::{self, Minter},
+    },
+    config::{Args, Config, MintArgs, Source},
+    grpc::{
+        config::{self as streams, Configs},
+        identity::Identities,
+        proxies::Proxies,
+    },
+    metrics::Metrics,
+    problems::Problems,
+    publish::{self, Publisher},
+    source::{
+        Event,
+        dir::{Dir, DirError},
+    },
+    tls::{Connections, Port, TlsError},
+};
+
+/// Events on their way to the index.
+const EVENTS: usize = 4096;
+/// Most streams of one HTTP/2 connection; a proxy needs two.
+const MOST_STREAMS: u32 = 1000;
+/// How often an idle connection is asked whether it is still there, and how long it may take to answer.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long everything may take to end.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// Why a controller cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its secrets.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its authority.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// Its TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Its source.
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    /// The trust bundle file.
+    #[error("write the roots of trust to {path}: {source}")]
+    TrustBundle {
+        /// The file.
+        path: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The port.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+/// The controller, to be started in this process.
+pub struct Controller;
+
+/// A controller that has its port and everything it needs, and does nothing yet.
+pub struct Bound {
+    /// Address of the gRPC port.
+    pub addr: SocketAddr,
+    listener: TcpListener,
+    authority: Arc<Authority>,
+    port: Port,
+    dir: Dir,
+    task: publish::Task,
+    publisher: Publisher,
+    problems: Problems,
+    proxies: Proxies,
+    metrics: Metrics,
+    tasks: Tasks,
+}
+
+impl Controller {
+    /// Makes or reads the secrets, opens the source and binds the port.
+    pub async fn bind(
+        config: Config,
+        tasks: &Tasks,
+        registry: &Registry,
+        readiness: &Readiness,
+    ) -> Result<Bound, StartError> {
+        let authority = Authority::open(&Store::open(&config.state_dir)?, &config.trust_domain, config.leaf_lifetime)?;
+        if let Some(path) = &config.trust_bundle_out {
+            write(path, authority.trust_bundle_pem())
+                .map_err(|source| StartError::TrustBundle { path: path.display().to_string(), source })?;
+        }
+        let problems = Problems::default();
+        let Source::Dir(root) = config.source;
+        let dir = Dir::open(root, problems.clone())?;
+        let metrics = Metrics::new(registry);
+        let synced = readiness.block("source");
+        let (publisher, task) = publish::new(publish::Settings {
+            trust_domain: config.trust_domain,
+            default_policy: config.default_policy,
+            problems: problems.clone(),
+            metrics: metrics.clone(),
+            synced: Box::new(move || drop(synced)),
+        });
+        let port = Port::new(&authority)?;
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let addr = listener.local_addr().map_err(listen)?;
+        Ok(Bound {
+            addr,
+            listener,
+            authority: Arc::new(authority),
+            port,
+            dir,
+            task,
+            publisher,
+            problems,
+            proxies: Proxies::default(),
+            metrics,
+            tasks: tasks.clone(),
+        })
+    }
+}
+
+impl Bound {
+    /// What the admin port shows of this controller: `/proxies` and `/objects`, on loopback.
+    pub fn admin(&self) -> Router {
+        let (proxies, publisher, problems) = (self.proxies.clone(), self.publisher.clone(), self.problems.clone());
+        let objects = get(move |_: Loopback| async move {
+            let counts = publisher.counts().await.unwrap_or_default();
+            let counts: serde_json::Map<_, _> =
+                counts.into_iter().map(|(kind, count)| (kind.as_str().to_owned(), count.into())).collect();
+            Json(serde_json::json!({ "objects": counts, "problems": problems.list() }))
+        });
+        Router::new()
+            .route("/objects", objects)
+            .route("/proxies", get(move |_: Loopback| async move { Json(proxies.list()) }))
+    }
+
+    /// Serves until the tasks are cancelled.
+    pub async fn run(self) -> Result<(), tonic::transport::Error> {
+        let Self { addr, listener, authority, port, dir, task, publisher, problems: _, proxies, metrics, tasks } = self;
+        let (send, events) = mpsc::channel::<Event>(EVENTS);
+        until_cancelled(&tasks, "source dir", dir.run(send));
+        until_cancelled(&tasks, "index", task.run(events));
+        until_cancelled(&tasks, "own certificate", Port::renew(port.certificate(), Arc::clone(&authority)));
+        let trust_bundle = streams::trust_bundle(authority.trust_bundle());
+        let connections = Connections::default();
+        let identities = Identities::new(authority, publisher.clone(), metrics.clone());
+        let configs = Configs {
+            publisher,
+            trust_bundle: trust_bundle.subscribe(),
+            proxies,
+            tasks: tasks.clone(),
+            metrics,
+            connections: connections.clone(),
+        };
+        let incoming = ReceiverStream::new(port.listen(listener, &tasks, connections));
+        tracing::info!(%addr, "controller serves");
+        tonic::transport::Server::builder()
+            .max_concurrent_streams(MOST_STREAMS)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .http2_max_header_list_size(16 * 1024)
+            .add_routes(server::controller(Arc::new(identities), Arc::new(configs)))
+            .serve_with_incoming_shutdown(incoming, tasks.cancelled())
+            .await
+    }
+}
+
+fn until_cancelled(tasks: &Tasks, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    let cancelled = tasks.cancelled();
+    tasks.spawn(name, async move {
+        tokio::select! {
+            () = task => {}
+            () = cancelled => {}
+        }
+    });
+}
+
+/// Replaces a file in one step: whoever reads it never sees half of it.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let draft = path.with_extension("draft");
+    fs::write(&draft, text)?;
+    fs::rename(draft, path)
+}
+
+/// `mesh-controller run`: serves until a signal.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let format = if args.log_json { telemetry::Format::Json } else { telemetry::Format::Plain };
+    let log = telemetry::init(&args.log, format)?;
+    runtime_tls::install_default();
+    let (tasks, registry, readiness) = (Tasks::new(), Registry::new(), Readiness::new());
+    let bound = Controller::bind(Config::from(&args), &tasks, &registry, &readiness).await?;
+    let admin = admin::Bound::bind(args.admin).await.with_context(|| format!("listen on {}", args.admin))?;
+    let routes = admin::router(readiness, registry, log).merge(bound.admin());
+    tasks.spawn("admin", admin.run(routes, tasks.cancelled()));
+    let mut signals = Signals::install().context("listen for signals")?;
+    let serve = bound.run();
+    tokio::pin!(serve);
+    let served = tokio::select! {
+        served = &mut serve => served,
+        _ = signals.next() => {
+            tasks.token().cancel();
+            // Streams end with their tasks; a second signal does not wait for stragglers.
+            tokio::select! {
+                served = tokio::time::timeout(SHUTDOWN, &mut serve) => served.unwrap_or(Ok(())),
+                _ = signals.next() => Ok(()),
+            }
+        }
+    };
+    let stopped = tasks.shutdown(SHUTDOWN).await;
+    if !stopped.is_clean() {
+        tracing::warn!(still_running = ?stopped.still_running, "ended by force");
+    }
+    served.context("serve gRPC")
+}
+
+/// `mesh-controller token mint`: a join token.
+pub fn mint(args: &MintArgs) -> anyhow::Result<String> {
+    let identity = Identity::new(&args.trust_domain, &args.namespace, &args.service_account)?;
+    let pod = token::Pod { namespace: args.namespace.clone(), name: args.pod.clone(), uid: args.uid.clone() };
+    let minter = Minter::open(&Store::open(&args.state_dir)?)?;
+    Ok(minter.mint(&identity, pod, Duration::from_secs(args.life))?)
+}

@@ -1,0 +1,73 @@
+//! Facts -> what proxies are told. Pure: no clock, no channel, no log; the same facts give the same values.
+//!
+//! Called by [`crate::publish`], which asks again when one of the [`Mark`]s that were read is touched.
+
+mod inbound;
+mod outbound;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use mesh_proto::workload::Protocol;
+
+pub use self::{inbound::inbound, outbound::outbound};
+use crate::index::{
+    Facts, Mark, Name,
+    pods::PodFacts,
+    ports,
+    services::{PortFacts, ServiceFacts},
+};
+
+/// What a compiled value depends on, collected on the way.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Reads(pub BTreeSet<Mark>);
+
+impl Reads {
+    fn address(&mut self, ip: IpAddr) {
+        self.0.insert(Mark::Address(ip));
+    }
+
+    fn service(&mut self, name: &Name) {
+        self.0.insert(Mark::Service(name.clone()));
+    }
+
+    fn pod(&mut self, name: &Name) {
+        self.0.insert(Mark::Pod(name.clone()));
+    }
+
+    fn namespace(&mut self, name: &Arc<str>) {
+        self.0.insert(Mark::Namespace(Arc::clone(name)));
+    }
+}
+
+/// What a port of a pod speaks: opaque by annotation, else what the Services that lead to it declare (if they agree),
+/// else its own name. Both ends of a connection are told the same.
+fn pod_protocol(facts: &Facts, pod: &PodFacts, port: u16, reads: &mut Reads) -> Protocol {
+    reads.namespace(&pod.name.namespace);
+    if pod.opaque.contains(port) {
+        return Protocol::Opaque;
+    }
+    let services = facts.services_in(&pod.name.namespace).filter(|service| service.selects(&pod.labels));
+    let leading_here = services.flat_map(|service| &service.ports).filter(|known| known.target.on(pod) == Some(port));
+    let declared: BTreeSet<Protocol> =
+        leading_here.map(|known| known.declared).filter(|protocol| *protocol != Protocol::Detect).collect();
+    match declared.first() {
+        Some(protocol) if declared.len() == 1 => *protocol,
+        _ => pod.protocol(port),
+    }
+}
+
+/// What a port of a Service speaks.
+fn service_protocol(facts: &Facts, service: &ServiceFacts, port: &PortFacts) -> Protocol {
+    let picked = facts.pods_in(&service.name.namespace).filter(|pod| service.selects(&pod.labels));
+    let mut picked = picked.filter_map(|pod| Some((pod, port.target.on(pod)?)));
+    if picked.any(|(pod, target)| pod.opaque.contains(target)) {
+        return Protocol::Opaque;
+    }
+    match port.declared {
+        Protocol::Detect => ports::default_protocol(port.port),
+        declared => declared,
+    }
+}

@@ -1,0 +1,160 @@
+//! What the user says on the command line, and what the controller is made from.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use mesh_proto::{identity, inbound::DefaultPolicy, names};
+
+/// Longest life of a leaf certificate that makes sense; the shortest leaves time to renew.
+const LEAF_LIFETIME: std::ops::RangeInclusive<u64> = 5..=365 * 24 * 3600;
+
+/// `mesh-controller run`
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Where objects come from: `dir:PATH`, a directory of manifests. (`kube` is not part of this release.)
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Source,
+    /// Directory for the root of trust and the key of join tokens, made at the first start.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Trust domain of every identity.
+    #[arg(long, value_name = "NAME", default_value = names::DEFAULT_TRUST_DOMAIN, value_parser = trust_domain)]
+    pub trust_domain: String,
+    /// Address of the gRPC port.
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([0, 0, 0, 0], names::PORT_CONTROLLER)))]
+    pub listen: SocketAddr,
+    /// Address of the admin port.
+    #[arg(long, value_name = "ADDRESS", default_value_t = SocketAddr::from(([127, 0, 0, 1], names::PORT_ADMIN)))]
+    pub admin: SocketAddr,
+    /// Who is let in where neither pod nor namespace say: allow, authenticated, same-namespace, deny or audit.
+    #[arg(long, value_name = "POLICY", default_value = DefaultPolicy::Allow.as_str(), value_parser = DefaultPolicy::from_str)]
+    pub default_policy: DefaultPolicy,
+    /// Life of a certificate, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = leaf_lifetime)]
+    pub leaf_lifetime: Duration,
+    /// File to write the roots of trust to (PEM), for the injector.
+    #[arg(long, value_name = "FILE")]
+    pub trust_bundle_out: Option<PathBuf>,
+    /// Log filter.
+    #[arg(long, value_name = "FILTER", env = names::ENV_LOG, default_value = "info")]
+    pub log: String,
+    /// One JSON object per line instead of text.
+    #[arg(long)]
+    pub log_json: bool,
+}
+
+/// `mesh-controller token mint`
+#[derive(Debug, Clone, clap::Args)]
+pub struct MintArgs {
+    /// State directory of the controller.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Trust domain.
+    #[arg(long, value_name = "NAME", default_value = names::DEFAULT_TRUST_DOMAIN, value_parser = trust_domain)]
+    pub trust_domain: String,
+    /// Namespace of the pod.
+    #[arg(long)]
+    pub namespace: String,
+    /// Service account of the pod.
+    #[arg(long, default_value = "default")]
+    pub service_account: String,
+    /// Name of the pod.
+    #[arg(long)]
+    pub pod: String,
+    /// Uid of the pod.
+    #[arg(long)]
+    pub uid: String,
+    /// Life of the token, in seconds; at most 600.
+    #[arg(long, default_value = "600")]
+    pub life: u64,
+}
+
+/// Where objects come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A watched directory of manifests.
+    Dir(PathBuf),
+}
+
+/// Not a source.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadSource {
+    /// Not yet.
+    #[error("the kube source is not part of this release; use dir:PATH")]
+    Kube,
+    /// Something else.
+    #[error("{0:?} is not a source; use dir:PATH")]
+    Unknown(String),
+}
+
+impl FromStr for Source {
+    type Err = BadSource;
+
+    fn from_str(text: &str) -> Result<Self, BadSource> {
+        match text.split_once(':') {
+            Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
+            _ if text == "kube" => Err(BadSource::Kube),
+            _ => Err(BadSource::Unknown(text.to_owned())),
+        }
+    }
+}
+
+/// What a controller is made from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where objects come from.
+    pub source: Source,
+    /// Where secrets are kept.
+    pub state_dir: PathBuf,
+    /// Of every identity.
+    pub trust_domain: String,
+    /// Of the gRPC port; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// In force where neither pod nor namespace say.
+    pub default_policy: DefaultPolicy,
+    /// Life of a certificate.
+    pub leaf_lifetime: Duration,
+    /// Where the roots of trust are written, for the injector.
+    pub trust_bundle_out: Option<PathBuf>,
+}
+
+impl From<&Args> for Config {
+    fn from(args: &Args) -> Self {
+        Self {
+            source: args.source.clone(),
+            state_dir: args.state_dir.clone(),
+            trust_domain: args.trust_domain.clone(),
+            listen: args.listen,
+            default_policy: args.default_policy,
+            leaf_lifetime: args.leaf_lifetime,
+            trust_bundle_out: args.trust_bundle_out.clone(),
+        }
+    }
+}
+
+fn trust_domain(text: &str) -> Result<String, String> {
+    if identity::is_trust_domain(text) {
+        return Ok(text.to_owned());
+    }
+    Err("1 to 255 of a-z, 0-9, '.', '-' and '_'".into())
+}
+
+fn leaf_lifetime(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if LEAF_LIFETIME.contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("a number of seconds from {} to {}", LEAF_LIFETIME.start(), LEAF_LIFETIME.end())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_directory_and_nothing_else_yet() {
+        assert_eq!("dir:/a:b".parse(), Ok(Source::Dir("/a:b".into())));
+        assert_eq!("kube".parse::<Source>(), Err(BadSource::Kube));
+        for text in ["", "dir:", "dir", "/path", "file:/x"] {
+            assert_eq!(text.parse::<Source>(), Err(BadSource::Unknown(text.into())), "{text}");
+        }
+    }
+}

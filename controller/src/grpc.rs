@@ -1,0 +1,5 @@
+//! The services of the controller's port, thin: check, look up, stream. What is published is [`crate::publish`]'s.
+
+pub mod config;
+pub mod identity;
+pub mod proxies;

@@ -1,0 +1,355 @@
+//! The configuration stream: one task per proxy.
+//!
+//! The hello is checked against the index (contracts §5): the certificate proves namespace and service account, the
+//! index the pod and its addresses. A proxy that reads slowly gets the latest value when it is ready for one; nothing
+//! queues up for it.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::{
+    StreamExt as _,
+    future::{AbortHandle, Abortable, BoxFuture, FutureExt as _},
+    stream::FuturesUnordered,
+};
+use mesh_proto::{
+    config::{ControllerMessage, Hello, Key, PROTOCOL_VERSION, ProxyMessage, Update, Value},
+    identity::Identity,
+    outcome::Outcome,
+    server::{ConfigService, ProxyMessages, Refusal},
+};
+use mesh_runtime::{build_info, tasks::Tasks};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use super::proxies::{Proxies, Proxy, Row};
+use crate::{
+    index::Name,
+    metrics::Metrics,
+    publish::{KnownPod, Latest, Publisher, Topic},
+    tls::Connections,
+};
+
+/// Most keys of one proxy.
+const MOST_KEYS: usize = 10_000;
+/// Most proxies of one controller.
+const MOST_STREAMS: usize = 10_000;
+/// Messages on their way to one proxy; whatever else changed waits as "changed", not as a message.
+const ON_THE_WAY: usize = 16;
+/// How long the index may take to learn of a pod that is already running.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a proxy may take to say hello.
+const HELLO: Duration = Duration::from_secs(10);
+/// A proxy that takes no message for this long is cut off: it holds memory here and runs on what is long outdated.
+const SLOWEST: Duration = Duration::from_mins(1);
+
+/// The service.
+pub struct Configs {
+    /// Where values come from.
+    pub publisher: Publisher,
+    /// The trust bundle, as every proxy gets it.
+    pub trust_bundle: watch::Receiver<Latest>,
+    /// The table of proxies.
+    pub proxies: Proxies,
+    /// Owns the streams' tasks.
+    pub tasks: Tasks,
+    /// Where it is counted.
+    pub metrics: Metrics,
+    /// Cuts off proxies that do not read.
+    pub connections: Connections,
+}
+
+impl ConfigService for Configs {
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        identity: Identity,
+        mut messages: ProxyMessages,
+    ) -> Result<mpsc::Receiver<ControllerMessage>, Refusal> {
+        match self.accept(address, &identity, &mut messages).await {
+            Ok(row) => Ok(self.start(address, messages, row)),
+            Err(refusal) => {
+                self.metrics.refused("config", refusal.outcome);
+                tracing::warn!(%address, %identity, %refusal, "configuration stream refused");
+                Err(refusal)
+            }
+        }
+    }
+}
+
+impl Configs {
+    /// Reads the hello and checks it.
+    async fn accept(
+        &self,
+        address: SocketAddr,
+        identity: &Identity,
+        messages: &mut ProxyMessages,
+    ) -> Result<Accepted, Refusal> {
+        let bad = |detail: &str| Refusal::new(Outcome::BadRequest, detail);
+        let first = tokio::time::timeout(HELLO, messages.next()).await.map_err(|_| bad("no hello came"))?;
+        let Some(ProxyMessage::Hello(hello)) = first? else { return Err(bad("the first message must be a hello")) };
+        check_version(&hello)?;
+        let pod = Name::new(&hello.pod_namespace, &hello.pod_name);
+        self.check_pod(&pod, &hello, address, identity).await?;
+        let proxy = Proxy {
+            pod: pod.to_string(),
+            uid: hello.pod_uid,
+            identity: identity.to_string(),
+            address,
+            version: hello.proxy_version,
+            draining: false,
+            keys: std::collections::BTreeMap::new(),
+        };
+        let row = self.proxies.add(proxy, MOST_STREAMS);
+        let row = row.ok_or_else(|| Refusal::new(Outcome::Overloaded, "too many configuration streams"))?;
+        Ok(Accepted { pod, row })
+    }
+
+    /// Waits a little for a pod that the index has not seen yet, or not with its address.
+    async fn check_pod(
+        &self,
+        pod: &Name,
+        hello: &Hello,
+        address: SocketAddr,
+        identity: &Identity,
+    ) -> Result<(), Refusal> {
+        if identity.namespace() != &*pod.namespace {
+            return Err(Refusal::new(
+                Outcome::IdentityMismatch,
+                format!("{identity} is not of the namespace of pod {pod}"),
+            ));
+        }
+        let known = self.publisher.pod(pod.clone()).await;
+        let mut known = known.map_err(|error| Refusal::new(Outcome::Overloaded, error.to_string()))?;
+        let decided = known.wait_for(|known| {
+            let fit = fit(known.as_ref(), hello, address, identity);
+            !matches!(fit, Err(ref refusal) if refusal.outcome == Outcome::PodUnknown)
+        });
+        // In time or not: what is known now decides.
+        let _ = tokio::time::timeout(PATIENCE, decided).await;
+        let latest = known.borrow().clone();
+        fit(latest.as_ref(), hello, address, identity)
+    }
+
+    fn start(
+        &self,
+        address: SocketAddr,
+        messages: ProxyMessages,
+        accepted: Accepted,
+    ) -> mpsc::Receiver<ControllerMessage> {
+        let (outgoing, receiver) = mpsc::channel(ON_THE_WAY);
+        self.metrics.streams(self.proxies.count());
+        let stream = Stream {
+            pod: accepted.pod,
+            row: accepted.row,
+            publisher: self.publisher.clone(),
+            trust_bundle: self.trust_bundle.clone(),
+            metrics: self.metrics.clone(),
+            keys: HashMap::new(),
+            changes: FuturesUnordered::new(),
+            waiting: Vec::new(),
+        };
+        let (metrics, proxies, connections) = (self.metrics.clone(), self.proxies.clone(), self.connections.clone());
+        let cancelled = self.tasks.cancelled();
+        self.tasks.spawn("configuration stream", async move {
+            let pod = stream.pod.clone();
+            tracing::info!(%pod, %address, "proxy connected");
+            let end = tokio::select! {
+                end = stream.run(messages, outgoing) => end,
+                () = cancelled => End::Closed,
+            };
+            if matches!(end, End::TooSlow) {
+                connections.cut(address);
+            }
+            tracing::info!(%pod, %address, ?end, "proxy disconnected");
+            metrics.streams(proxies.count());
+        });
+        receiver
+    }
+}
+
+struct Accepted {
+    pod: Name,
+    row: Row,
+}
+
+/// Whether both sides understand each other: one step of the protocol, one minor release, both ways.
+fn check_version(hello: &Hello) -> Result<(), Refusal> {
+    let refuse = |detail: String| Err(Refusal::new(Outcome::VersionUnsupported, detail));
+    if hello.protocol_version.abs_diff(PROTOCOL_VERSION) > 1 {
+        return refuse(format!(
+            "the proxy speaks protocol {}, the controller {PROTOCOL_VERSION}",
+            hello.protocol_version
+        ));
+    }
+    let minor = |version: &str| -> Option<(u64, u64)> {
+        let mut parts = version.split('.');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    };
+    match (minor(&hello.proxy_version), minor(build_info::VERSION)) {
+        (Some(proxy), Some(own)) if proxy.0 == own.0 && proxy.1.abs_diff(own.1) <= 1 => Ok(()),
+        _ => refuse(format!("the proxy is {:?}, the controller {}", hello.proxy_version, build_info::VERSION)),
+    }
+}
+
+/// Whether the pod that says hello is the one that the index knows.
+fn fit(known: Option<&KnownPod>, hello: &Hello, address: SocketAddr, identity: &Identity) -> Result<(), Refusal> {
+    let pod = format!("{}/{}", hello.pod_namespace, hello.pod_name);
+    let unknown = |detail: String| Err(Refusal::new(Outcome::PodUnknown, detail));
+    let Some(known) = known else { return unknown(format!("pod {pod} is not known")) };
+    if known.uid != hello.pod_uid {
+        return unknown(format!("pod {pod} has another uid than {:?}", hello.pod_uid));
+    }
+    if known.service_account != identity.service_account() {
+        let detail = format!("pod {pod} runs as {}, not as {}", known.service_account, identity.service_account());
+        return Err(Refusal::new(Outcome::IdentityMismatch, detail));
+    }
+    if !known.ips.contains(&address.ip().to_canonical()) {
+        return unknown(format!("pod {pod} does not have the address {}", address.ip()));
+    }
+    Ok(())
+}
+
+/// Why a stream ended.
+#[derive(Debug)]
+enum End {
+    /// In order.
+    Closed,
+    /// The proxy said what cannot be understood, or too much.
+    Broken(#[expect(dead_code, reason = "read by Debug, in the log")] Refusal),
+    /// The proxy does not read.
+    TooSlow,
+}
+
+/// The next change of a key, with the receiver to wait for the one after.
+type Change = Abortable<BoxFuture<'static, Option<(Key, watch::Receiver<Latest>)>>>;
+
+/// One stream.
+struct Stream {
+    pod: Name,
+    row: Row,
+    publisher: Publisher,
+    trust_bundle: watch::Receiver<Latest>,
+    metrics: Metrics,
+    /// Subscriptions, each with what ends it.
+    keys: HashMap<Key, AbortHandle>,
+    /// One per subscription that is up to date.
+    changes: FuturesUnordered<Change>,
+    /// Subscriptions with something to send.
+    waiting: Vec<(Key, watch::Receiver<Latest>)>,
+}
+
+impl Stream {
+    async fn run(mut self, mut messages: ProxyMessages, outgoing: mpsc::Sender<ControllerMessage>) -> End {
+        let welcome = ControllerMessage::Welcome {
+            controller_version: build_info::VERSION.to_owned(),
+            protocol_version: PROTOCOL_VERSION,
+        };
+        if outgoing.send(welcome).await.is_err() {
+            return End::Closed;
+        }
+        let mut progress = Instant::now();
+        loop {
+            if self.waiting.is_empty() {
+                progress = Instant::now();
+            }
+            tokio::select! {
+                message = messages.next() => match message {
+                    Ok(Some(message)) => if let Err(refusal) = self.take(message).await {
+                        return End::Broken(refusal);
+                    },
+                    Ok(None) => return End::Closed,
+                    Err(refusal) => return End::Broken(refusal),
+                },
+                // Takes aborted ones out too: a pattern that fits only the others would turn this branch off and leave
+                // their successors unpolled.
+                Some(change) = self.changes.next(), if !self.changes.is_empty() => {
+                    self.waiting.extend(change.ok().flatten());
+                }
+                permit = outgoing.reserve(), if !self.waiting.is_empty() => match permit {
+                    Ok(permit) => {
+                        progress = Instant::now();
+                        if let Some(update) = self.next_update() {
+                            permit.send(ControllerMessage::Update(update));
+                        }
+                    }
+                    Err(_) => return End::Closed,
+                },
+                () = tokio::time::sleep_until(progress + SLOWEST), if !self.waiting.is_empty() => return End::TooSlow,
+            }
+        }
+    }
+
+    async fn take(&mut self, message: ProxyMessage) -> Result<(), Refusal> {
+        match message {
+            ProxyMessage::Hello(_) => return Err(Refusal::new(Outcome::BadRequest, "a second hello")),
+            ProxyMessage::Subscribe(key) => self.subscribe(key).await?,
+            ProxyMessage::Unsubscribe(key) => {
+                if let Some(subscription) = self.keys.remove(&key) {
+                    subscription.abort();
+                    self.waiting.retain(|(waiting, _)| *waiting != key);
+                    self.row.unsubscribed(key);
+                }
+            }
+            ProxyMessage::Ack { key, version } => self.row.acked(key, version),
+            ProxyMessage::Reject { key, version, reason } => {
+                tracing::warn!(pod = %self.pod, ?key, version, %reason, "the proxy cannot use an update and keeps the last");
+                self.metrics.rejected();
+                self.row.rejected(key, version, &reason);
+            }
+            ProxyMessage::DrainStarted => self.row.draining(),
+        }
+        Ok(())
+    }
+
+    async fn subscribe(&mut self, key: Key) -> Result<(), Refusal> {
+        if self.keys.contains_key(&key) {
+            return Ok(());
+        }
+        let overloaded = |detail: String| Refusal::new(Outcome::Overloaded, detail);
+        if self.keys.len() >= MOST_KEYS {
+            return Err(overloaded(format!("more than {MOST_KEYS} subscriptions")));
+        }
+        let topic = match key {
+            Key::TrustBundle => Ok(self.trust_bundle.clone()),
+            Key::Inbound => self.publisher.topic(Topic::Inbound(self.pod.clone())).await,
+            Key::Outbound(address) => self.publisher.topic(Topic::Outbound(address)).await,
+        };
+        let mut receiver = topic.map_err(|error| overloaded(error.to_string()))?;
+        // What is there already is news to this proxy.
+        receiver.mark_changed();
+        self.row.subscribed(key);
+        self.wait(key, receiver);
+        Ok(())
+    }
+
+    /// Waits for the next change of a key.
+    fn wait(&mut self, key: Key, mut receiver: watch::Receiver<Latest>) {
+        let change = async move {
+            // The value is none until there is a first one.
+            let there = receiver.changed().await.is_ok();
+            there.then_some((key, receiver))
+        };
+        let (handle, registration) = AbortHandle::new_pair();
+        self.changes.push(Abortable::new(change.boxed(), registration));
+        self.keys.insert(key, handle);
+    }
+
+    /// The latest value of the key that has waited longest.
+    fn next_update(&mut self) -> Option<Update> {
+        let (key, mut receiver) = self.waiting.remove(0);
+        let latest = receiver.borrow_and_update().clone();
+        self.wait(key, receiver);
+        let latest = latest?;
+        self.row.sent(key, latest.version);
+        self.metrics.published(latest.since.elapsed());
+        Some(Update { key, version: latest.version, value: Value::clone(&latest.value) })
+    }
+}
+
+/// The trust bundle as a topic.
+pub fn trust_bundle(bundle: mesh_proto::trust::TrustBundle) -> watch::Sender<Latest> {
+    let value = Arc::new(Value::TrustBundle(bundle));
+    watch::Sender::new(Some(crate::publish::Published { version: 1, value, since: Instant::now() }))
+}

@@ -1,0 +1,155 @@
+//! The table of connected proxies: which version of what each one runs. Written by [`super::config`], shown on the
+//! admin page for `meshctl diagnostics proxies`.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use mesh_proto::config::Key;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// Longest reason of a reject that is kept: the text is foreign.
+const LONGEST_REASON: usize = 512;
+
+/// The table. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies(Arc<Mutex<BTreeMap<u64, Proxy>>>);
+
+/// One connected proxy.
+#[derive(Debug, Clone, Serialize)]
+pub struct Proxy {
+    /// Namespace and name of its pod.
+    pub pod: String,
+    /// Uid of its pod.
+    pub uid: String,
+    /// What it proved to be.
+    pub identity: String,
+    /// Where it connects from.
+    pub address: SocketAddr,
+    /// Its release.
+    pub version: String,
+    /// Whether it has begun to drain.
+    pub draining: bool,
+    /// What it is subscribed to.
+    pub keys: BTreeMap<String, KeyState>,
+}
+
+/// Where a proxy is with one key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct KeyState {
+    /// Version sent last.
+    pub sent: Option<u64>,
+    /// Version in force.
+    pub acked: Option<u64>,
+    /// Version that it could not use, and why.
+    pub rejected: Option<Rejected>,
+}
+
+/// An update that a proxy could not use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rejected {
+    /// Its version.
+    pub version: u64,
+    /// Why, as the proxy says.
+    pub reason: String,
+}
+
+/// A row, removed when this is dropped.
+#[derive(Debug)]
+pub struct Row {
+    proxies: Proxies,
+    number: u64,
+}
+
+impl Proxies {
+    /// Adds a row; none where there are `most` already.
+    pub fn add(&self, proxy: Proxy, most: usize) -> Option<Row> {
+        let mut all = self.0.lock();
+        if all.len() >= most {
+            return None;
+        }
+        let number = all.last_key_value().map_or(0, |(number, _)| number + 1);
+        all.insert(number, proxy);
+        drop(all);
+        Some(Row { proxies: self.clone(), number })
+    }
+
+    /// Every row.
+    pub fn list(&self) -> Vec<Proxy> {
+        self.0.lock().values().cloned().collect()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+impl Row {
+    /// The proxy drains.
+    pub fn draining(&self) {
+        self.change(|proxy| proxy.draining = true);
+    }
+
+    /// The proxy is subscribed to a key.
+    pub fn subscribed(&self, key: Key) {
+        self.change(|proxy| {
+            proxy.keys.entry(text(key)).or_default();
+        });
+    }
+
+    /// The proxy is no longer subscribed to a key.
+    pub fn unsubscribed(&self, key: Key) {
+        self.change(|proxy| {
+            proxy.keys.remove(&text(key));
+        });
+    }
+
+    /// A version went out.
+    pub fn sent(&self, key: Key, version: u64) {
+        self.key(key, |state| state.sent = Some(version));
+    }
+
+    /// A version is in force.
+    pub fn acked(&self, key: Key, version: u64) {
+        self.key(key, |state| {
+            state.acked = Some(version);
+            // A later good version ends the complaint.
+            state.rejected = state.rejected.take().filter(|rejected| rejected.version > version);
+        });
+    }
+
+    /// A version could not be used.
+    pub fn rejected(&self, key: Key, version: u64, reason: &str) {
+        let reason = reason.chars().take(LONGEST_REASON).collect();
+        self.key(key, |state| state.rejected = Some(Rejected { version, reason }));
+    }
+
+    fn key(&self, key: Key, change: impl FnOnce(&mut KeyState)) {
+        // A message about a key that is not subscribed (any more) leaves no trace: the table stays bounded.
+        self.change(|proxy| {
+            if let Some(state) = proxy.keys.get_mut(&text(key)) {
+                change(state);
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Proxy)) {
+        if let Some(proxy) = self.proxies.0.lock().get_mut(&self.number) {
+            change(proxy);
+        }
+    }
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        self.proxies.0.lock().remove(&self.number);
+    }
+}
+
+fn text(key: Key) -> String {
+    match key {
+        Key::Inbound => "inbound".into(),
+        Key::Outbound(address) => format!("outbound {address}"),
+        Key::TrustBundle => "trust-bundle".into(),
+    }
+}

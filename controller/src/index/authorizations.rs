@@ -1,0 +1,122 @@
+//! AuthorizationPolicy -> facts. Called by [`super::Facts`]; pure.
+//!
+//! A client that cannot exist (a malformed identity) matches nobody, in Allow and in Deny alike: leaving it out is
+//! what the policy says. An empty list would mean everyone, so [`Clients`] keeps the two apart.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mesh_proto::{
+    crd::{AuthorizationPolicy, PolicyAction, PolicySource, TargetKind},
+    identity::Identity,
+    inbound::{Action, ClientMatch},
+};
+
+use super::{Converted, Name, pods::PodFacts, services::ServiceFacts};
+
+/// What matters of an AuthorizationPolicy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizationFacts {
+    /// Namespace and name.
+    pub name: Name,
+    /// Pods of its namespace that it protects.
+    pub targets: Vec<Target>,
+    /// What it does.
+    pub action: Action,
+    /// Container ports; empty means all.
+    pub ports: Vec<u16>,
+    /// To whom.
+    pub clients: Clients,
+}
+
+/// Pods of the policy's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// All.
+    Namespace,
+    /// Those that a Service picks.
+    Service(Name),
+    /// Those with these labels.
+    Labels(BTreeMap<String, String>),
+}
+
+/// Whom a policy is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clients {
+    /// Every client, meshed or not.
+    Everyone,
+    /// Whoever any of these matches; nobody if there is none.
+    These(Vec<ClientMatch>),
+}
+
+impl AuthorizationFacts {
+    /// Whether it protects `pod`. `service` looks a Service up.
+    pub fn protects<'a>(&self, pod: &PodFacts, service: impl Fn(&Name) -> Option<&'a ServiceFacts>) -> bool {
+        pod.name.namespace == self.name.namespace
+            && self.targets.iter().any(|target| match target {
+                Target::Namespace => true,
+                Target::Service(name) => service(name).is_some_and(|service| service.selects(&pod.labels)),
+                Target::Labels(labels) => super::selects(labels, &pod.labels),
+            })
+    }
+}
+
+pub(super) fn facts(policy: &AuthorizationPolicy) -> Converted<AuthorizationFacts> {
+    let mut problems = Vec::new();
+    let name = Name::of(&policy.metadata);
+    let spec = &policy.spec;
+    let mut targets = Vec::new();
+    for target in &spec.target_refs {
+        match (target.kind, target.group.as_str()) {
+            (_, group) if !group.is_empty() && group != "core" => {
+                problems.push(format!("targetRefs: {group}/{:?} is nothing a policy can be attached to", target.kind));
+            }
+            (TargetKind::Namespace, _) if target.name == *name.namespace => targets.push(Target::Namespace),
+            (TargetKind::Namespace, _) => {
+                problems.push(format!("targetRefs: namespace {} is not the policy's own", target.name));
+            }
+            (TargetKind::Service, _) => targets.push(Target::Service(Name::new(&name.namespace, &target.name))),
+        }
+    }
+    if let Some(selector) = &spec.selector {
+        targets.push(Target::Labels(selector.match_labels.clone()));
+    } else if spec.target_refs.is_empty() {
+        targets.push(Target::Namespace);
+    }
+    let clients = if spec.from.is_empty() {
+        Clients::Everyone
+    } else {
+        Clients::These(spec.from.iter().flat_map(|source| matches(source, &name, &mut problems)).collect())
+    };
+    let action = match spec.action {
+        PolicyAction::Allow => Action::Allow,
+        PolicyAction::Deny => Action::Deny,
+    };
+    Converted { facts: AuthorizationFacts { name, targets, action, ports: spec.ports.clone(), clients }, problems }
+}
+
+fn matches(source: &PolicySource, policy: &Name, problems: &mut Vec<String>) -> Vec<ClientMatch> {
+    let mut clients = Vec::new();
+    if *source == PolicySource::default() {
+        problems.push("from: an entry without clients matches nobody".into());
+    }
+    for account in &source.service_accounts {
+        let (namespace, name) = account.split_once('/').unwrap_or((&policy.namespace, account));
+        match Identity::new("any", namespace, name) {
+            Ok(_) => clients.push(ClientMatch::ServiceAccount { namespace: namespace.into(), name: name.into() }),
+            Err(error) => problems.push(format!("from.serviceAccounts: {error}; it matches nobody")),
+        }
+    }
+    for namespace in &source.namespaces {
+        match Identity::new("any", namespace, "any") {
+            Ok(_) => clients.push(ClientMatch::Namespace(Arc::from(namespace.as_str()))),
+            Err(error) => problems.push(format!("from.namespaces: {error}; it matches nobody")),
+        }
+    }
+    for identity in &source.identities {
+        match identity.parse() {
+            Ok(identity) => clients.push(ClientMatch::Identity(identity)),
+            Err(error) => problems.push(format!("from.identities: {error}; it matches nobody")),
+        }
+    }
+    clients
+}

@@ -1,0 +1,122 @@
+//! Every metric of the controller. Labels are kinds and codes: their number is fixed.
+
+use std::{sync::Arc, time::Duration};
+
+use mesh_proto::outcome::Outcome;
+use mesh_runtime::metrics::Metrics as Registry;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+};
+
+use crate::source::Kind;
+
+/// All families. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Families>);
+
+#[derive(Debug)]
+struct Families {
+    objects: Family<KindLabel, Gauge>,
+    problems: Gauge,
+    topics: Gauge,
+    streams: Gauge,
+    rejected: Counter,
+    publish: Histogram,
+    issued: Counter,
+    refused: Family<RefusalLabel, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabel {
+    call: &'static str,
+    code: &'static str,
+}
+
+/// Seconds. The aim is 0.2 at the 99th percentile.
+const PUBLISH_BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 2.0];
+
+impl Metrics {
+    /// Registers every family.
+    pub fn new(registry: &Registry) -> Self {
+        let families = Families {
+            objects: Family::default(),
+            problems: Gauge::default(),
+            topics: Gauge::default(),
+            streams: Gauge::default(),
+            rejected: Counter::default(),
+            publish: Histogram::new(PUBLISH_BUCKETS),
+            issued: Counter::default(),
+            refused: Family::default(),
+        };
+        registry.registry(|registry| {
+            let registry = registry.sub_registry_with_prefix("mesh_controller");
+            registry.register("objects", "Objects in the index", families.objects.clone());
+            registry.register(
+                "object_problems",
+                "Objects, or parts, not in force as written",
+                families.problems.clone(),
+            );
+            registry.register("topics", "Values that are kept up to date for proxies", families.topics.clone());
+            registry.register("streams", "Connected proxies", families.streams.clone());
+            registry.register("rejected_updates", "Updates that a proxy could not use", families.rejected.clone());
+            registry.register(
+                "publish_seconds",
+                "From the arrival of an event to its message on a stream",
+                families.publish.clone(),
+            );
+            registry.register("certificates_issued", "Certificates issued", families.issued.clone());
+            registry.register("refused", "Calls refused, by code", families.refused.clone());
+        });
+        Self(Arc::new(families))
+    }
+
+    /// Objects of a kind in the index.
+    pub fn objects(&self, kind: Kind, count: usize) {
+        self.0.objects.get_or_create(&KindLabel { kind: kind.as_str() }).set(number(count));
+    }
+
+    /// Things not in force as written.
+    pub fn problems(&self, count: usize) {
+        self.0.problems.set(number(count));
+    }
+
+    /// Values kept up to date.
+    pub fn topics(&self, count: usize) {
+        self.0.topics.set(number(count));
+    }
+
+    /// Connected proxies.
+    pub fn streams(&self, count: usize) {
+        self.0.streams.set(number(count));
+    }
+
+    /// A proxy could not use an update.
+    pub fn rejected(&self) {
+        self.0.rejected.inc();
+    }
+
+    /// A change reached a stream.
+    pub fn published(&self, took: Duration) {
+        self.0.publish.observe(took.as_secs_f64());
+    }
+
+    /// A certificate was issued.
+    pub fn issued(&self) {
+        self.0.issued.inc();
+    }
+
+    /// A call was refused.
+    pub fn refused(&self, call: &'static str, outcome: Outcome) {
+        self.0.refused.get_or_create(&RefusalLabel { call, code: outcome.code() }).inc();
+    }
+}
+
+fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

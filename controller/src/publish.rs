@@ -1,0 +1,329 @@
+//! The one task that owns all facts, and a `watch` per thing that somebody wants to know.
+//!
+//! Events go in; a burst of them is applied, what it touched is compiled again, and what came out different is
+//! published. Nothing is published before the source has said everything once: a Service that has not been read yet
+//! would look like a place outside the mesh. It knows no connection; streams hold the receivers.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_proto::{config::Value, inbound::DefaultPolicy};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    compile::{self, Reads},
+    index::{Facts, Mark, Name, pods::PodFacts},
+    metrics::Metrics,
+    problems::Problems,
+    source::{Event, Kind},
+};
+
+/// Events applied before anything is published.
+const LONGEST_BURST: usize = 1024;
+/// Most things published at once: ten thousand keys of a hundred busy proxies.
+const MOST_TOPICS: usize = 1_000_000;
+/// How often topics that nobody listens to are freed.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Questions that wait for the task.
+const QUESTIONS: usize = 1024;
+
+/// The latest value of a topic; none until there is one.
+pub type Latest = Option<Published>;
+
+/// A published value.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Grows with every value of the topic.
+    pub version: u64,
+    /// The value.
+    pub value: Arc<Value>,
+    /// When the first event arrived that led to it.
+    pub since: Instant,
+}
+
+/// What can be listened to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// Inbound policy of a pod.
+    Inbound(Name),
+    /// What is behind a destination.
+    Outbound(SocketAddr),
+}
+
+/// What is known of a pod that says hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownPod {
+    /// Its uid.
+    pub uid: String,
+    /// Its service account.
+    pub service_account: String,
+    /// Its addresses.
+    pub ips: Vec<IpAddr>,
+}
+
+/// Nothing more can be listened to, or the task has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the controller is shutting down or at its limit of topics")]
+pub struct Unavailable;
+
+/// Asks the task. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Publisher(mpsc::Sender<Question>);
+
+#[derive(Debug)]
+enum Question {
+    Topic(Topic, oneshot::Sender<watch::Receiver<Latest>>),
+    Pod(Name, oneshot::Sender<watch::Receiver<Option<KnownPod>>>),
+    Counts(oneshot::Sender<Vec<(Kind, usize)>>),
+}
+
+impl Publisher {
+    /// Listens to a topic. Dropping the receiver ends it.
+    pub async fn topic(&self, topic: Topic) -> Result<watch::Receiver<Latest>, Unavailable> {
+        self.ask(|reply| Question::Topic(topic, reply)).await
+    }
+
+    /// Listens to what is known of a pod.
+    pub async fn pod(&self, pod: Name) -> Result<watch::Receiver<Option<KnownPod>>, Unavailable> {
+        self.ask(|reply| Question::Pod(pod, reply)).await
+    }
+
+    /// How many objects are known, by kind.
+    pub async fn counts(&self) -> Result<Vec<(Kind, usize)>, Unavailable> {
+        self.ask(Question::Counts).await
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, Unavailable> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(question(reply)).await.map_err(|_| Unavailable)?;
+        answer.await.map_err(|_| Unavailable)
+    }
+}
+
+/// What the task is made of.
+pub struct Settings {
+    /// Trust domain of the workloads.
+    pub trust_domain: String,
+    /// In force where neither pod nor namespace set one.
+    pub default_policy: DefaultPolicy,
+    /// Where objects that make no sense are named.
+    pub problems: Problems,
+    /// Where it is counted.
+    pub metrics: Metrics,
+    /// Told when the source has said everything once.
+    pub synced: Box<dyn FnOnce() + Send>,
+}
+
+/// The task: runs until the source and everyone who asks is gone.
+pub struct Task {
+    facts: Facts,
+    default_policy: DefaultPolicy,
+    problems: Problems,
+    metrics: Metrics,
+    synced: Option<Box<dyn FnOnce() + Send>>,
+    version: u64,
+    topics: HashMap<Topic, Entry>,
+    by_mark: HashMap<Mark, HashSet<Topic>>,
+    pods: HashMap<Name, watch::Sender<Option<KnownPod>>>,
+    questions: mpsc::Receiver<Question>,
+}
+
+struct Entry {
+    sender: watch::Sender<Latest>,
+    reads: Reads,
+}
+
+/// Makes the task and the handle to ask it.
+pub fn new(settings: Settings) -> (Publisher, Task) {
+    let (ask, questions) = mpsc::channel(QUESTIONS);
+    let task = Task {
+        facts: Facts::new(&settings.trust_domain),
+        default_policy: settings.default_policy,
+        problems: settings.problems,
+        metrics: settings.metrics,
+        synced: Some(settings.synced),
+        version: 0,
+        topics: HashMap::new(),
+        by_mark: HashMap::new(),
+        pods: HashMap::new(),
+        questions,
+    };
+    (Publisher(ask), task)
+}
+
+impl Task {
+    /// Runs until nobody can send events or questions any more.
+    pub async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        let (mut source_there, mut anyone_there) = (true, true);
+        while source_there || anyone_there {
+            tokio::select! {
+                biased;
+                event = events.recv(), if source_there => match event {
+                    Some(event) => self.burst(event, &mut events),
+                    None => source_there = false,
+                },
+                question = self.questions.recv(), if anyone_there => match question {
+                    Some(question) => self.answer(question),
+                    None => anyone_there = false,
+                },
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn burst(&mut self, first: Event, events: &mut mpsc::Receiver<Event>) {
+        let since = Instant::now();
+        let mut touched = BTreeSet::new();
+        self.event(first, &mut touched);
+        for _ in 1..LONGEST_BURST {
+            match events.try_recv() {
+                Ok(event) => self.event(event, &mut touched),
+                Err(_) => break,
+            }
+        }
+        if self.synced.is_none() {
+            self.publish(&touched, since);
+        }
+        for kind in Kind::ALL {
+            self.metrics.objects(kind, self.facts.count(kind));
+        }
+        self.metrics.problems(self.problems.count());
+    }
+
+    fn event(&mut self, event: Event, touched: &mut BTreeSet<Mark>) {
+        match event {
+            Event::Apply(object) => {
+                let applied = self.facts.apply(&object);
+                self.problems.set(&object.object_ref().to_string(), applied.problems);
+                touched.extend(applied.marks);
+            }
+            Event::Delete(object) => {
+                self.problems.set(&object.to_string(), Vec::new());
+                touched.extend(self.facts.delete(&object));
+            }
+            Event::Synced => {
+                if let Some(synced) = self.synced.take() {
+                    synced();
+                    // Everything that was asked for before now has its first answer.
+                    touched.extend(self.by_mark.keys().cloned());
+                    touched.extend(self.pods.keys().cloned().map(Mark::Pod));
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, touched: &BTreeSet<Mark>, since: Instant) {
+        let mut stale: HashSet<Topic> = HashSet::new();
+        for mark in touched {
+            stale.extend(self.by_mark.get(mark).into_iter().flatten().cloned());
+            if let Mark::Pod(name) = mark
+                && let Some(sender) = self.pods.get(name)
+            {
+                let known = self.facts.pod(name).map(known);
+                sender.send_if_modified(|before| std::mem::replace(before, known.clone()) != known);
+            }
+        }
+        for topic in stale {
+            self.compile(&topic, since);
+        }
+    }
+
+    /// Compiles a topic again and publishes it if it is different.
+    fn compile(&mut self, topic: &Topic, since: Instant) {
+        let mut reads = Reads::default();
+        let value = match topic {
+            Topic::Inbound(pod) => {
+                compile::inbound(&self.facts, pod, self.default_policy, &mut reads).map(Value::Inbound)
+            }
+            Topic::Outbound(address) => Some(Value::Outbound(compile::outbound(&self.facts, *address, &mut reads))),
+        };
+        let Some(entry) = self.topics.get_mut(topic) else { return };
+        if reads != entry.reads {
+            forget(&mut self.by_mark, topic, &entry.reads);
+            for mark in &reads.0 {
+                self.by_mark.entry(mark.clone()).or_default().insert(topic.clone());
+            }
+            entry.reads = reads;
+        }
+        // A pod that is gone needs no policy; what it had stays with whoever still listens.
+        let Some(value) = value.filter(|_| self.synced.is_none()) else { return };
+        let next = self.version + 1;
+        let changed = entry.sender.send_if_modified(|latest| {
+            let same = latest.as_ref().is_some_and(|latest| *latest.value == value);
+            if !same {
+                *latest = Some(Published { version: next, value: Arc::new(value), since });
+            }
+            !same
+        });
+        if changed {
+            self.version = next;
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        // Whoever asked may be gone again: then the receiver is dropped here and the topic is swept.
+        match question {
+            Question::Counts(reply) => {
+                let _ = reply.send(Kind::ALL.into_iter().map(|kind| (kind, self.facts.count(kind))).collect());
+            }
+            Question::Pod(name, reply) => {
+                let known = self.facts.pod(&name).filter(|_| self.synced.is_none()).map(known);
+                let sender = self.pods.entry(name).or_insert_with(|| watch::Sender::new(known));
+                let _ = reply.send(sender.subscribe());
+            }
+            Question::Topic(topic, reply) => {
+                if !self.topics.contains_key(&topic) {
+                    if self.topics.len() >= MOST_TOPICS {
+                        self.sweep();
+                    }
+                    if self.topics.len() >= MOST_TOPICS {
+                        return;
+                    }
+                    let entry = Entry { sender: watch::Sender::new(None), reads: Reads::default() };
+                    self.topics.insert(topic.clone(), entry);
+                    self.compile(&topic, Instant::now());
+                }
+                if let Some(entry) = self.topics.get(&topic) {
+                    let _ = reply.send(entry.sender.subscribe());
+                }
+            }
+        }
+    }
+
+    /// Frees what nobody listens to.
+    fn sweep(&mut self) {
+        let by_mark = &mut self.by_mark;
+        self.topics.retain(|topic, entry| {
+            let wanted = entry.sender.receiver_count() > 0;
+            if !wanted {
+                forget(by_mark, topic, &entry.reads);
+            }
+            wanted
+        });
+        self.pods.retain(|_, sender| sender.receiver_count() > 0);
+        self.metrics.topics(self.topics.len());
+    }
+}
+
+fn known(pod: &PodFacts) -> KnownPod {
+    KnownPod { uid: pod.uid.clone(), service_account: pod.service_account.clone(), ips: pod.ips.clone() }
+}
+
+fn forget(by_mark: &mut HashMap<Mark, HashSet<Topic>>, topic: &Topic, reads: &Reads) {
+    for mark in &reads.0 {
+        if let Some(topics) = by_mark.get_mut(mark) {
+            topics.remove(topic);
+            if topics.is_empty() {
+                by_mark.remove(mark);
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! A watched directory of ordinary Kubernetes manifests.
+//!
+//! Every change of the directory leads to a scan that reads what changed and sends the difference between what the
+//! files say now and what was sent before. A file that cannot be read as a whole keeps in force what it said last.
+//! Used by the playground, by machines outside Kubernetes and by tests. It does not know what the objects mean.
+
+use std::{
+    collections::{BTreeMap, HashSet, btree_map::Entry},
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+
+use super::{
+    Event, Object, ObjectRef,
+    manifest::{self, Format, Mistake},
+};
+use crate::problems::Problems;
+
+/// A burst of changes is read once it has been quiet for this long: an editor writes, renames and deletes in one go.
+const QUIET: Duration = Duration::from_millis(10);
+/// Longest that an unbroken burst delays a scan.
+const LONGEST_BURST: Duration = Duration::from_millis(50);
+/// The kernel loses the files that appear in a new directory before it is watched; this finds them.
+const BACKSTOP: Duration = Duration::from_secs(15);
+/// Largest file that is read.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// Why a directory cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum DirError {
+    /// It is not there, or not readable.
+    #[error("read the directory {path}: {source}")]
+    Read {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The kernel refuses to watch it.
+    #[error("watch the directory {path}: {source}; fs.inotify.max_user_watches may be too low")]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// The reason.
+        source: notify::Error,
+    },
+}
+
+/// The source.
+pub struct Dir {
+    root: PathBuf,
+    changes: Arc<Changes>,
+    problems: Problems,
+    files: BTreeMap<PathBuf, File>,
+    sent: BTreeMap<ObjectRef, Arc<Object>>,
+    _watcher: RecommendedWatcher,
+}
+
+/// What the kernel has reported since the last scan.
+#[derive(Default)]
+struct Changes {
+    happened: Notify,
+    paths: Mutex<HashSet<PathBuf>>,
+}
+
+/// One file as it was read last.
+#[derive(Default)]
+struct File {
+    stamp: Option<Stamp>,
+    objects: BTreeMap<ObjectRef, Arc<Object>>,
+}
+
+/// Tells whether a file may have changed.
+#[derive(PartialEq, Eq, Clone, Copy)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Dir {
+    /// Begins to watch `root`, which must exist.
+    pub fn open(root: impl Into<PathBuf>, problems: Problems) -> Result<Self, DirError> {
+        let root = root.into();
+        fs::read_dir(&root).map_err(|source| DirError::Read { path: root.clone(), source })?;
+        let changes = Arc::new(Changes::default());
+        let reported = Arc::clone(&changes);
+        let watch = |source| DirError::Watch { path: root.clone(), source };
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            match event {
+                // Reading is what we do ourselves.
+                Ok(event) if event.kind.is_access() => return,
+                Ok(event) => reported.paths.lock().extend(event.paths),
+                Err(error) => tracing::warn!(%error, "watch of the manifest directory"),
+            }
+            reported.happened.notify_one();
+        })
+        .map_err(watch)?;
+        watcher.watch(&root, RecursiveMode::Recursive).map_err(watch)?;
+        Ok(Self { root, changes, problems, files: BTreeMap::new(), sent: BTreeMap::new(), _watcher: watcher })
+    }
+
+    /// Sends what is there, then every change, until the receiver is gone.
+    pub async fn run(mut self, events: mpsc::Sender<Event>) {
+        if self.scan(&events).await.is_err() || events.send(Event::Synced).await.is_err() {
+            return;
+        }
+        loop {
+            tokio::select! {
+                () = self.changes.happened.notified() => self.settle().await,
+                () = tokio::time::sleep(BACKSTOP) => {}
+                () = events.closed() => return,
+            }
+            if self.scan(&events).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the end of a burst.
+    async fn settle(&self) {
+        let settled = async { while tokio::time::timeout(QUIET, self.changes.happened.notified()).await.is_ok() {} };
+        // A burst without end is read in parts.
+        let _ = tokio::time::timeout(LONGEST_BURST, settled).await;
+    }
+
+    /// Reads what changed and sends the difference.
+    async fn scan(&mut self, events: &mpsc::Sender<Event>) -> Result<(), mpsc::error::SendError<Event>> {
+        let touched = std::mem::take(&mut *self.changes.paths.lock());
+        let mut found = Vec::new();
+        list(&self.root, &mut found);
+        self.forget_missing(&found);
+        for path in found {
+            let stamp = stamp(&path);
+            let known = self.files.get(&path).is_some_and(|file| file.stamp == stamp);
+            if !known || touched.contains(&path) {
+                self.read(&path, stamp);
+            }
+        }
+        self.send_difference(events).await
+    }
+
+    fn forget_missing(&mut self, found: &[PathBuf]) {
+        let found: HashSet<&PathBuf> = found.iter().collect();
+        let problems = &self.problems;
+        self.files.retain(|path, _| {
+            let there = found.contains(path);
+            if !there {
+                problems.set(&path.display().to_string(), Vec::new());
+            }
+            there
+        });
+    }
+
+    fn read(&mut self, path: &Path, stamp: Option<Stamp>) {
+        let file = self.files.entry(path.to_owned()).or_default();
+        file.stamp = stamp;
+        let format =
+            if path.extension().is_some_and(|extension| extension == "json") { Format::Json } else { Format::Yaml };
+        let text = match stamp {
+            Some(stamp) if stamp.size > LARGEST_FILE => Err(format!("larger than {LARGEST_FILE} bytes")),
+            _ => fs::read_to_string(path).map_err(|error| error.to_string()),
+        };
+        let reasons = match text {
+            Ok(text) => file.replace(manifest::parse(&text, format)),
+            Err(reason) => vec![Mistake { line: 1, reason, object: None }],
+        };
+        let owner = path.display().to_string();
+        let reasons = reasons.into_iter().map(|mistake| match mistake.object {
+            Some(object) => format!("{owner}:{}: {object}: {}", mistake.line, mistake.reason),
+            None => format!("{owner}:{}: {}", mistake.line, mistake.reason),
+        });
+        self.problems.set(&owner, reasons.collect());
+    }
+
+    async fn send_difference(&mut self, events: &mpsc::Sender<Event>) -> Result<(), mpsc::error::SendError<Event>> {
+        let mut wanted: BTreeMap<ObjectRef, Arc<Object>> = BTreeMap::new();
+        for file in self.files.values() {
+            for (object_ref, object) in &file.objects {
+                // The same object in two files: the first by path, so that it does not depend on the order of reading.
+                wanted.entry(object_ref.clone()).or_insert_with(|| Arc::clone(object));
+            }
+        }
+        for object_ref in self.sent.keys().filter(|object_ref| !wanted.contains_key(object_ref)) {
+            events.send(Event::Delete(object_ref.clone())).await?;
+        }
+        for (object_ref, object) in &wanted {
+            let same = self.sent.get(object_ref).is_some_and(|sent| Arc::ptr_eq(sent, object) || sent == object);
+            if !same {
+                events.send(Event::Apply(Arc::clone(object))).await?;
+            }
+        }
+        self.sent = wanted;
+        Ok(())
+    }
+}
+
+impl File {
+    /// Takes over what the file says now; what a mistake hides stays as it was.
+    fn replace(&mut self, read: manifest::Manifest) -> Vec<Mistake> {
+        let before = std::mem::take(&mut self.objects);
+        let mut mistakes = read.mistakes;
+        for (line, object) in read.objects {
+            match self.objects.entry(object.object_ref()) {
+                Entry::Vacant(place) => {
+                    place.insert(object);
+                }
+                Entry::Occupied(place) => {
+                    let reason = "the same object is earlier in this file; that one is in force".to_owned();
+                    mistakes.push(Mistake { line, reason, object: Some(place.key().clone()) });
+                }
+            }
+        }
+        // A mistake that does not say what it hides may hide anything that the file said before.
+        let anything = mistakes.iter().any(|mistake| mistake.object.is_none());
+        for (object_ref, object) in before {
+            if anything || mistakes.iter().any(|mistake| mistake.object.as_ref() == Some(&object_ref)) {
+                self.objects.entry(object_ref).or_insert(object);
+            }
+        }
+        mistakes
+    }
+}
+
+/// Manifest files below `directory`. Names that start with a dot are editors' files and the machinery of ConfigMap
+/// volumes; links to directories are not followed, links to files are.
+fn list(directory: &Path, found: &mut Vec<PathBuf>) {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) => return tracing::warn!(directory = %directory.display(), %error, "read the directory"),
+    };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            list(&path, found);
+        } else if path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json") {
+            found.push(path);
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let metadata = fs::metadata(path).ok()?;
+    let modified = (metadata.mtime(), metadata.mtime_nsec());
+    Some(Stamp { inode: metadata.ino(), size: metadata.size(), modified })
+}

@@ -1,0 +1,257 @@
+//! Text of a manifest file -> objects and mistakes. Pure; called by [`super::dir`].
+//!
+//! Documents are independent: a mistake in one leaves the others alone. It does not know what the objects mean.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{Kind, Object, ObjectRef};
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One or more documents.
+    Yaml,
+    /// One document.
+    Json,
+}
+
+/// What a file holds.
+#[derive(Debug, Default)]
+pub struct Manifest {
+    /// Objects of kinds that are read, in order, with their lines.
+    pub objects: Vec<(u64, Arc<Object>)>,
+    /// What could not be read.
+    pub mistakes: Vec<Mistake>,
+}
+
+/// A document, or an item of a list, that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// Line in the file, from 1.
+    pub line: u64,
+    /// What is wrong, on one line.
+    pub reason: String,
+    /// The object it was meant to be, where that much can be told.
+    pub object: Option<ObjectRef>,
+}
+
+/// Reads a file. Kinds that are none of ours are passed over, and reported only if their group is ours.
+pub fn parse(text: &str, format: Format) -> Manifest {
+    let mut manifest = Manifest::default();
+    match format {
+        Format::Json => read_document(text, 1, format, &mut manifest),
+        Format::Yaml => {
+            for (line, document) in documents(text) {
+                read_document(document, line, format, &mut manifest);
+            }
+        }
+    }
+    manifest
+}
+
+/// Enough of an object to tell what it is.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[derive(Deserialize, Default)]
+struct Metadata {
+    name: Option<String>,
+    namespace: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    items: Vec<serde_json::Value>,
+}
+
+/// What the header of a document says it is.
+enum Class {
+    Ours(Kind),
+    List,
+    Foreign,
+}
+
+fn read_document(text: &str, first_line: u64, format: Format, manifest: &mut Manifest) {
+    let at = |fault: Fault| Mistake { line: first_line + fault.line - 1, reason: fault.reason, object: None };
+    let header = match read::<Option<Header>>(text, format) {
+        Ok(None) => return,
+        Ok(Some(header)) => header,
+        Err(fault) => return manifest.mistakes.push(at(fault)),
+    };
+    match classify(&header) {
+        Ok(Class::Foreign) => {}
+        Ok(Class::List) => match read::<List>(text, format) {
+            Ok(list) => {
+                for (place, item) in list.items.into_iter().enumerate() {
+                    read_item(item, place, first_line, manifest);
+                }
+            }
+            Err(fault) => manifest.mistakes.push(at(fault)),
+        },
+        Ok(Class::Ours(kind)) => match name(kind, &header.metadata) {
+            Ok(object_ref) => match read_object(kind, &header.metadata, |kind| read_kind(kind, text, format)) {
+                Ok(object) => manifest.objects.push((first_line, Arc::new(object))),
+                Err(fault) => manifest.mistakes.push(Mistake { object: Some(object_ref), ..at(fault) }),
+            },
+            Err(reason) => manifest.mistakes.push(Mistake { line: first_line, reason, object: None }),
+        },
+        Err(reason) => manifest.mistakes.push(Mistake { line: first_line, reason, object: None }),
+    }
+}
+
+fn read_item(item: serde_json::Value, place: usize, line: u64, manifest: &mut Manifest) {
+    let mistake = |reason: String, object| Mistake { line, reason: format!("items[{place}]: {reason}"), object };
+    let header: Header = match serde_json::from_value(item.clone()) {
+        Ok(header) => header,
+        Err(error) => return manifest.mistakes.push(mistake(error.to_string(), None)),
+    };
+    match classify(&header) {
+        Ok(Class::Foreign) => {}
+        Ok(Class::List) => manifest.mistakes.push(mistake("a list within a list is not read".into(), None)),
+        Ok(Class::Ours(kind)) => match name(kind, &header.metadata) {
+            Ok(object_ref) => match read_object(kind, &header.metadata, |kind| value_kind(kind, item)) {
+                Ok(object) => manifest.objects.push((line, Arc::new(object))),
+                Err(fault) => manifest.mistakes.push(mistake(fault.reason, Some(object_ref))),
+            },
+            Err(reason) => manifest.mistakes.push(mistake(reason, None)),
+        },
+        Err(reason) => manifest.mistakes.push(mistake(reason, None)),
+    }
+}
+
+/// Group, version and kind of what is read.
+const READ: [(&str, &str, Kind); 6] = [
+    ("", "v1", Kind::Namespace),
+    ("", "v1", Kind::Pod),
+    ("", "v1", Kind::Service),
+    ("discovery.k8s.io", "v1", Kind::EndpointSlice),
+    ("gateway.networking.k8s.io", "v1", Kind::HttpRoute),
+    (mesh_proto::names::GROUP, "v1alpha1", Kind::AuthorizationPolicy),
+];
+
+fn classify(header: &Header) -> Result<Class, String> {
+    let (api_version, kind) = (header.api_version.as_str(), header.kind.as_str());
+    if kind.is_empty() || api_version.is_empty() {
+        return Err("no apiVersion or no kind: not a Kubernetes object".into());
+    }
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if kind == "List" || READ.iter().any(|row| row.0 == group && kind.strip_suffix("List") == Some(row.2.as_str())) {
+        return Ok(Class::List);
+    }
+    match READ.iter().find(|row| row.0 == group && row.2.as_str() == kind) {
+        Some(row) if row.1 == version => Ok(Class::Ours(row.2)),
+        Some(row) => Err(format!("{kind} is read in version {}, not {version:?}", row.1)),
+        None if group == mesh_proto::names::GROUP => Err(format!("{kind} is not a kind of {group}/{version}")),
+        None => Ok(Class::Foreign),
+    }
+}
+
+fn name(kind: Kind, metadata: &Metadata) -> Result<ObjectRef, String> {
+    let name = metadata.name.as_deref().filter(|name| !name.is_empty());
+    let name = name.ok_or_else(|| format!("{} without metadata.name", kind.as_str()))?;
+    let namespace = if kind == Kind::Namespace { "" } else { metadata.namespace.as_deref().unwrap_or("default") };
+    Ok(ObjectRef { kind, namespace: namespace.into(), name: name.into() })
+}
+
+/// Reads an object and gives it the namespace that a client would: `default` where none is written.
+fn read_object(
+    kind: Kind,
+    metadata: &Metadata,
+    read: impl FnOnce(Kind) -> Result<Object, Fault>,
+) -> Result<Object, Fault> {
+    let mut object = read(kind)?;
+    let namespace = match &mut object {
+        Object::Namespace(_) => return Ok(object),
+        Object::Pod(object) => &mut object.metadata.namespace,
+        Object::Service(object) => &mut object.metadata.namespace,
+        Object::EndpointSlice(object) => &mut object.metadata.namespace,
+        Object::HttpRoute(object) => &mut object.metadata.namespace,
+        Object::AuthorizationPolicy(object) => &mut object.metadata.namespace,
+    };
+    *namespace = Some(metadata.namespace.clone().unwrap_or_else(|| "default".into()));
+    Ok(object)
+}
+
+/// Why a text is not what it should be; the line counts from the start of the text.
+struct Fault {
+    line: u64,
+    reason: String,
+}
+
+fn read_kind(kind: Kind, text: &str, format: Format) -> Result<Object, Fault> {
+    Ok(match kind {
+        Kind::Namespace => Object::Namespace(read(text, format)?),
+        Kind::Pod => Object::Pod(Box::new(read(text, format)?)),
+        Kind::Service => Object::Service(Box::new(read(text, format)?)),
+        Kind::EndpointSlice => Object::EndpointSlice(read(text, format)?),
+        Kind::HttpRoute => Object::HttpRoute(read(text, format)?),
+        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(read(text, format)?),
+    })
+}
+
+fn value_kind(kind: Kind, value: serde_json::Value) -> Result<Object, Fault> {
+    let read = || -> Result<Object, serde_json::Error> {
+        Ok(match kind {
+            Kind::Namespace => Object::Namespace(serde_json::from_value(value)?),
+            Kind::Pod => Object::Pod(Box::new(serde_json::from_value(value)?)),
+            Kind::Service => Object::Service(Box::new(serde_json::from_value(value)?)),
+            Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_value(value)?),
+            Kind::HttpRoute => Object::HttpRoute(serde_json::from_value(value)?),
+            Kind::AuthorizationPolicy => Object::AuthorizationPolicy(serde_json::from_value(value)?),
+        })
+    };
+    read().map_err(|error| Fault { line: 1, reason: error.to_string() })
+}
+
+fn read<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
+    match format {
+        Format::Json => serde_json::from_str(text).map_err(|error| Fault {
+            line: u64::try_from(error.line()).unwrap_or(1).max(1),
+            reason: one_line(&error.to_string()),
+        }),
+        Format::Yaml => serde_saphyr::from_str(text).map_err(|error| Fault {
+            line: error.location().map_or(1, |location| location.line()).max(1),
+            reason: one_line(&error.without_snippet().to_string()),
+        }),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(300).collect()
+}
+
+/// Splits at document markers, so that a syntax error ends with its own document. A marker is `---` at the start of a
+/// line: within a block scalar a line is indented.
+fn documents(text: &str) -> Vec<(u64, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut first_line, mut offset) = (0, 1, 0);
+    for (line, number) in text.split_inclusive('\n').zip(1_u64..) {
+        let end = offset + line.len();
+        let marker =
+            line.strip_prefix("---").is_some_and(|rest| rest.starts_with(char::is_whitespace) || rest.is_empty());
+        if marker {
+            documents.push((first_line, &text[start..offset]));
+            (start, first_line) = (offset, number);
+        }
+        offset = end;
+    }
+    documents.push((first_line, &text[start..]));
+    documents.retain(|(_, document)| {
+        document.lines().any(|line| {
+            let line = line.trim();
+            !line.is_empty() && !line.starts_with('#') && line != "---"
+        })
+    });
+    documents
+}

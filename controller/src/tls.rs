@@ -1,0 +1,280 @@
+//! The controller's port: TLS 1.3, a client certificate checked where one is shown, limits on everything.
+//!
+//! Hands [`Connection`]s to tonic, each with its [`Peer`]. Who may call what is decided per call, in
+//! [`mesh_proto::server`].
+
+use std::{
+    collections::HashMap,
+    future::Future as _,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use mesh_proto::{identity::Identity, server::Peer};
+use mesh_runtime::{tasks::Tasks, tls};
+use parking_lot::Mutex;
+use rustls::{
+    RootCertStore, ServerConfig,
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    sign::CertifiedKey,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+use crate::ca::{Authority, CaError, OwnCertificate, issuer};
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Most connections at once, handshakes included: one per proxy and some for certificates.
+const MOST_CONNECTIONS: usize = 12_000;
+/// Finished handshakes that wait to be served.
+const READY: usize = 64;
+/// After an accept error (no file descriptors left) there is no use in trying at once.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why the port cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// No certificate of its own.
+    #[error("certify the controller itself: {0}")]
+    Ca(#[from] CaError),
+    /// The certificate or the roots cannot be used.
+    #[error("configure TLS: {0}")]
+    Config(String),
+}
+
+/// The configuration of the port, with a certificate that can be renewed under it.
+pub struct Port {
+    certificate: Arc<Certificate>,
+    config: Arc<ServerConfig>,
+    trust_domain: String,
+}
+
+impl Port {
+    /// With a certificate of its own from `authority`.
+    pub fn new(authority: &Authority) -> Result<Self, TlsError> {
+        let unusable = |error: &dyn std::fmt::Display| TlsError::Config(error.to_string());
+        let bundle = authority.trust_bundle();
+        let mut roots = RootCertStore::empty();
+        for root in &bundle.roots {
+            roots.add(root.to_vec().into()).map_err(|error| unusable(&error))?;
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|error| unusable(&error))?;
+        let certificate = Arc::new(Certificate(ArcSwap::from_pointee(certified(authority.own_certificate()?)?)));
+        let mut config = ServerConfig::builder_with_provider(tls::provider())
+            .with_protocol_versions(tls::TLS13)
+            .map_err(|error| unusable(&error))?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session would skip the check of the client's certificate.
+        config.send_tls13_tickets = 0;
+        Ok(Self { certificate, config: Arc::new(config), trust_domain: bundle.trust_domain })
+    }
+
+    /// Renews the certificate at 70 % of its life, for ever.
+    pub async fn renew(certificate: Arc<Certificate>, authority: Arc<Authority>) {
+        let (renew, again) = (authority.leaf_lifetime().mul_f64(0.7), authority.leaf_lifetime().mul_f64(0.05));
+        let mut wait = renew;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = match authority.own_certificate().map_err(TlsError::from).and_then(certified) {
+                Ok(key) => {
+                    certificate.0.store(Arc::new(key));
+                    renew
+                }
+                Err(error) => {
+                    tracing::error!(%error, "renewal of the controller's own certificate");
+                    again
+                }
+            };
+        }
+    }
+
+    /// What [`Port::renew`] renews.
+    pub fn certificate(&self) -> Arc<Certificate> {
+        Arc::clone(&self.certificate)
+    }
+
+    /// Accepts for as long as the receiver of connections lives.
+    pub fn listen(
+        self,
+        listener: TcpListener,
+        tasks: &Tasks,
+        connections: Connections,
+    ) -> mpsc::Receiver<io::Result<Connection>> {
+        let (ready, receiver) = mpsc::channel(READY);
+        let (acceptor, trust_domain) = (TlsAcceptor::from(self.config), Arc::<str>::from(self.trust_domain));
+        let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let own = tasks.clone();
+        tasks.spawn("controller accept", async move {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = accept(&listener, &permits) => accepted,
+                    () = ready.closed() => return,
+                };
+                let (tcp, address, permit) = match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        tracing::warn!(%error, "accept");
+                        tokio::time::sleep(PAUSE).await;
+                        continue;
+                    }
+                };
+                let (acceptor, trust_domain) = (acceptor.clone(), Arc::clone(&trust_domain));
+                let (ready, connections) = (ready.clone(), connections.clone());
+                own.spawn("controller handshake", async move {
+                    match tokio::time::timeout(HANDSHAKE, handshake(&acceptor, tcp, address, &trust_domain)).await {
+                        // Nobody to serve it any more: the process is going.
+                        Ok(Ok((tls, peer))) => {
+                            let _ = ready.send(Ok(connections.add(tls, peer, permit))).await;
+                        }
+                        Ok(Err(reason)) => tracing::debug!(%address, %reason, "handshake"),
+                        Err(_) => tracing::debug!(%address, "handshake: not done within {HANDSHAKE:?}"),
+                    }
+                });
+            }
+        });
+        receiver
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (tcp, address) = listener.accept().await?;
+    // Best effort: without it a message waits for an acknowledgement of the one before.
+    let _ = tcp.set_nodelay(true);
+    Ok((tcp, address, permit))
+}
+
+async fn handshake(
+    acceptor: &TlsAcceptor,
+    tcp: TcpStream,
+    address: SocketAddr,
+    trust_domain: &str,
+) -> Result<(TlsStream<TcpStream>, Peer), String> {
+    let tls = acceptor.accept(tcp).await.map_err(|error| error.to_string())?;
+    let identity = match tls.get_ref().1.peer_certificates().and_then(<[_]>::first) {
+        None => None,
+        Some(leaf) => Some(client(leaf, trust_domain)?),
+    };
+    Ok((tls, Peer { address, identity }))
+}
+
+fn client(leaf: &[u8], trust_domain: &str) -> Result<Identity, String> {
+    let identity = issuer::identity_of(leaf)?;
+    if identity.trust_domain() != trust_domain {
+        return Err(format!("{identity} is not of the trust domain {trust_domain}"));
+    }
+    Ok(identity)
+}
+
+/// The controller's certificate of the moment.
+#[derive(Debug)]
+pub struct Certificate(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+fn certified(own: OwnCertificate) -> Result<CertifiedKey, TlsError> {
+    CertifiedKey::from_der(own.chain, own.key, &tls::provider()).map_err(|error| TlsError::Config(error.to_string()))
+}
+
+/// Open connections, by the peer's address, so that one can be cut from outside.
+#[derive(Debug, Clone, Default)]
+pub struct Connections(Arc<Mutex<HashMap<SocketAddr, CancellationToken>>>);
+
+impl Connections {
+    /// Ends the connection of a peer, whatever is on its way.
+    pub fn cut(&self, peer: SocketAddr) {
+        if let Some(token) = self.0.lock().get(&peer) {
+            token.cancel();
+        }
+    }
+
+    fn add(&self, tls: TlsStream<TcpStream>, peer: Peer, permit: OwnedSemaphorePermit) -> Connection {
+        let token = CancellationToken::new();
+        self.0.lock().insert(peer.address, token.clone());
+        let cut = Box::pin(token.cancelled_owned());
+        Connection { tls, cut, peer, connections: self.clone(), _permit: permit }
+    }
+}
+
+/// One connection after its handshake.
+pub struct Connection {
+    tls: TlsStream<TcpStream>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    peer: Peer,
+    connections: Connections,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.connections.0.lock().remove(&self.peer.address);
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The one place to look: whoever serves the connection always waits to read.
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.tls).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}

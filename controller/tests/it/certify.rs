@@ -1,0 +1,114 @@
+//! Who gets a certificate, and what it says.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mesh_controller::ca::{
+    issuer,
+    store::Store,
+    token::{Minter, Pod},
+};
+use mesh_proto::{client::Certify, identity::Identity, outcome::Outcome};
+use rcgen::{CertificateParams, IsCa, KeyPair, SanType};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::support::{Mesh, csr, identity, pod, pod_claim};
+
+fn request(token: String, identity: &Identity) -> Certify {
+    Certify { token, identity: identity.clone(), csr: csr(&KeyPair::generate().unwrap(), &[identity.as_str()]) }
+}
+
+#[tokio::test]
+async fn a_token_gets_a_certificate_for_exactly_its_identity() {
+    let mesh = Mesh::start(&[("pods.yaml", &pod("shop", "web-1", "web", "127.0.0.1", true))]).await;
+    let client = mesh.certify("shop", "web", "web-1").await;
+    assert_eq!(issuer::identity_of(&client.chain[0]), Ok(identity("shop", "web")));
+    let (_, leaf) = X509Certificate::from_der(&client.chain[0]).unwrap();
+    let usage = leaf.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.client_auth && usage.server_auth && !usage.any);
+    assert!(!leaf.is_ca());
+    let names = leaf.subject_alternative_name().unwrap().unwrap();
+    assert!(names.critical && names.value.general_names.len() == 1);
+    let validity = leaf.validity();
+    assert_eq!(validity.not_after.timestamp() - validity.not_before.timestamp(), 3600 + 20);
+    let (_, root) = X509Certificate::from_der(&mesh.roots()[0]).unwrap();
+    assert_eq!(leaf.issuer(), root.subject());
+}
+
+#[tokio::test]
+async fn each_wrong_token_is_refused_with_its_code() {
+    let mesh = Mesh::start(&[("pods.yaml", &pod("shop", "web-1", "web", "127.0.0.1", true))]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let foreign = Minter::open(&Store::open(directory.path()).unwrap()).unwrap();
+    let web = identity("shop", "web");
+    let minute = Duration::from_mins(1);
+    let mint = |identity: &Identity, pod| mesh.minter.mint(identity, pod, minute).unwrap();
+    let used = mesh.token("shop", "web", "web-1");
+    mesh.call_certify(request(used.clone(), &web)).await.unwrap();
+    let elsewhere = Identity::new("elsewhere", "shop", "web").unwrap();
+    let other_uid = Pod { uid: "another".into(), ..pod_claim("shop", "web-1") };
+    let admin = identity("shop", "admin");
+    for (fault, token, identity, outcome) in [
+        ("no token", String::new(), &web, Outcome::TokenInvalid),
+        (
+            "foreign signer",
+            foreign.mint(&web, pod_claim("shop", "web-1"), minute).unwrap(),
+            &web,
+            Outcome::TokenInvalid,
+        ),
+        ("used", used, &web, Outcome::TokenUsed),
+        ("other identity", mesh.token("shop", "web", "web-1"), &admin, Outcome::IdentityMismatch),
+        ("other trust domain", mint(&elsewhere, pod_claim("shop", "web-1")), &elsewhere, Outcome::IdentityMismatch),
+        ("other namespace", mint(&web, pod_claim("other", "web-1")), &web, Outcome::IdentityMismatch),
+        ("other uid", mint(&web, other_uid), &web, Outcome::IdentityMismatch),
+        ("account not the pod's", mint(&admin, pod_claim("shop", "web-1")), &admin, Outcome::IdentityMismatch),
+    ] {
+        let refused = mesh.call_certify(request(token, identity)).await.unwrap_err();
+        assert_eq!(refused.outcome, Some(outcome), "{fault}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_for_more_or_less_than_the_identity_is_refused() {
+    let mesh = Mesh::start(&[]).await;
+    let web = identity("shop", "web");
+    let key = KeyPair::generate().unwrap();
+    let authority = {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.subject_alt_names = vec![SanType::URI(web.as_str().try_into().unwrap())];
+        params.serialize_request(&key).unwrap().der().to_vec()
+    };
+    let with_name = {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.subject_alt_names.push(SanType::URI(web.as_str().try_into().unwrap()));
+        params.serialize_request(&key).unwrap().der().to_vec()
+    };
+    let mut forged = csr(&key, &[web.as_str()]).to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    for (fault, csr) in [
+        ("two URIs", csr(&key, &[web.as_str(), "spiffe://cluster.local/ns/shop/sa/admin"])),
+        ("another URI", csr(&key, &["spiffe://cluster.local/ns/shop/sa/admin"])),
+        ("no URI", csr(&key, &[])),
+        ("a DNS name besides", with_name.into()),
+        ("authority", authority.into()),
+        ("forged signature", forged.into()),
+        ("nothing", Bytes::new()),
+        ("too long", vec![0x30; 100_000].into()),
+    ] {
+        let token = mesh.token("shop", "web", "web-1");
+        let request = Certify { token, identity: web.clone(), csr };
+        let refused = mesh.call_certify(request).await.unwrap_err();
+        assert_eq!(refused.outcome, Some(Outcome::CertificateRequestInvalid), "{fault}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_the_root() {
+    let mesh = Mesh::start(&[("pods.yaml", &pod("shop", "web-1", "web", "127.0.0.1", true))]).await;
+    let before = mesh.roots().to_vec();
+    let client = mesh.certify("shop", "web", "web-1").await;
+    let mesh = mesh.restart().await;
+    assert_eq!(mesh.roots(), before);
+    mesh.hello(&client, crate::support::hello("shop", "web-1"), "127.0.0.1").await.unwrap();
+}

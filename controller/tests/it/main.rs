@@ -1,0 +1,7 @@
+//! The whole controller in process: manifests in, messages out over real TLS and gRPC.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test may fail as it does")]
+
+mod certify;
+mod figures;
+mod stream;
+mod support;

@@ -1,0 +1,199 @@
+//! The configuration stream: who may open it, and what comes over it.
+
+use std::net::SocketAddr;
+
+use mesh_proto::{
+    config::{Hello, Key, ProxyMessage, Value},
+    outbound::{OutboundPolicy, ServiceTarget},
+    outcome::Outcome,
+    workload::Protocol,
+};
+
+use crate::support::{Client, DEADLINE, Mesh, Proxy, hello, identity, pod, service};
+
+fn outbound(address: &str) -> Key {
+    Key::Outbound(address.parse().unwrap())
+}
+
+fn target(value: Value) -> ServiceTarget {
+    match value {
+        Value::Outbound(OutboundPolicy::Service(target)) => target,
+        other => panic!("not a Service: {other:?}"),
+    }
+}
+
+fn endpoints(target: &ServiceTarget, backend: usize) -> Vec<String> {
+    target.backends[backend].endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
+}
+
+async fn shop() -> (Mesh, Proxy) {
+    let mesh = Mesh::start(&[
+        ("load.yaml", &pod("shop", "load-1", "load", "127.0.0.2", true)),
+        ("web.yaml", &(pod("shop", "web-1", "web", "10.1.0.1", true) + &service("shop", "web", "10.9.0.1"))),
+    ])
+    .await;
+    let proxy = mesh.proxy("shop", "load", "load-1", "127.0.0.2").await;
+    (mesh, proxy)
+}
+
+#[tokio::test]
+async fn a_service_is_answered_with_its_meshed_endpoints() {
+    let (_mesh, mut proxy) = shop().await;
+    let target = target(proxy.subscribe(outbound("10.9.0.1:80")).await.value);
+    assert_eq!(target.protocol, Protocol::Http1);
+    assert_eq!(endpoints(&target, 0), ["10.1.0.1:8080"]);
+    assert_eq!(target.backends[0].endpoints[0].identity, Some(identity("shop", "web")));
+}
+
+#[tokio::test]
+async fn an_unknown_address_is_external_until_a_service_has_it() {
+    let (mesh, mut proxy) = shop().await;
+    let key = outbound("10.9.0.2:80");
+    let first = proxy.subscribe(key).await;
+    assert_eq!(first.value, Value::Outbound(OutboundPolicy::External));
+    mesh.write("late.yaml", &service("shop", "late", "10.9.0.2"));
+    let second = proxy.update().await;
+    assert_eq!(&*target(second.value).service.name, "late");
+    assert!(second.version > first.version);
+    mesh.remove("late.yaml");
+    assert_eq!(proxy.update().await.value, Value::Outbound(OutboundPolicy::External));
+}
+
+#[tokio::test]
+async fn an_endpoint_change_reaches_a_subscribed_stream() {
+    let (mesh, mut proxy) = shop().await;
+    let key = outbound("10.9.0.1:80");
+    proxy.subscribe(key).await;
+    mesh.write("web-2.yaml", &pod("shop", "web-2", "web", "10.1.0.2", true));
+    assert_eq!(endpoints(&target(proxy.update().await.value), 0), ["10.1.0.1:8080", "10.1.0.2:8080"]);
+    mesh.write("web-2.yaml", &pod("shop", "web-2", "web", "10.1.0.2", false));
+    assert_eq!(endpoints(&target(proxy.update().await.value), 0), ["10.1.0.1:8080"]);
+}
+
+#[tokio::test]
+async fn after_unsubscribe_nothing_more_comes() {
+    let (mesh, mut proxy) = shop().await;
+    proxy.subscribe(outbound("10.9.0.1:80")).await;
+    proxy.send.send(ProxyMessage::Unsubscribe(outbound("10.9.0.1:80"))).await.unwrap();
+    // Answered in order: once the other key is answered, the first is no longer subscribed.
+    let pod_key = outbound("10.1.0.1:8080");
+    proxy.subscribe(pod_key).await;
+    // Each of these changes both.
+    let service = service("shop", "web", "10.9.0.1");
+    for manifest in [service.clone(), pod("shop", "web-1", "web", "10.1.0.1", true) + &service] {
+        mesh.write("web.yaml", &manifest);
+        assert_eq!(proxy.update().await.key, pod_key);
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_update_keeps_the_stream() {
+    let (mesh, mut proxy) = shop().await;
+    let key = outbound("10.9.0.1:80");
+    let update = proxy.subscribe(key).await;
+    let reject = ProxyMessage::Reject { key, version: update.version, reason: "no\nuse".into() };
+    proxy.send.send(reject).await.unwrap();
+    mesh.write("web-2.yaml", &pod("shop", "web-2", "web", "10.1.0.2", true));
+    let next = proxy.update().await;
+    assert_eq!(endpoints(&target(next.value), 0).len(), 2);
+    assert!(mesh.metrics.encode().contains("mesh_controller_rejected_updates_total 1"), "{}", mesh.metrics.encode());
+}
+
+#[tokio::test]
+async fn a_pod_gets_its_own_inbound_policy_and_the_roots() {
+    let (mesh, mut proxy) = shop().await;
+    let Value::Inbound(policy) = proxy.subscribe(Key::Inbound).await.value else { panic!() };
+    assert_eq!(policy.port(8080).protocol, Protocol::Http1);
+    let Value::TrustBundle(bundle) = proxy.subscribe(Key::TrustBundle).await.value else { panic!() };
+    assert_eq!(bundle.roots, mesh.roots());
+    mesh.write(
+        "policy.yaml",
+        "apiVersion: meshctl.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: a, namespace: shop}\n\
+         spec: {ports: [8080], from: [{serviceAccounts: [web]}]}\n",
+    );
+    let Value::Inbound(policy) = proxy.update().await.value else { panic!() };
+    assert_eq!(policy.port(8080).rules.len(), 1);
+    assert!(policy.default.rules.is_empty());
+}
+
+/// One refusal per fault of a hello.
+#[tokio::test]
+async fn a_hello_of_anyone_else_is_refused() {
+    let pods = pod("shop", "load-1", "load", "127.0.0.2", true)
+        + &pod("shop", "web-1", "web", "127.0.0.3", true)
+        + &pod("other", "load-1", "load", "127.0.0.4", true);
+    let mesh = Mesh::start(&[("pods.yaml", &pods)]).await;
+    let load = mesh.certify("shop", "load", "load-1").await;
+    let own = hello("shop", "load-1");
+    let refused = async |client: &Client, hello: Hello, source: &str| {
+        mesh.hello(client, hello, source).await.err().expect("refused").outcome
+    };
+    let version = |version: &str| Hello { proxy_version: version.into(), ..own.clone() };
+    for (fault, hello, source, outcome) in [
+        ("a pod with another account", hello("shop", "web-1"), "127.0.0.3", Outcome::IdentityMismatch),
+        ("a pod of another namespace", hello("other", "load-1"), "127.0.0.4", Outcome::IdentityMismatch),
+        ("another address", own.clone(), "127.0.0.3", Outcome::PodUnknown),
+        ("no such pod", hello("shop", "load-2"), "127.0.0.2", Outcome::PodUnknown),
+        ("another uid", Hello { pod_uid: "x".into(), ..own.clone() }, "127.0.0.2", Outcome::PodUnknown),
+        ("another protocol", Hello { protocol_version: 9, ..own.clone() }, "127.0.0.2", Outcome::VersionUnsupported),
+        ("a newer release", version("7.0.0"), "127.0.0.2", Outcome::VersionUnsupported),
+        ("two minors away", version("0.3.0"), "127.0.0.2", Outcome::VersionUnsupported),
+        ("no release", version("x"), "127.0.0.2", Outcome::VersionUnsupported),
+    ] {
+        assert_eq!(refused(&load, hello, source).await, Some(outcome), "{fault}");
+    }
+    mesh.hello(&load, version("0.2.9"), "127.0.0.2").await.unwrap();
+    mesh.hello(&load, own, "127.0.0.2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_that_the_index_learns_of_a_moment_later_is_let_in() {
+    let mesh = Mesh::start(&[]).await;
+    let client = mesh.certify("shop", "load", "load-1").await;
+    let connect = mesh.hello(&client, hello("shop", "load-1"), "127.0.0.2");
+    let (connected, ()) = tokio::join!(connect, async {
+        mesh.write("load.yaml", &pod("shop", "load-1", "load", "127.0.0.2", true));
+    });
+    connected.unwrap();
+}
+
+#[tokio::test]
+async fn the_stream_needs_a_client_certificate() {
+    let (mesh, _proxy) = shop().await;
+    let channel = mesh.channel("127.0.0.2", None).await;
+    let (send, messages) = tokio::sync::mpsc::channel(1);
+    send.send(ProxyMessage::Hello(hello("shop", "load-1"))).await.unwrap();
+    let refused = mesh_proto::client::ConfigClient::new(channel).connect(messages).await.err().unwrap();
+    assert_eq!(refused.outcome, Some(Outcome::ClientCertificateRequired), "{refused}");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_mesh_does_not_get_through_the_handshake() {
+    let (mesh, _proxy) = shop().await;
+    let other = Mesh::start(&[]).await;
+    let foreign = other.certify("shop", "load", "load-1").await;
+    let refused = async {
+        match mesh.try_channel("127.0.0.2", Some(&foreign)).await {
+            // TLS 1.3: the client learns of the refusal with its first read.
+            Ok(channel) => {
+                let (send, messages) = tokio::sync::mpsc::channel(1);
+                send.send(ProxyMessage::Hello(hello("shop", "load-1"))).await.unwrap();
+                mesh_proto::client::ConfigClient::new(channel).connect(messages).await.is_err()
+            }
+            Err(_) => true,
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, refused).await.unwrap());
+}
+
+#[tokio::test]
+async fn every_address_of_a_service_leads_to_it() {
+    let (mesh, mut proxy) = shop().await;
+    let dual = service("shop", "web", "10.9.0.1").replace("[10.9.0.1]", "[10.9.0.1, 'fd00::1']");
+    let mut key = outbound("[fd00::1]:80");
+    assert_eq!(proxy.subscribe(key).await.value, Value::Outbound(OutboundPolicy::External));
+    mesh.write("web.yaml", &(pod("shop", "web-1", "web", "10.1.0.1", true) + &dual));
+    assert_eq!(&*target(proxy.update().await.value).service.name, "web");
+    key = Key::Outbound("[::ffff:10.9.0.1]:80".parse::<SocketAddr>().unwrap());
+    assert_eq!(&*target(proxy.subscribe(key).await.value).service.name, "web");
+}

@@ -1,0 +1,343 @@
+//! A controller on loopback, a directory to write manifests into, and proxies that talk to it.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use mesh_controller::{
+    Config, Controller, Source,
+    ca::{
+        issuer,
+        store::Store,
+        token::{Minter, Pod},
+    },
+};
+use mesh_proto::{
+    client::{CallError, Certified, Certify, ConfigClient, ConfigStream, IdentityClient, Incoming},
+    config::{ControllerMessage, Hello, Key, PROTOCOL_VERSION, ProxyMessage, Update},
+    identity::Identity,
+    inbound::DefaultPolicy,
+};
+use mesh_runtime::{build_info, metrics::Metrics, readiness::Readiness, tasks::Tasks, tls};
+use rcgen::{CertificateParams, KeyPair, SanType};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+};
+use tokio::sync::mpsc;
+use tonic::transport::{Channel, Endpoint};
+
+/// Far more than anything here takes; a test that waits this long has failed.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Mesh {
+    pub(crate) addr: SocketAddr,
+    pub(crate) minter: Minter,
+    pub(crate) metrics: Metrics,
+    roots: Vec<Bytes>,
+    readiness: Readiness,
+    tasks: Tasks,
+    manifests: PathBuf,
+    directory: Arc<tempfile::TempDir>,
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.tasks.token().cancel();
+    }
+}
+
+impl Mesh {
+    pub(crate) async fn start(manifests: &[(&str, &str)]) -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        fs::create_dir(directory.path().join("manifests")).unwrap();
+        for (name, text) in manifests {
+            fs::write(directory.path().join("manifests").join(name), text).unwrap();
+        }
+        Self::start_in(directory).await
+    }
+
+    /// The same state again, as after a crash.
+    pub(crate) async fn restart(self) -> Self {
+        let directory = Arc::clone(&self.directory);
+        let tasks = self.tasks.clone();
+        drop(self);
+        assert!(tasks.shutdown(DEADLINE).await.is_clean());
+        Self::start_in(directory).await
+    }
+
+    async fn start_in(directory: Arc<tempfile::TempDir>) -> Self {
+        let (tasks, metrics, readiness) = (Tasks::new(), Metrics::new(), Readiness::new());
+        let (manifests, state) = (directory.path().join("manifests"), directory.path().join("state"));
+        let bundle = directory.path().join("roots.pem");
+        let config = Config {
+            source: Source::Dir(manifests.clone()),
+            state_dir: state.clone(),
+            trust_domain: "cluster.local".into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            default_policy: DefaultPolicy::Allow,
+            leaf_lifetime: Duration::from_hours(1),
+            trust_bundle_out: Some(bundle.clone()),
+        };
+        let bound = Controller::bind(config, &tasks, &metrics, &readiness).await.unwrap();
+        let addr = bound.addr;
+        tasks.spawn("controller", async move { bound.run().await.unwrap() });
+        let pem = fs::read(bundle).unwrap();
+        let roots = <CertificateDer<'_> as rustls::pki_types::pem::PemObject>::pem_slice_iter(&pem);
+        let roots = roots.map(|root| Bytes::copy_from_slice(&root.unwrap())).collect();
+        let minter = Minter::open(&Store::open(state).unwrap()).unwrap();
+        let mesh = Self { addr, minter, metrics, roots, readiness, tasks, manifests, directory };
+        tokio::time::timeout(DEADLINE, mesh.readiness.ready()).await.unwrap();
+        mesh
+    }
+
+    pub(crate) fn roots(&self) -> &[Bytes] {
+        &self.roots
+    }
+
+    /// Replaces a manifest in one step, as editors and kubelets do.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let draft = self.manifests.join(format!(".{name}"));
+        fs::write(&draft, text).unwrap();
+        fs::rename(draft, self.manifests.join(name)).unwrap();
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        fs::remove_file(self.manifests.join(name)).unwrap();
+    }
+
+    pub(crate) fn token(&self, namespace: &str, account: &str, pod: &str) -> String {
+        let identity = identity(namespace, account);
+        self.minter.mint(&identity, pod_claim(namespace, pod), Duration::from_mins(1)).unwrap()
+    }
+
+    /// A connection from `source`, with a client certificate or without.
+    pub(crate) async fn channel(&self, source: &str, client: Option<&Client>) -> Channel {
+        self.try_channel(source, client).await.unwrap()
+    }
+
+    pub(crate) async fn try_channel(
+        &self,
+        source: &str,
+        client: Option<&Client>,
+    ) -> Result<Channel, tonic::transport::Error> {
+        let mut roots = RootCertStore::empty();
+        for root in &self.roots {
+            roots.add(root.to_vec().into()).unwrap();
+        }
+        let verifier = Arc::new(ControllerVerifier(roots));
+        let config = ClientConfig::builder_with_provider(tls::provider()).with_protocol_versions(tls::TLS13).unwrap();
+        let config = config.dangerous().with_custom_certificate_verifier(verifier);
+        let mut config = match client {
+            Some(client) => config.with_client_auth_cert(client.chain.clone(), client.key.clone_key()).unwrap(),
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let (addr, source): (SocketAddr, IpAddr) = (self.addr, source.parse().unwrap());
+        let connect = tower::service_fn(move |_: http::Uri| {
+            let connector = connector.clone();
+            async move {
+                let socket = tokio::net::TcpSocket::new_v4()?;
+                socket.bind(SocketAddr::new(source, 0))?;
+                let tcp = socket.connect(addr).await?;
+                let name = ServerName::try_from("controller").unwrap();
+                connector.connect(name, tcp).await.map(TokioIo::new)
+            }
+        });
+        Endpoint::from_static("http://controller").connect_with_connector(connect).await
+    }
+
+    /// A certificate for a pod, got with a token.
+    pub(crate) async fn certify(&self, namespace: &str, account: &str, pod: &str) -> Client {
+        let identity = identity(namespace, account);
+        let key = KeyPair::generate().unwrap();
+        let token = self.token(namespace, account, pod);
+        let request = Certify { token, csr: csr(&key, &[identity.as_str()]), identity };
+        let certified = self.call_certify(request).await.unwrap();
+        Client::new(certified, &key)
+    }
+
+    pub(crate) async fn call_certify(&self, request: Certify) -> Result<Certified, CallError> {
+        let channel = self.channel("127.0.0.1", None).await;
+        IdentityClient::new(channel).certify(request).await
+    }
+
+    /// A proxy that has connected and been welcomed.
+    pub(crate) async fn proxy(&self, namespace: &str, account: &str, pod: &str, source: &str) -> Proxy {
+        let client = self.certify(namespace, account, pod).await;
+        self.hello(&client, hello(namespace, pod), source).await.unwrap()
+    }
+
+    pub(crate) async fn hello(&self, client: &Client, hello: Hello, source: &str) -> Result<Proxy, CallError> {
+        let channel = self.channel(source, Some(client)).await;
+        let (send, messages) = mpsc::channel(64);
+        send.send(ProxyMessage::Hello(hello)).await.unwrap();
+        let stream = ConfigClient::new(channel).connect(messages).await?;
+        let mut proxy = Proxy { send, stream };
+        assert!(matches!(proxy.next().await, ControllerMessage::Welcome { .. }));
+        Ok(proxy)
+    }
+}
+
+/// A certificate and its key.
+pub(crate) struct Client {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Client {
+    pub(crate) fn new(certified: Certified, key: &KeyPair) -> Self {
+        let chain = certified.chain.into_iter().map(|der| der.to_vec().into()).collect();
+        Self { chain, key: PrivatePkcs8KeyDer::from(key.serialize_der()).into() }
+    }
+}
+
+/// A connected proxy.
+pub(crate) struct Proxy {
+    pub(crate) send: mpsc::Sender<ProxyMessage>,
+    pub(crate) stream: ConfigStream,
+}
+
+impl Proxy {
+    pub(crate) async fn next(&mut self) -> ControllerMessage {
+        let message = tokio::time::timeout(DEADLINE, self.stream.next()).await.expect("a message in time");
+        match message.unwrap().expect("the stream goes on") {
+            Incoming::Message(message) => message,
+            unusable @ Incoming::Unusable { .. } => panic!("{unusable:?}"),
+        }
+    }
+
+    pub(crate) async fn update(&mut self) -> Update {
+        match self.next().await {
+            ControllerMessage::Update(update) => update,
+            welcome @ ControllerMessage::Welcome { .. } => panic!("{welcome:?}"),
+        }
+    }
+
+    pub(crate) async fn subscribe(&mut self, key: Key) -> Update {
+        self.send.send(ProxyMessage::Subscribe(key)).await.unwrap();
+        let update = self.update().await;
+        assert_eq!(update.key, key);
+        update
+    }
+}
+
+pub(crate) fn identity(namespace: &str, account: &str) -> Identity {
+    Identity::new("cluster.local", namespace, account).unwrap()
+}
+
+pub(crate) fn pod_claim(namespace: &str, name: &str) -> Pod {
+    Pod { namespace: namespace.into(), name: name.into(), uid: format!("uid-{name}") }
+}
+
+pub(crate) fn hello(namespace: &str, pod: &str) -> Hello {
+    Hello {
+        pod_namespace: namespace.into(),
+        pod_name: pod.into(),
+        pod_uid: format!("uid-{pod}"),
+        proxy_version: build_info::VERSION.into(),
+        protocol_version: PROTOCOL_VERSION,
+    }
+}
+
+/// A certificate request with these URI SANs.
+pub(crate) fn csr(key: &KeyPair, uris: &[&str]) -> Bytes {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+    params.serialize_request(key).unwrap().der().to_vec().into()
+}
+
+/// A pod with a sidecar.
+pub(crate) fn pod(namespace: &str, name: &str, account: &str, ip: &str, ready: bool) -> String {
+    let ready = if ready { "True" } else { "False" };
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{ name: {name}, namespace: {namespace}, uid: uid-{name}, labels: {{ app: {account} }} }}
+spec:
+  serviceAccountName: {account}
+  initContainers:
+  - {{ name: mesh-proxy, image: proxy, restartPolicy: Always, env: [{{ name: MESH_SKIP_INBOUND_PORTS, value: "9000" }}] }}
+  containers:
+  - {{ name: app, image: app, ports: [{{ name: http, containerPort: 8080 }}] }}
+status:
+  phase: Running
+  podIP: {ip}
+  podIPs: [{{ ip: {ip} }}]
+  conditions: [{{ type: Ready, status: "{ready}" }}]
+---
+"#
+    )
+}
+
+/// A Service on port 80 that leads to the port `http` of the pods of an account.
+pub(crate) fn service(namespace: &str, name: &str, ip: &str) -> String {
+    format!(
+        r"
+apiVersion: v1
+kind: Service
+metadata: {{ name: {name}, namespace: {namespace} }}
+spec:
+  clusterIP: {ip}
+  clusterIPs: [{ip}]
+  selector: {{ app: {name} }}
+  ports: [{{ name: http, port: 80, targetPort: http, appProtocol: http }}]
+---
+"
+    )
+}
+
+/// Trusts the controller by root and SPIFFE id, as a proxy does.
+#[derive(Debug)]
+struct ControllerVerifier(RootCertStore);
+
+impl ServerCertVerifier for ControllerVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let algorithms = tls::provider().signature_verification_algorithms.all;
+        let parsed = rustls::server::ParsedCertificate::try_from(leaf)?;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &self.0, intermediates, now, algorithms)?;
+        match issuer::identity_of(leaf) {
+            Ok(found) if found == identity("mesh-system", "mesh-controller") => Ok(ServerCertVerified::assertion()),
+            other => Err(rustls::Error::General(format!("{other:?}"))),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _leaf: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2".into()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &tls::provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        tls::provider().signature_verification_algorithms.supported_schemes()
+    }
+}
