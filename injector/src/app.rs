@@ -85,11 +85,11 @@ impl Bound {
             last_problem: Vec::new(),
         };
         files.look(&tls_dir, trust_bundle_file.as_deref());
+        let ending = tasks.token();
         tasks.spawn("files", async move {
             let mut tick = interval(FOLLOW_PERIOD);
             tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                tick.tick().await;
+            while ending.run_until_cancelled(tick.tick()).await.is_some() {
                 files.look(&tls_dir, trust_bundle_file.as_deref());
             }
         });

@@ -12,6 +12,7 @@
 //! | [`uninject`] | takes all of it away again |
 //! | [`patch`] | two values to a JSON patch |
 //! | [`review`] | AdmissionReview in and out |
+//! | [`manifest`] | the same for YAML text, comments kept |
 //! | [`pod`] | reading a pod as a JSON value |
 //! | [`server`] | the HTTPS webhook and its limits |
 //! | [`certificate`], [`namespaces`] | what it reads besides |
@@ -21,6 +22,7 @@ pub mod app;
 pub mod certificate;
 pub mod config;
 pub mod decide;
+pub mod manifest;
 pub mod namespaces;
 pub mod patch;
 pub mod pod;

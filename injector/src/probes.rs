@@ -80,16 +80,24 @@ pub fn restore(pod: &mut Value, probes: &[Probe]) -> Result<(), BadOriginal> {
             };
             let Some(probe) = container.get_mut(kind.field()).and_then(Value::as_object_mut) else { continue };
             if probe.get("httpGet").is_some_and(|handler| is_ours(handler, original)) {
-                let value: Value = serde_saphyr::from_str(&original.original).map_err(|error| BadOriginal {
-                    container: name,
-                    kind,
-                    reason: error.to_string().lines().next().unwrap_or_default().to_owned(),
-                })?;
-                rename(probe, "httpGet", handler_field(&original.action), value);
+                let (field, value) = original_handler(original)?;
+                rename(probe, "httpGet", &field, value);
             }
         }
     }
     Ok(())
+}
+
+/// The handler that a probe had: its field and value.
+pub fn original_handler(probe: &Probe) -> Result<(String, Value), BadOriginal> {
+    let bad = |reason: String| BadOriginal { container: probe.container.clone(), kind: probe.kind, reason };
+    let parsed: Map<String, Value> = serde_saphyr::from_str(&probe.original)
+        .map_err(|error| bad(error.to_string().lines().next().unwrap_or_default().to_owned()))?;
+    let mut fields = parsed.into_iter();
+    match (fields.next(), fields.next()) {
+        (Some(handler), None) => Ok(handler),
+        _ => Err(bad("the original is not one handler".into())),
+    }
 }
 
 /// Whether a handler is what [`replacement`] made; the API server may have added defaults to it.
@@ -108,15 +116,6 @@ pub struct BadOriginal {
     pub kind: ProbeKind,
     /// What is wrong with the text.
     pub reason: String,
-}
-
-/// The field of a probe that holds this kind of handler.
-pub fn handler_field(action: &ProbeAction) -> &'static str {
-    match action {
-        ProbeAction::Http(_) => "httpGet",
-        ProbeAction::Tcp(_) => "tcpSocket",
-        ProbeAction::Grpc(_) => "grpc",
-    }
 }
 
 /// Replaces a field by another at the same place.
@@ -154,7 +153,7 @@ fn read(container: &Value, kind: ProbeKind) -> Result<Option<Found>, &'static st
         kind,
         action,
         timeout_seconds: u32::try_from(timeout).unwrap_or(u32::MAX),
-        original: value.to_string(),
+        original: json!({handler: value}).to_string(),
     };
     Ok(Some(Found { handler, probe }))
 }

@@ -23,8 +23,8 @@ pub struct Probe {
     pub action: ProbeAction,
     /// How long it may take; at least 1. Kubernetes' default is 1.
     pub timeout_seconds: u32,
-    /// The handler as the manifest had it, as YAML text (JSON where no person wrote it): what `uninject` puts back. The
-    /// proxy does not look at it.
+    /// The handler as the manifest had it, with its key (`tcpSocket: {port: db}`), as YAML text (JSON where no person
+    /// wrote it): what `uninject` puts back. The proxy does not look at it.
     pub original: String,
 }
 

@@ -50,7 +50,7 @@ fn injected(pod: &Value) -> Option<(Value, Vec<String>)> {
 }
 
 /// Empty lists and maps are absent to Kubernetes, and so is null.
-fn normal(value: &Value) -> Value {
+pub(crate) fn normal(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             let fields = fields.iter().map(|(key, value)| (key.clone(), normal(value)));
