@@ -70,6 +70,13 @@ impl Cluster {
         Ok(pods)
     }
 
+    /// All objects of a kind (`pods`, `namespaces`, …) as they are.
+    pub(crate) async fn objects(&self, kind: &str) -> Result<Vec<serde_json::Value>, ClusterError> {
+        match self {
+            Self::Playground(client) => client.objects(kind).await,
+        }
+    }
+
     /// The Services of one namespace or of all.
     pub(crate) async fn services(&self, namespace: Option<&str>) -> Result<Vec<Service>, ClusterError> {
         let mut services: Vec<Service> = match self {

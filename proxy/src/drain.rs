@@ -93,7 +93,7 @@ impl Drop for Guard {
 mod tests {
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_hours(1);
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_ends_when_the_last_connection_does() {

@@ -26,7 +26,7 @@ pub const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// Destinations known at a time. A pod that dials more loses the ones it has not used for longest.
 const MAX_TARGETS: usize = 10_000;
 /// An unused destination is forgotten after this long, and only while the controller could tell it again.
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 
 /// Policies of one proxy; clones are the same.
 #[derive(Debug, Clone)]
@@ -209,22 +209,19 @@ impl Target {
     }
 
     fn publish(&mut self, policy: OutboundPolicy) {
-        match &self.policy {
-            Some(sender) => {
-                sender.send_if_modified(|current| {
-                    let changed = **current != policy;
-                    if changed {
-                        *current = Arc::new(policy);
-                    }
-                    changed
-                });
+        let Some(sender) = &self.policy else {
+            let (sender, receiver) = watch::channel(Arc::new(policy));
+            self.policy = Some(sender);
+            self.answer.send_replace(Some(receiver));
+            return;
+        };
+        sender.send_if_modified(|current| {
+            let changed = **current != policy;
+            if changed {
+                *current = Arc::new(policy);
             }
-            None => {
-                let (sender, receiver) = watch::channel(Arc::new(policy));
-                self.policy = Some(sender);
-                self.answer.send_replace(Some(receiver));
-            }
-        }
+            changed
+        });
     }
 
     /// Whether a connection still reads it; one receiver is the copy in `answer`.

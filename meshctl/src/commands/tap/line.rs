@@ -1,0 +1,303 @@
+//! One finished request or connection as a line of text or JSON, with names in place of addresses. Pure.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use mesh_proto::{
+    identity::Identity,
+    tap::{Direction, TapEvent},
+};
+use serde::Serialize;
+
+use crate::{
+    cluster::PodInfo,
+    filter::{show_bytes, show_latency},
+    printer::table::{Tone, clean},
+    resource::Resource,
+};
+
+/// Pods by address.
+#[derive(Debug)]
+pub(super) struct Names(HashMap<IpAddr, Named>);
+
+#[derive(Debug, Clone)]
+struct Named {
+    namespace: String,
+    pod: String,
+    workload: Option<String>,
+}
+
+/// One end of a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct End {
+    address: SocketAddr,
+    namespace: Option<String>,
+    pod: Option<String>,
+    workload: Option<String>,
+    service: Option<String>,
+    identity: Option<String>,
+}
+
+/// One finished request or connection.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Line {
+    /// RFC 3339, UTC.
+    time: String,
+    /// The side that tells: `inbound` or `outbound`.
+    direction: &'static str,
+    pub(super) source: End,
+    pub(super) destination: End,
+    protocol: &'static str,
+    method: Option<String>,
+    path: Option<String>,
+    authority: Option<String>,
+    status: Option<u16>,
+    grpc_status: Option<u32>,
+    latency_us: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    tls: bool,
+    /// Code of the outcome where the mesh itself answered or closed.
+    outcome: Option<String>,
+    route: Option<String>,
+}
+
+impl Names {
+    pub(super) fn new(pods: &[PodInfo]) -> Self {
+        let mut names = HashMap::new();
+        for pod in pods {
+            for ip in &pod.ips {
+                names.insert(
+                    *ip,
+                    Named { namespace: pod.namespace.clone(), pod: pod.name.clone(), workload: pod.workload.clone() },
+                );
+            }
+        }
+        Self(names)
+    }
+
+    pub(super) fn line(&self, event: &TapEvent) -> Line {
+        let end = |address: SocketAddr, identity: &Option<Identity>| {
+            let pod = self.0.get(&address.ip().to_canonical());
+            End {
+                address,
+                namespace: pod.map(|named| named.namespace.clone()),
+                pod: pod.map(|named| named.pod.clone()),
+                workload: pod.and_then(|named| named.workload.clone()),
+                service: None,
+                identity: identity.as_ref().map(ToString::to_string),
+            }
+        };
+        let request = event.request.as_ref();
+        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let mut destination = end(event.destination, &event.destination_identity);
+        if let Some(service) = &event.service {
+            destination.service = Some(service.name.to_string());
+            destination.namespace.get_or_insert_with(|| service.namespace.to_string());
+        }
+        Line {
+            time: rfc3339(event.started_us),
+            direction: match event.direction {
+                Direction::Inbound => "inbound",
+                Direction::Outbound => "outbound",
+            },
+            source: end(event.source, &event.source_identity),
+            destination,
+            protocol: request.map_or("tcp", |request| if request.http2 { "http2" } else { "http1" }),
+            method: request.map(|request| request.method.clone()),
+            path: request.map(|request| request.path.clone()),
+            authority: request.and_then(|request| given(&request.authority)),
+            status: request.and_then(|request| request.status),
+            grpc_status: request.and_then(|request| request.grpc_status),
+            latency_us: event.latency_us,
+            bytes_in: event.bytes_in,
+            bytes_out: event.bytes_out,
+            tls: event.tls,
+            outcome: given(&event.outcome),
+            route: given(&event.route),
+        }
+    }
+}
+
+impl End {
+    /// Whether it is what `--to` or `--from` name.
+    pub(super) fn is(&self, resource: &Resource) -> bool {
+        match resource {
+            Resource::Service(name) => self.service.as_ref() == Some(name),
+            Resource::Namespace(name) => self.namespace.as_ref() == Some(name),
+            other => match (&self.namespace, &self.pod) {
+                (Some(namespace), Some(pod)) => other.names(namespace, pod, self.workload.as_deref()),
+                _ => false,
+            },
+        }
+    }
+
+    fn text(&self) -> String {
+        match (&self.namespace, &self.pod, &self.service) {
+            (Some(namespace), Some(pod), _) => format!("{namespace}/{pod}"),
+            (Some(namespace), None, Some(service)) => format!("{namespace}/{service}"),
+            _ => self.address.to_string(),
+        }
+    }
+}
+
+const WIDTHS: [usize; 7] = [12, 26, 26, 6, 24, 7, 8];
+
+impl Line {
+    pub(super) fn header(wide: bool) -> String {
+        let names = ["TIME", "SOURCE", "DESTINATION", "METHOD", "PATH", "STATUS", "LATENCY"];
+        let tail = if wide { "BYTES     TLS  CLIENT → SERVER  ROUTE" } else { "BYTES     TLS" };
+        format!("{}{tail}\n", pad(&names.map(str::to_owned)))
+    }
+
+    pub(super) fn text(&self, wide: bool, color: bool) -> String {
+        let status = match (self.status, self.grpc_status, &self.outcome) {
+            (_, Some(grpc), _) => format!("gRPC {grpc}"),
+            (Some(status), None, _) => status.to_string(),
+            (None, None, Some(_)) => "error".to_owned(),
+            (None, None, None) if self.method.is_some() => "none".to_owned(),
+            (None, None, None) => "closed".to_owned(),
+        };
+        let cells = [
+            self.time.get(11..23).unwrap_or(&self.time).to_owned(),
+            self.source.text(),
+            self.destination.text(),
+            self.method.clone().unwrap_or_else(|| "TCP".to_owned()),
+            self.path.clone().unwrap_or_else(|| format!(":{}", self.destination.address.port())),
+            status,
+            show_latency(Duration::from_micros(self.latency_us)),
+        ]
+        .map(|cell| clean(&cell));
+        let mut text = pad(&cells);
+        let tls = if self.tls { "√" } else { "-" };
+        text.push_str(&format!("{:<10}{tls}", show_bytes(self.bytes_in + self.bytes_out)));
+        if wide {
+            let name = |end: &End| end.identity.clone().unwrap_or_else(|| "-".to_owned());
+            let route = self.route.as_deref().unwrap_or("-");
+            text.push_str(&format!("    {} → {}  {}", name(&self.source), name(&self.destination), clean(route)));
+        }
+        if let Some(outcome) = &self.outcome {
+            text.push_str(&format!("  [{outcome}]"));
+        }
+        let text = if color { self.tone().paint(&text) } else { text };
+        format!("{}\n", text.trim_end())
+    }
+
+    fn tone(&self) -> Tone {
+        match (self.status, self.grpc_status, &self.outcome) {
+            (Some(500..), _, _) | (_, _, Some(_)) => Tone::Bad,
+            (Some(400..), _, _) | (_, Some(1..), _) => Tone::Warn,
+            _ => Tone::Plain,
+        }
+    }
+}
+
+/// Columns of a stream cannot wait for the widest cell: a cell that is too long pushes the rest of its line.
+fn pad(cells: &[String; 7]) -> String {
+    cells.iter().zip(WIDTHS).map(|(cell, width)| format!("{cell:<width$}  ")).collect()
+}
+
+/// Microseconds since the epoch as UTC with microseconds.
+fn rfc3339(micros: u64) -> String {
+    let time = i64::try_from(micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+    time.map(|time| format!("{time:.6}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_proto::tap::TapRequestInfo;
+
+    use super::*;
+    use crate::commands::fixture;
+
+    fn pods() -> Vec<PodInfo> {
+        vec![
+            fixture::pod("load-1", Some("load"), true, "10.244.0.5"),
+            fixture::pod("web-1", Some("web"), true, "10.244.0.6"),
+        ]
+    }
+
+    fn event() -> TapEvent {
+        TapEvent {
+            direction: Direction::Inbound,
+            started_us: 1_795_234_451_201_000,
+            latency_us: 31_400,
+            source: "10.244.0.5:40000".parse().unwrap(),
+            destination: "10.244.0.6:8080".parse().unwrap(),
+            source_identity: "spiffe://cluster.local/ns/shop/sa/load".parse().ok(),
+            destination_identity: None,
+            destination_pod: None,
+            service: None,
+            tls: true,
+            outcome: String::new(),
+            bytes_in: 0,
+            bytes_out: 112,
+            request: Some(TapRequestInfo {
+                method: "POST".into(),
+                path: "/checkout".into(),
+                authority: "web".into(),
+                status: Some(500),
+                grpc_status: None,
+                http2: false,
+            }),
+            dropped: 0,
+            route: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_request_is_one_line_with_names() {
+        let line = Names::new(&pods()).line(&event());
+        assert_eq!(
+            line.text(false, false),
+            "04:14:11.201  shop/load-1                 shop/web-1                  POST    /checkout                 500      31ms      112B      √\n"
+        );
+        let columns = |text: &str, word: &str| text.find(word);
+        let header = Line::header(false);
+        assert_eq!(columns(&header, "DESTINATION"), columns(&line.text(false, false), "shop/web-1"));
+        assert_eq!(columns(&header, "STATUS"), columns(&line.text(false, false), "500"));
+    }
+
+    #[test]
+    fn json_has_names_addresses_and_no_query() {
+        let json = serde_json::to_value(Names::new(&pods()).line(&event())).unwrap();
+        assert_eq!(json["time"], "2026-11-21T04:14:11.201000Z");
+        assert_eq!(json["source"]["workload"], "deployment/load");
+        assert_eq!(json["source"]["identity"], "spiffe://cluster.local/ns/shop/sa/load");
+        assert_eq!(json["status"], 500);
+        assert_eq!(json["outcome"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn an_error_of_the_mesh_shows_its_code() {
+        let mut event = event();
+        event.outcome = "denied".into();
+        event.request = None;
+        let text = Names::new(&pods()).line(&event).text(false, false);
+        assert!(text.contains("TCP") && text.contains(":8080") && text.contains("error"), "{text}");
+        assert!(text.ends_with("[denied]\n"), "{text}");
+    }
+
+    #[test]
+    fn control_characters_of_a_path_never_reach_the_terminal() {
+        let mut event = event();
+        event.request.as_mut().unwrap().path = "/a\x1b[2J\nb".into();
+        let text = Names::new(&pods()).line(&event).text(true, false);
+        assert!(!text.trim_end().chars().any(char::is_control), "{text:?}");
+    }
+
+    #[test]
+    fn ends_are_found_by_what_users_name() {
+        let line = Names::new(&pods()).line(&event());
+        for (resource, source) in
+            [("deploy/load", true), ("pod/load-1", true), ("ns/shop", true), ("deploy/web", false)]
+        {
+            assert_eq!(line.source.is(&resource.parse().unwrap()), source, "{resource}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The manifest of the control plane: `deploy/` with values filled in. Pure and offline.
+//!
+//! `meshctl install` prints it; the playground applies the very same objects, so that the two cannot drift. Two renders
+//! are byte-equal. Substitution is strict: a placeholder without a value, and a value nobody asks for, is an error.
+
+use std::collections::BTreeMap;
+
+/// The templates, in the order in which they are applied.
+const TEMPLATES: [(&str, &str); 3] = [
+    ("deploy/crds/authorizationpolicies.yaml", include_str!("../../deploy/crds/authorizationpolicies.yaml")),
+    ("deploy/control-plane.yaml", include_str!("../../deploy/control-plane.yaml")),
+    ("deploy/webhook.yaml", include_str!("../../deploy/webhook.yaml")),
+];
+const DEFAULTS: &str = include_str!("../../deploy/values.yaml");
+
+/// What fills the placeholders, by path (`injector.failurePolicy`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Values(BTreeMap<String, String>);
+
+/// A value that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ValuesError {
+    /// `--set` without an equals sign.
+    #[error("--set {0:?} is not KEY=VALUE")]
+    NotAPair(String),
+    /// No template knows the key.
+    #[error("there is no value {key:?}{}", .near.as_ref().map(|near| format!("; did you mean {near:?}?")).unwrap_or_default())]
+    Unknown {
+        /// What was given.
+        key: String,
+        /// The key that is nearest to it.
+        near: Option<String>,
+    },
+    /// Would be read as something else once it stands in YAML.
+    #[error("value of {key}: {value:?} may hold letters, digits and . : / _ - @ only")]
+    Unsafe {
+        /// The key.
+        key: String,
+        /// What was given.
+        value: String,
+    },
+}
+
+impl Values {
+    /// The values of `deploy/values.yaml` for this release.
+    pub(crate) fn defaults() -> Self {
+        let text = DEFAULTS.replace("${version}", env!("CARGO_PKG_VERSION"));
+        let tree: serde_json::Value = serde_saphyr::from_str(&text).expect("deploy/values.yaml is checked by a test");
+        let mut values = BTreeMap::new();
+        flatten("", &tree, &mut values);
+        Self(values)
+    }
+
+    /// With one value changed.
+    pub(crate) fn set(mut self, key: &str, value: &str) -> Result<Self, ValuesError> {
+        let Some(slot) = self.0.get_mut(key) else {
+            return Err(ValuesError::Unknown { key: key.to_owned(), near: nearest(key, self.0.keys()) });
+        };
+        // Values stand bare in YAML: whatever could end a scalar or change its meaning stays out.
+        let safe = |c: char| c.is_ascii_alphanumeric() || ".:/_-@".contains(c);
+        if value.is_empty() || !value.chars().all(safe) {
+            return Err(ValuesError::Unsafe { key: key.to_owned(), value: value.to_owned() });
+        }
+        value.clone_into(slot);
+        Ok(self)
+    }
+
+    /// With `KEY=VALUE` pairs as written on the command line.
+    pub(crate) fn set_all<'a>(self, pairs: impl IntoIterator<Item = &'a String>) -> Result<Self, ValuesError> {
+        pairs.into_iter().try_fold(self, |values, pair| {
+            let (key, value) = pair.split_once('=').ok_or_else(|| ValuesError::NotAPair(pair.clone()))?;
+            values.set(key, value)
+        })
+    }
+}
+
+/// The whole manifest.
+pub(crate) fn render(values: &Values) -> String {
+    let mut manifest = String::new();
+    for (name, template) in TEMPLATES {
+        manifest.push_str("---\n");
+        manifest.push_str(&substitute(name, template, values));
+    }
+    manifest
+}
+
+fn substitute(name: &str, template: &str, values: &Values) -> String {
+    let mut text = String::with_capacity(template.len());
+    // The comments above the first object are about the template, not about what it became.
+    let body =
+        template.trim_start_matches(|c| c == '\n').split_inclusive('\n').skip_while(|line| line.starts_with('#'));
+    for line in body {
+        let mut rest = line;
+        while let Some((before, after)) = rest.split_once("${") {
+            let (key, after) = after.split_once('}').expect("templates are checked by a test: a placeholder ends");
+            let value = values.0.get(key);
+            text.push_str(before);
+            text.push_str(value.unwrap_or_else(|| panic!("{name} is checked by a test: {key} has a value")));
+            rest = after;
+        }
+        text.push_str(rest);
+    }
+    text
+}
+
+fn flatten(path: &str, tree: &serde_json::Value, values: &mut BTreeMap<String, String>) {
+    match tree {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                flatten(&path, value, values);
+            }
+        }
+        serde_json::Value::String(text) => drop(values.insert(path.to_owned(), text.clone())),
+        other => drop(values.insert(path.to_owned(), other.to_string())),
+    }
+}
+
+fn nearest<'a>(key: &str, keys: impl Iterator<Item = &'a String>) -> Option<String> {
+    let close = |candidate: &&String| strsim::jaro_winkler(key, candidate) > 0.8;
+    keys.filter(close).max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b))).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn objects(manifest: &str) -> Vec<Value> {
+        serde_saphyr::from_multiple(manifest).unwrap()
+    }
+
+    #[test]
+    fn two_renders_are_byte_equal() {
+        assert_eq!(render(&Values::defaults()), render(&Values::defaults()));
+    }
+
+    #[test]
+    fn every_value_is_used_and_every_placeholder_has_one() {
+        let mut used = BTreeSet::new();
+        for (_, template) in TEMPLATES {
+            for part in template.split("${").skip(1) {
+                used.insert(part.split_once('}').unwrap().0.to_owned());
+            }
+        }
+        let known: BTreeSet<_> = Values::defaults().0.into_keys().collect();
+        assert_eq!(used, known);
+    }
+
+    #[test]
+    fn the_manifest_holds_no_secret_no_custom_resource_and_no_ca_bundle() {
+        let manifest = render(&Values::defaults());
+        let objects = objects(&manifest);
+        assert!(objects.len() >= 15, "{}", objects.len());
+        for object in &objects {
+            let kind = object["kind"].as_str().unwrap();
+            assert!(object["apiVersion"].is_string() && object["metadata"]["name"].is_string(), "{object}");
+            assert_ne!(kind, "Secret");
+            assert!(!object["apiVersion"].as_str().unwrap().starts_with("meshctl.dev/"), "{kind}");
+        }
+        assert!(!manifest.contains("caBundle"));
+        assert!(!manifest.contains("${"));
+    }
+
+    #[test]
+    fn control_plane_pods_are_restricted() {
+        for deployment in objects(&render(&Values::defaults())).iter().filter(|object| object["kind"] == "Deployment") {
+            let spec = &deployment["spec"]["template"]["spec"];
+            assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
+            assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+            for container in spec["containers"].as_array().unwrap() {
+                let security = &container["securityContext"];
+                assert_eq!(security["allowPrivilegeEscalation"], false);
+                assert_eq!(security["readOnlyRootFilesystem"], true);
+                assert_eq!(security["capabilities"]["drop"][0], "ALL");
+                assert!(container["resources"]["limits"]["memory"].is_string());
+            }
+        }
+    }
+
+    /// Counted, so that growth is a decision: widen a role only together with this number (reliability §4).
+    #[test]
+    fn roles_stay_as_narrow_as_they_are() {
+        let mut rules = 0;
+        for role in objects(&render(&Values::defaults())).iter().filter(|object| object["kind"] == "ClusterRole") {
+            for rule in role["rules"].as_array().unwrap() {
+                rules += 1;
+                let text = rule.to_string();
+                for forbidden in
+                    ["\"*\"", "secrets", "escalate", "bind", "impersonate", "nodes", "delete", "update", "patch"]
+                {
+                    assert!(!text.contains(forbidden), "{text} has {forbidden}");
+                }
+            }
+        }
+        assert_eq!(rules, 6);
+    }
+
+    #[test]
+    fn the_two_webhook_entries_are_disjoint() {
+        let objects = objects(&render(&Values::defaults()));
+        let webhook = objects.iter().find(|object| object["kind"] == "MutatingWebhookConfiguration").unwrap();
+        let entry = |index: usize, selector: &str| {
+            webhook["webhooks"][index][selector]["matchExpressions"][0]["operator"].as_str().unwrap().to_owned()
+        };
+        assert_eq!((entry(0, "namespaceSelector"), entry(0, "objectSelector")), ("In".into(), "NotIn".into()));
+        assert_eq!((entry(1, "namespaceSelector"), entry(1, "objectSelector")), ("NotIn".into(), "In".into()));
+        for entry in webhook["webhooks"].as_array().unwrap() {
+            assert_eq!(entry["sideEffects"], "NoneOnDryRun");
+            assert_eq!(entry["timeoutSeconds"], 5);
+            assert_eq!(entry["rules"][0]["operations"][0], "CREATE");
+        }
+    }
+
+    #[test]
+    fn values_are_set_by_path_and_typos_are_named() {
+        let set = |pair: &str| Values::defaults().set_all([&pair.to_owned()]);
+        assert!(render(&set("trustDomain=example.org").unwrap()).contains("--trust-domain=example.org"));
+        assert_eq!(set("trustDomain"), Err(ValuesError::NotAPair("trustDomain".into())));
+        let error = set("trustdomain=x").unwrap_err().to_string();
+        assert!(error.contains("did you mean \"trustDomain\""), "{error}");
+        for value in ["", "a b", "x\ny: 1", "\"", "{}"] {
+            assert!(set(&format!("logLevel={value}")).is_err(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_resource_definition_is_what_the_code_says() {
+        use kube::CustomResourceExt as _;
+        let code = serde_json::to_value(mesh_proto::crd::AuthorizationPolicy::crd()).unwrap();
+        let file: Value = serde_saphyr::from_str(TEMPLATES[0].1).unwrap();
+        assert_eq!(file, code, "run `just gen`");
+    }
+}

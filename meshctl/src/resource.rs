@@ -1,0 +1,108 @@
+//! `KIND/NAME` as users of kubectl write it, and what it selects. Pure.
+
+use std::str::FromStr;
+
+use crate::cluster::PodInfo;
+
+/// What a command is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Resource {
+    /// Every pod of a namespace.
+    Namespace(String),
+    /// One pod.
+    Pod(String),
+    /// The pods of a workload, `kind/name` with the full kind.
+    Workload(String),
+    /// Traffic to a Service.
+    Service(String),
+}
+
+/// Kinds of workloads, with the names they go by.
+const WORKLOADS: [(&str, &[&str]); 6] = [
+    ("deployment", &["deploy", "deployments", "deployment"]),
+    ("statefulset", &["sts", "statefulsets", "statefulset"]),
+    ("daemonset", &["ds", "daemonsets", "daemonset"]),
+    ("replicaset", &["rs", "replicasets", "replicaset"]),
+    ("job", &["job", "jobs"]),
+    ("cronjob", &["cj", "cronjobs", "cronjob"]),
+];
+
+impl FromStr for Resource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let hint = "write KIND/NAME, e.g. deploy/web, pod/web-1, svc/web or ns/shop";
+        let Some((kind, name)) = text.split_once('/') else {
+            return if text.is_empty() {
+                Err(format!("nothing is named: {hint}"))
+            } else {
+                Ok(Self::Pod(text.to_owned()))
+            };
+        };
+        if name.is_empty() || name.contains('/') {
+            return Err(format!("{text:?} has no single name: {hint}"));
+        }
+        let name = name.to_owned();
+        match kind {
+            "ns" | "namespace" | "namespaces" => return Ok(Self::Namespace(name)),
+            "po" | "pod" | "pods" => return Ok(Self::Pod(name)),
+            "svc" | "service" | "services" => return Ok(Self::Service(name)),
+            _ => {}
+        }
+        match WORKLOADS.iter().find(|(_, names)| names.contains(&kind)) {
+            Some((full, _)) => Ok(Self::Workload(format!("{full}/{name}"))),
+            None => Err(format!("unknown kind {kind:?}: {hint}")),
+        }
+    }
+}
+
+impl Resource {
+    /// Whether a pod belongs to it (no pod belongs to a Service).
+    pub(crate) fn selects(&self, pod: &PodInfo) -> bool {
+        self.names(&pod.namespace, &pod.name, pod.workload.as_deref())
+    }
+
+    /// Whether it names a pod.
+    pub(crate) fn names(&self, namespace: &str, pod: &str, workload: Option<&str>) -> bool {
+        match self {
+            Self::Namespace(name) => name == namespace,
+            Self::Pod(name) => name == pod,
+            Self::Workload(name) => Some(name.as_str()) == workload,
+            Self::Service(_) => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(f, "namespace/{name}"),
+            Self::Pod(name) => write!(f, "pod/{name}"),
+            Self::Workload(name) => f.write_str(name),
+            Self::Service(name) => write!(f, "service/{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubectl_names_are_understood() {
+        for (text, expected) in [
+            ("deploy/web", Resource::Workload("deployment/web".into())),
+            ("sts/db", Resource::Workload("statefulset/db".into())),
+            ("po/web-1", Resource::Pod("web-1".into())),
+            ("svc/web", Resource::Service("web".into())),
+            ("ns/shop", Resource::Namespace("shop".into())),
+        ] {
+            assert_eq!(text.parse(), Ok(expected));
+        }
+        assert_eq!("web-1".parse(), Ok(Resource::Pod("web-1".into())));
+        for text in ["", "deploy/", "deploy/a/b", "gizmo/web", "/web"] {
+            let error = text.parse::<Resource>().unwrap_err();
+            assert!(error.contains("deploy/web"), "{error}");
+        }
+    }
+}
