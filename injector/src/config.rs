@@ -6,7 +6,7 @@ use std::{
 };
 
 use mesh_proto::names;
-use mesh_runtime::telemetry::Format;
+use mesh_runtime::telemetry::{self, Format};
 
 use crate::{namespaces::Namespaces, sidecar::Mesh};
 
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT", default_value_t = Mesh::default().controller)]
     pub controller_addr: String,
     /// Log filter of sidecars without an annotation for it
-    #[arg(long, value_name = "FILTER", default_value = "info")]
+    #[arg(long, value_name = "FILTER", default_value = "info", value_parser = filter)]
     pub proxy_log: String,
     /// Socket mark that exempts the proxy's sockets from the redirect, where its user id cannot
     #[arg(long, value_name = "MARK", value_parser = mark)]
@@ -102,6 +102,10 @@ fn any(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)
 }
 
+fn filter(text: &str) -> Result<String, telemetry::BadFilter> {
+    telemetry::check(text).map(|()| text.to_owned())
+}
+
 /// Decimal, or hexadecimal with 0x.
 fn mark(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x") {
@@ -133,5 +137,6 @@ mod tests {
         assert_eq!(config.namespaces, Namespaces::Directory("/m".into()));
         assert_eq!(config.webhook_addr.port(), 9443);
         assert!(Line::try_parse_from(["mesh-injector", "--tls-dir=/", "--socket-mark=x"]).is_err());
+        assert!(Line::try_parse_from(["mesh-injector", "--tls-dir=/", "--proxy-log=inof"]).is_err());
     }
 }

@@ -10,6 +10,7 @@ use mesh_proto::{
     names,
     ports::{PortSet, Subnets},
 };
+use mesh_runtime::telemetry::{self, BadFilter};
 
 /// What the annotations ask for; absent where the mesh's own default holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,14 +100,10 @@ fn unresolved(value: &str) -> Result<bool, String> {
     }
 }
 
-/// The characters of a log filter; whether it parses, the proxy says. Excludes what could expand (`$`) or break a line.
-fn log_filter(value: &str) -> Result<String, String> {
+/// A filter that the proxy will take: one that it refuses would keep the pod from starting.
+fn log_filter(value: &str) -> Result<String, BadFilter> {
     let value = value.trim();
-    let fine = |c: char| c.is_ascii_alphanumeric() || "_:=,.-[]{}/\" ".contains(c);
-    if value.is_empty() || value.len() > 256 || !value.chars().all(fine) {
-        return Err(format!("{:?} is not a log filter such as info or warn,mesh_proxy=debug", short(value)));
-    }
-    Ok(value.to_owned())
+    telemetry::check(value).map(|()| value.to_owned())
 }
 
 /// `cpu=100m,memory=64Mi`, also `cpu-limit` and `memory-limit`. A given memory is also its limit unless that is given.
@@ -209,7 +206,8 @@ mod tests {
             ("meshctl.dev/opaque-ports", "x", "is not a port"),
             ("meshctl.dev/default-policy", "none", "is not a default policy"),
             ("meshctl.dev/unresolved", "yes", "neither refuse nor pass-through"),
-            ("meshctl.dev/log-level", "$(SECRET)", "is not a log filter"),
+            ("meshctl.dev/log-level", "$(SECRET)", "SECRET"),
+            ("meshctl.dev/log-level", "inof", "inof"),
             ("meshctl.dev/proxy-resources", "cpu=lots", "is not like cpu=100m"),
             ("meshctl.dev/proxy-resources", "gpu=1", "is none of cpu"),
         ] {

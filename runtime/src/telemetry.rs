@@ -85,6 +85,11 @@ pub fn init(filter: &str, format: Format) -> Result<LogHandle, BadFilter> {
     Ok(handle.clone())
 }
 
+/// Whether a filter would be taken: for those who pass it on to another process.
+pub fn check(filter: &str) -> Result<(), BadFilter> {
+    parse(filter).map(drop)
+}
+
 impl LogHandle {
     /// Puts another filter in force, at once and for all threads. A filter is a list of `level` and `module=level`.
     pub fn set(&self, filter: &str) -> Result<(), BadFilter> {
