@@ -1,6 +1,6 @@
 //! What the user may type, as types. No behaviour: each command is one file under `commands/`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -78,6 +78,10 @@ pub(crate) enum Command {
     Tap(Tap),
     /// Show the certificates that proxies hold
     Identity(Identity),
+    /// Add the sidecar to manifests: YAML in, YAML out, comments and order kept
+    Inject(Inject),
+    /// Remove the sidecar from manifests that `inject` made
+    Uninject(Uninject),
     /// Print the manifest of the control plane for `kubectl apply -f -`
     Install(Install),
     /// Show the version of meshctl
@@ -140,6 +144,25 @@ pub(crate) struct Identity {
     /// Every meshed pod
     #[arg(long, conflicts_with = "resource")]
     pub(crate) all: bool,
+}
+
+/// `meshctl inject`.
+#[derive(Debug, Args)]
+pub(crate) struct Inject {
+    /// Manifest file or directory; `-` reads standard input
+    #[arg(default_value = "-")]
+    pub(crate) path: PathBuf,
+    /// Exit with 1 if anything would change, and print nothing
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// `meshctl uninject`.
+#[derive(Debug, Args)]
+pub(crate) struct Uninject {
+    /// Manifest file or directory; `-` reads standard input
+    #[arg(default_value = "-")]
+    pub(crate) path: PathBuf,
 }
 
 /// `meshctl install`.

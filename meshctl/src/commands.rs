@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod identity;
+pub(crate) mod inject;
 pub(crate) mod list;
 pub(crate) mod stat;
 pub(crate) mod tap;

@@ -87,8 +87,7 @@ pub(crate) fn render(values: &Values) -> String {
 fn substitute(name: &str, template: &str, values: &Values) -> String {
     let mut text = String::with_capacity(template.len());
     // The comments above the first object are about the template, not about what it became.
-    let body =
-        template.trim_start_matches(|c| c == '\n').split_inclusive('\n').skip_while(|line| line.starts_with('#'));
+    let body = template.trim_start_matches('\n').split_inclusive('\n').skip_while(|line| line.starts_with('#'));
     for line in body {
         let mut rest = line;
         while let Some((before, after)) = rest.split_once("${") {

@@ -38,6 +38,8 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
     match &cli.command {
+        Command::Inject(args) => commands::inject::inject(args, printer),
+        Command::Uninject(args) => commands::inject::uninject(args, printer),
         Command::Install(args) => commands::install(args, printer),
         Command::Version => printer.data(&format!("meshctl {}\n", env!("CARGO_PKG_VERSION"))),
         live => look(cli, live, printer),
@@ -58,7 +60,7 @@ fn look(cli: &Cli, command: &Command, printer: &Printer) -> Result<(), Failure> 
             Command::Stat(args) => commands::stat::run(&cluster, namespace, args, printer).await,
             Command::Tap(args) => commands::tap::run(&cluster, namespace, args, printer).await,
             Command::Identity(args) => commands::identity::run(&cluster, namespace, args, printer).await,
-            Command::Install(_) | Command::Version => Ok(()),
+            Command::Inject(_) | Command::Uninject(_) | Command::Install(_) | Command::Version => Ok(()),
         }
     })
 }
