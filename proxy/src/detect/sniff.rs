@@ -1,0 +1,82 @@
+//! Reads the first bytes of a connection until the protocol is known, somebody else speaks, or time is up.
+//!
+//! The reading half of detection: what the answer means is the caller's business.
+
+use std::{future::Future, io, time::Duration};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use super::{Detected, Detector, MAX_BYTES};
+
+/// Read at once. Most first flights (a request head, a ClientHello) fit; the buffer grows to [`MAX_BYTES`] for the rest.
+const FIRST_READ: usize = 2 * 1024;
+
+/// The first bytes of a connection, and the detector that has seen them. Survives being interrupted: what was read stays.
+#[derive(Default)]
+pub(crate) struct Sniffer {
+    /// Everything read so far; to be given back by whoever carries on.
+    pub(crate) read: BytesMut,
+    detector: Detector,
+}
+
+/// What came of listening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// Enough to tell.
+    Protocol(Detected),
+    /// The client closed its sending side first: with the bytes there are, it can only be opaque.
+    End,
+    /// It began, and did not go on in time.
+    Unfinished,
+}
+
+impl Sniffer {
+    /// For a port whose bytes are not to be looked at: see [`Detector::only_tls`].
+    pub(crate) fn only_tls() -> Self {
+        Self { read: BytesMut::new(), detector: Detector::only_tls() }
+    }
+
+    /// Whether the client has said anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read.is_empty()
+    }
+
+    /// Waits for the client's first bytes; false when it ended instead. Cancel safe.
+    pub(crate) async fn first_bytes(&mut self, io: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
+        if self.read.is_empty() {
+            self.read.reserve(FIRST_READ);
+            return Ok(io.read_buf(&mut self.read).await? > 0);
+        }
+        Ok(true)
+    }
+
+    /// Reads until the protocol is known or the client has nothing more to say. Cancel safe.
+    pub(crate) async fn listen(&mut self, io: &mut (impl AsyncRead + Unpin)) -> io::Result<Heard> {
+        loop {
+            if let Some(detected) = self.detector.look(&self.read) {
+                return Ok(Heard::Protocol(detected));
+            }
+            self.read.reserve(FIRST_READ.min(MAX_BYTES));
+            if io.read_buf(&mut self.read).await? == 0 {
+                return Ok(Heard::End);
+            }
+        }
+    }
+
+    /// Once the client has begun to speak, waits at most `limit` for the rest of what it takes to tell; without it, the bytes
+    /// are opaque. As long as the client says nothing, it waits: who speaks first decides, not a clock. Cancel safe, but
+    /// the limit then starts again.
+    pub(crate) async fn listen_for(&mut self, io: &mut (impl AsyncRead + Unpin), limit: Duration) -> io::Result<Heard> {
+        if !self.first_bytes(io).await? {
+            return Ok(Heard::End);
+        }
+        let unfinished = Ok(Heard::Unfinished);
+        within(limit, self.listen(io)).await.unwrap_or(unfinished)
+    }
+}
+
+/// None when `limit` passes first.
+pub(crate) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(limit, future).await.ok()
+}

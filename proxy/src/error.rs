@@ -1,0 +1,51 @@
+//! The error of the data path: an outcome of the mesh and the words of this one case.
+//!
+//! Made where something fails, carried by `?`, turned into an answer by `http::respond` and into a closed connection by
+//! the TCP paths. Everything that follows from it (status, header, label, whether a retry is safe) is the outcome's.
+
+use std::{borrow::Cow, io};
+
+use mesh_proto::outcome::Outcome;
+
+/// Why a request or a connection was not carried.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{outcome}: {detail}")]
+pub struct ProxyError {
+    /// What it is, for everyone.
+    pub outcome: Outcome,
+    /// What exactly happened, for the log. No secrets, nothing a client may not know of itself.
+    pub detail: Cow<'static, str>,
+}
+
+/// Result of a stage of the data path.
+pub type Result<T, E = ProxyError> = std::result::Result<T, E>;
+
+impl ProxyError {
+    /// With what happened.
+    pub fn new(outcome: Outcome, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { outcome, detail: detail.into() }
+    }
+
+    /// Whether no byte can have reached the application, so that another endpoint may be tried.
+    pub fn retry_safe(&self) -> bool {
+        self.outcome.facts().retry_safe
+    }
+}
+
+/// Whether rustls, anywhere below `error`, says that this is not (or no longer) a TLS connection to a proxy of the mesh.
+pub(crate) fn rustls_cause(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>()
+}
+
+/// Looks for a TLS failure among the causes of an HTTP error: with TLS 1.3 a peer that refuses our certificate says so
+/// only after the handshake is over for us, and the first one to read it is hyper.
+pub(crate) fn is_tls_failure(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|io| rustls_cause(io).is_some()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

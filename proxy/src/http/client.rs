@@ -1,0 +1,215 @@
+//! Sends a request to one upstream over a pooled connection, and says what may be done about a failure.
+
+use std::rc::Rc;
+
+use http::{Request, Response, request::Parts};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use mesh_proto::outcome::Outcome;
+
+use super::{Version, body::RequestBody};
+use crate::{
+    error::{ProxyError, is_tls_failure},
+    pool::{self, H1Sender, H2Connection, Upstream},
+    stream::Stream,
+    worker::Worker,
+};
+
+/// A request that got no answer.
+pub(crate) struct Unanswered {
+    /// Why.
+    pub(crate) error: ProxyError,
+    /// The request itself, where nothing of it was sent: it can go elsewhere, with its body.
+    pub(crate) request: Option<Request<RequestBody>>,
+    /// Whether it may be sent again without harm, given that it is repeatable at all.
+    pub(crate) again: Again,
+}
+
+/// What is known of a request that failed after it was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// The server may have acted on it.
+    Never,
+    /// A reused connection closed under it: only an idempotent request may be repeated (RFC 9110 §9.2.2).
+    IfIdempotent,
+    /// The server said that it did not process it.
+    Safe,
+}
+
+/// Holds the place of a request on its upstream while the answer is read.
+pub(crate) struct Lease {
+    upstream: Rc<Upstream>,
+    by: By,
+}
+
+enum By {
+    Http1(Option<H1Sender>),
+    Http2(Rc<H2Connection>),
+}
+
+impl Lease {
+    fn begin(upstream: &Rc<Upstream>, by: By) -> Self {
+        upstream.load.begin();
+        if let By::Http2(connection) = &by {
+            connection.streams.set(connection.streams.get() + 1);
+        }
+        Self { upstream: Rc::clone(upstream), by }
+    }
+
+    /// The answer was read to its end: an HTTP/1 connection may carry the next one. Without this it is closed.
+    pub(crate) fn give_back(mut self) {
+        if let By::Http1(sender) = &mut self.by
+            && let Some(sender) = sender.take()
+        {
+            self.upstream.put_idle(sender);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.upstream.load.end();
+        if let By::Http2(connection) = &self.by {
+            connection.streams.set(connection.streams.get().saturating_sub(1));
+        }
+    }
+}
+
+/// Sends `request`. `fresh` is a connection that is already open and is to be used for it.
+pub(crate) async fn send(
+    worker: &Rc<Worker>,
+    upstream: &Rc<Upstream>,
+    version: Version,
+    request: Request<RequestBody>,
+    fresh: Option<Stream>,
+) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
+    match version {
+        Version::Http1 => send_http1(worker, upstream, request, fresh).await,
+        Version::Http2 => send_http2(worker, upstream, request, fresh).await,
+    }
+}
+
+async fn send_http1(
+    worker: &Rc<Worker>,
+    upstream: &Rc<Upstream>,
+    mut request: Request<RequestBody>,
+    mut fresh: Option<Stream>,
+) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
+    loop {
+        let idle = if fresh.is_some() { None } else { upstream.take_idle() };
+        let reused = idle.is_some();
+        let sender = match (idle, fresh.take()) {
+            (Some(sender), _) => Ok(sender),
+            (None, Some(stream)) => pool::handshake_http1(worker, stream).await,
+            (None, None) => pool::connect_http1(worker, upstream).await,
+        };
+        let mut sender = match sender {
+            Ok(sender) => sender,
+            Err(error) => return Err(Unanswered { error, request: Some(request), again: Again::Safe }.into()),
+        };
+        let begun = tokio::time::Instant::now();
+        let answer = sender.try_send_request(request);
+        let lease = Lease::begin(upstream, By::Http1(Some(sender)));
+        match answer.await {
+            Ok(response) => {
+                let now = tokio::time::Instant::now();
+                upstream.load.observe(now - begun, now);
+                return Ok((response, lease));
+            }
+            Err(mut failed) => match failed.take_message() {
+                // A pooled connection that had closed meanwhile: take the next one. Each turn uses one up, so this ends.
+                Some(unsent) if reused => request = unsent,
+                unsent => {
+                    let error = failed.into_error();
+                    let again = if reused && closed_under_it(&error) { Again::IfIdempotent } else { Again::Never };
+                    return Err(Unanswered { error: upstream_error(upstream, &error), request: unsent, again }.into());
+                }
+            },
+        }
+    }
+}
+
+async fn send_http2(
+    worker: &Rc<Worker>,
+    upstream: &Rc<Upstream>,
+    mut request: Request<RequestBody>,
+    mut fresh: Option<Stream>,
+) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
+    // The second turn is for a connection that closed between the look at the pool and the sending.
+    for last in [false, true] {
+        let connection = match fresh.take() {
+            Some(stream) => pool::handshake_http2(worker, upstream, stream).await,
+            None => pool::http2(worker, upstream).await,
+        };
+        let connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => return Err(Unanswered { error, request: Some(request), again: Again::Safe }.into()),
+        };
+        let mut sender = connection.sender.clone();
+        let begun = tokio::time::Instant::now();
+        let lease = Lease::begin(upstream, By::Http2(connection));
+        match sender.try_send_request(request).await {
+            Ok(response) => {
+                let now = tokio::time::Instant::now();
+                upstream.load.observe(now - begun, now);
+                return Ok((response, lease));
+            }
+            Err(mut failed) => match failed.take_message() {
+                Some(unsent) if !last => request = unsent,
+                unsent => {
+                    let error = failed.into_error();
+                    let again = if refused_stream(&error) { Again::Safe } else { Again::Never };
+                    return Err(Unanswered { error: upstream_error(upstream, &error), request: unsent, again }.into());
+                }
+            },
+        }
+    }
+    let error =
+        ProxyError::new(Outcome::UpstreamReset, format!("{}: connections close as soon as opened", upstream.address()));
+    Err(Unanswered { error, request: Some(request), again: Again::Never }.into())
+}
+
+/// A second head like the request's, if it has nothing that is gone once it was sent (a body, an upgrade). Without extensions:
+/// hyper keeps the upgrade and what it parsed in them.
+pub(crate) fn repeatable_head(request: &Request<RequestBody>) -> Option<Parts> {
+    let repeatable = request.body().is_end_stream() && !request.headers().contains_key(http::header::UPGRADE);
+    repeatable.then(|| {
+        let mut head = Request::new(());
+        *head.method_mut() = request.method().clone();
+        *head.uri_mut() = request.uri().clone();
+        *head.version_mut() = request.version();
+        head.headers_mut().clone_from(request.headers());
+        head.into_parts().0
+    })
+}
+
+fn closed_under_it(error: &hyper::Error) -> bool {
+    error.is_incomplete_message() || error.is_closed() || error.is_canceled() || is_reset(error)
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    io.is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe))
+}
+
+/// The server refused the stream before any processing (RFC 9113 §8.7).
+fn refused_stream(error: &hyper::Error) -> bool {
+    let h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    h2.is_some_and(|h2| h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// What a failure of hyper means for the client.
+fn upstream_error(upstream: &Upstream, error: &hyper::Error) -> ProxyError {
+    let outcome = if error.is_parse() {
+        Outcome::UpstreamProtocolError
+    } else if is_tls_failure(error) {
+        Outcome::TlsFailed
+    } else if error.is_user() {
+        // The only part of the client call that a client supplies is its body, which broke.
+        Outcome::BadRequest
+    } else {
+        Outcome::UpstreamReset
+    };
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    ProxyError::new(outcome, format!("{}: {error}{cause}", upstream.address()))
+}

@@ -1,0 +1,259 @@
+//! What a proxy must change in the heads it forwards, and what it must refuse (RFC 9110 §7.6, RFC 9112 §3).
+//!
+//! Pure. Everything not named here passes through untouched, `via`, `forwarded` and `x-forwarded-*` included.
+
+use std::net::SocketAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version as HttpVersion,
+    header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    uri::{Authority, PathAndQuery, Scheme},
+};
+use mesh_proto::{names, outcome::Outcome};
+
+use super::Version;
+use crate::error::{ProxyError, Result};
+
+/// Names an authenticated client in other meshes. Applications that trust it must not be told by just anybody, so that
+/// inbound removes it; the mesh itself does not set it yet.
+pub(crate) const CLIENT_ID: HeaderName = HeaderName::from_static("mesh-client-id");
+
+/// Code of an outcome a proxy made itself.
+pub(crate) const ERROR: HeaderName = HeaderName::from_static(names::HEADER_ERROR);
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+
+/// Makes a client's request one that can be forwarded. `destination` stands in for a host that HTTP/1.0 need not name.
+pub(crate) fn forward_request<B>(request: &mut Request<B>, version: Version, destination: SocketAddr) -> Result<()> {
+    if request.method() == Method::CONNECT {
+        return Err(bad("CONNECT is not forwarded"));
+    }
+    match version {
+        Version::Http1 => forward_http1(request, destination),
+        Version::Http2 => forward_http2(request),
+    }
+}
+
+fn forward_http1<B>(request: &mut Request<B>, destination: SocketAddr) -> Result<()> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts > 1 {
+        return Err(bad("more than one Host header"));
+    }
+    if let Some(authority) = request.uri().authority() {
+        // Absolute form: the authority of the target replaces the Host header (RFC 9112 §3.2.2).
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the target's authority is no Host"))?;
+        request.headers_mut().insert(HOST, host);
+        let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from(path);
+    } else if hosts == 0 {
+        if request.version() == HttpVersion::HTTP_11 {
+            return Err(bad("an HTTP/1.1 request without Host header"));
+        }
+        let host = HeaderValue::from_str(&destination.to_string()).map_err(|_| bad("no Host"))?;
+        request.headers_mut().insert(HOST, host);
+    }
+    let upgrade = upgrade_of(request.headers());
+    strip_hop_by_hop(request.headers_mut());
+    if let Some(protocol) = upgrade {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers_mut().insert(UPGRADE, protocol);
+    }
+    // A proxy speaks its own version on the next hop (RFC 9110 §6.2).
+    *request.version_mut() = HttpVersion::HTTP_11;
+    Ok(())
+}
+
+fn forward_http2<B>(request: &mut Request<B>) -> Result<()> {
+    strip_hop_by_hop(request.headers_mut());
+    if request.uri().authority().is_none() {
+        // Allowed for what was translated from HTTP/1 (RFC 9113 §8.3.1), but to be sent on it needs an authority.
+        let host = request.headers().get(HOST).ok_or_else(|| bad("a request with neither :authority nor Host"))?;
+        let authority = Authority::try_from(host.as_bytes()).map_err(|_| bad("the Host header is no authority"))?;
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.authority = Some(authority);
+        parts.scheme = Some(Scheme::HTTP);
+        parts.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("the request's target is no URI"))?;
+    }
+    Ok(())
+}
+
+/// The protocol a client wants to change to, if it asks for that.
+pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    connection_has(headers, "upgrade").then(|| headers.get(UPGRADE).cloned()).flatten()
+}
+
+/// Makes a server's answer one that can be passed on to a client that spoke `client`.
+pub(crate) fn forward_response<B>(response: &mut Response<B>, client: HttpVersion) {
+    let upgrade = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
+        .then(|| response.headers().get(UPGRADE).cloned())
+        .flatten();
+    strip_hop_by_hop(response.headers_mut());
+    if let Some(protocol) = upgrade {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        response.headers_mut().insert(UPGRADE, protocol);
+    }
+    *response.version_mut() = client;
+}
+
+/// Whether sending the request twice is the same as once (RFC 9110 §9.2.2).
+pub(crate) fn is_idempotent(method: &Method) -> bool {
+    method.is_idempotent()
+}
+
+/// Whether a client wants errors as gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Removes what is about one connection only. `te: trailers` stays: it is about the answer, and gRPC wants it.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = connection_tokens(headers)
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            // Naming these would make us send what the client did not (RFC 9110 §7.6.1 forbids it to).
+            .filter(|name| *name != TE && *name != HOST && *name != http::header::CONTENT_LENGTH)
+            .collect();
+        headers.remove(CONNECTION);
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(UPGRADE);
+    if headers.contains_key(TE) {
+        let trailers =
+            headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+                |coding| coding.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers")),
+            );
+        headers.remove(TE);
+        if trailers {
+            headers.insert(TE, TRAILERS);
+        }
+    }
+}
+
+fn connection_has(headers: &HeaderMap, wanted: &str) -> bool {
+    connection_tokens(headers).any(|token| token.eq_ignore_ascii_case(wanted))
+}
+
+fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn bad(detail: &'static str) -> ProxyError {
+    ProxyError::new(Outcome::BadRequest, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, target: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri(target).body(()).unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        request
+    }
+
+    fn forwarded(version: Version, mut request: Request<()>) -> std::result::Result<String, Outcome> {
+        forward_request(&mut request, version, "10.0.0.1:80".parse().unwrap()).map_err(|error| error.outcome)?;
+        let mut headers: Vec<String> =
+            request.headers().iter().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
+        headers.sort();
+        Ok(format!("{} {}", request.uri(), headers.join(" ")))
+    }
+
+    #[test]
+    fn heads_of_http1_requests() {
+        for (target, headers, expected) in [
+            ("/a?b", &[("host", "x")][..], Ok("/a?b host=x")),
+            ("/", &[], Err(Outcome::BadRequest)),
+            ("/", &[("host", "x"), ("host", "x")], Err(Outcome::BadRequest)),
+            ("http://y:8/a", &[("host", "x")], Ok("/a host=y:8")),
+            ("http://y", &[("host", "x")], Ok("/ host=y")),
+            (
+                "/",
+                &[("host", "x"), ("connection", "close, X-Secret"), ("x-secret", "1"), ("via", "1.1 a")],
+                Ok("/ host=x via=1.1 a"),
+            ),
+            (
+                "/",
+                &[("host", "x"), ("connection", "host, content-length"), ("content-length", "3")],
+                Ok("/ content-length=3 host=x"),
+            ),
+            (
+                "/",
+                &[("host", "x"), ("keep-alive", "3"), ("proxy-connection", "a"), ("transfer-encoding", "chunked")],
+                Ok("/ host=x"),
+            ),
+            ("/", &[("host", "x"), ("te", "gzip, trailers;q=1")], Ok("/ host=x te=trailers")),
+            ("/", &[("host", "x"), ("te", "gzip")], Ok("/ host=x")),
+            (
+                "/",
+                &[("host", "x"), ("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")],
+                Ok("/ connection=upgrade host=x upgrade=websocket"),
+            ),
+            ("/", &[("host", "x"), ("upgrade", "h2c")], Ok("/ host=x")),
+        ] {
+            let result = forwarded(Version::Http1, request("GET", target, headers));
+            assert_eq!(result.as_deref(), expected.as_deref(), "{target} {headers:?}");
+        }
+        assert_eq!(forwarded(Version::Http1, request("CONNECT", "x:80", &[])), Err(Outcome::BadRequest));
+    }
+
+    #[test]
+    fn http10_may_name_no_host_and_is_sent_on_as_http11() {
+        let mut old = request("GET", "/", &[]);
+        *old.version_mut() = HttpVersion::HTTP_10;
+        forward_request(&mut old, Version::Http1, "10.0.0.1:80".parse().unwrap()).unwrap();
+        assert_eq!((old.version(), old.headers()[HOST].to_str().unwrap()), (HttpVersion::HTTP_11, "10.0.0.1:80"));
+    }
+
+    #[test]
+    fn heads_of_http2_requests() {
+        for (target, headers, expected) in [
+            ("http://x/a", &[("te", "trailers")][..], Ok("http://x/a te=trailers")),
+            ("/a", &[("host", "x")], Ok("http://x/a host=x")),
+            ("/a", &[], Err(Outcome::BadRequest)),
+            ("/a", &[("host", "x/y")], Err(Outcome::BadRequest)),
+        ] {
+            let result = forwarded(Version::Http2, request("GET", target, headers));
+            assert_eq!(result.as_deref(), expected.as_deref(), "{target} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn answers_lose_what_is_about_the_connection_but_an_upgrade_stays() {
+        let mut response = Response::builder()
+            .header("connection", "close, x-hop")
+            .header("x-hop", "1")
+            .header("content-length", "3")
+            .header("keep-alive", "timeout=5")
+            .body(())
+            .unwrap();
+        forward_response(&mut response, HttpVersion::HTTP_11);
+        let names: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["content-length"]);
+
+        let mut switching = Response::builder()
+            .status(101)
+            .header("connection", "Upgrade")
+            .header("upgrade", "websocket")
+            .body(())
+            .unwrap();
+        forward_response(&mut switching, HttpVersion::HTTP_11);
+        assert_eq!(switching.headers()["upgrade"], "websocket");
+        assert_eq!(switching.headers()["connection"], "upgrade");
+    }
+}

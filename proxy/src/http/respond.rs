@@ -1,0 +1,54 @@
+//! The answer to a request that the mesh itself ends: status, `mesh-error`, and for gRPC clients a gRPC status.
+//!
+//! Everything follows from the outcome's facts.
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use mesh_proto::outcome::Outcome;
+
+use super::{body::ResponseBody, headers::ERROR};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// The answer for `outcome`. gRPC gets it as 200 with trailers only.
+pub(crate) fn error(outcome: Outcome, grpc: bool) -> Response<ResponseBody> {
+    let facts = outcome.facts();
+    let mut response;
+    if grpc {
+        response = Response::new(ResponseBody::empty());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(GRPC_STATUS, HeaderValue::from(u16::from(facts.grpc_status)));
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static(facts.text));
+    } else {
+        response = Response::new(ResponseBody::text(facts.text));
+        *response.status_mut() = StatusCode::from_u16(facts.http_status).unwrap_or(StatusCode::BAD_GATEWAY);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
+    response.headers_mut().insert(ERROR, HeaderValue::from_static(facts.code));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+
+    use super::*;
+
+    #[test]
+    fn every_outcome_makes_a_whole_answer() {
+        for outcome in Outcome::ALL {
+            let facts = outcome.facts();
+            let plain = error(outcome, false);
+            assert_eq!(plain.status().as_u16(), facts.http_status);
+            assert_eq!(plain.headers()[&ERROR], facts.code);
+            assert!(plain.body().size_hint().exact().unwrap() > 0);
+            let grpc = error(outcome, true);
+            assert_eq!(grpc.status(), StatusCode::OK);
+            assert_eq!(grpc.headers()[&GRPC_STATUS], facts.grpc_status.to_string().as_str());
+            // grpc-message is percent-encoded on the wire; none of our texts needs it.
+            assert!(facts.text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'%'), "{outcome}");
+            assert!(grpc.body().is_end_stream());
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Serves HTTP on a client's connection until it ends, with the limits of reliability.md §1.3, and drains it.
+
+use std::{convert::Infallible, future::Future, pin::pin, rc::Rc, time::Duration};
+
+use http::{HeaderValue, Request, Response, header};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, Version, body::ResponseBody};
+use crate::{drain::Drain, stream::Stream, worker::Worker};
+
+/// While draining, an HTTP/1 connection that stays idle this long is closed; one in use learns of it by `connection: close`.
+/// Closing idle ones at once would race with requests already on the way.
+const DRAIN_IDLE: Duration = Duration::from_secs(2);
+
+/// Serves every request of the connection with `handle`. `head_timeout` bounds the time until a request's head is whole; with
+/// HTTP/1 it counts from the end of the request before, so it bounds idleness, too.
+pub(crate) async fn serve<H, F>(
+    worker: &Rc<Worker>,
+    stream: Stream,
+    version: Version,
+    head_timeout: Option<Duration>,
+    handle: H,
+) where
+    H: Fn(Request<Incoming>) -> F + 'static,
+    F: Future<Output = Response<ResponseBody>> + 'static,
+{
+    let drain = worker.shared.drain.clone();
+    let result = match version {
+        Version::Http1 => serve_http1(stream, head_timeout, handle, &drain).await,
+        Version::Http2 => serve_http2(worker, stream, handle, &drain).await,
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a client's HTTP connection ended with an error");
+    }
+}
+
+async fn serve_http1<H, F>(
+    stream: Stream,
+    head_timeout: Option<Duration>,
+    handle: H,
+    drain: &Drain,
+) -> hyper::Result<()>
+where
+    H: Fn(Request<Incoming>) -> F + 'static,
+    F: Future<Output = Response<ResponseBody>> + 'static,
+{
+    let draining = drain.clone();
+    let service = service_fn(move |request| {
+        let answer = handle(request);
+        let draining = draining.clone();
+        async move {
+            let mut response = answer.await;
+            if draining.is_draining() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .half_close(true)
+        // The application's answer decides whether there is a Date.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let idle = async {
+        drain.started().await;
+        tokio::time::sleep(DRAIN_IDLE).await;
+    };
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = idle => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        result = connection => result,
+        () = drain.aborted() => Ok(()),
+    }
+}
+
+async fn serve_http2<H, F>(worker: &Rc<Worker>, stream: Stream, handle: H, drain: &Drain) -> hyper::Result<()>
+where
+    H: Fn(Request<Incoming>) -> F + 'static,
+    F: Future<Output = Response<ResponseBody>> + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = handle(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let connection = hyper::server::conn::http2::Builder::new(worker.tasks.local_executor("http2 request"))
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEAD).expect("invariant: 64 KiB fits"))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .adaptive_window(false)
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        // GOAWAY with a last stream that is still to come: no request is lost.
+        () = drain.started() => connection.as_mut().graceful_shutdown(),
+    }
+    tokio::select! {
+        result = connection => result,
+        () = drain.aborted() => Ok(()),
+    }
+}

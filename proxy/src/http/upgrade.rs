@@ -1,0 +1,48 @@
+//! Connections that leave HTTP (WebSocket and the like): once the server has agreed, bytes are copied both ways.
+//!
+//! Called by the request paths with both ends; hyper gives the connections up when the answer is out.
+
+use std::rc::Rc;
+
+use http::Request;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::{Version, headers};
+use crate::{
+    copy::{self, Meter},
+    worker::Worker,
+};
+
+/// Both ends of a connection that leaves HTTP.
+pub(crate) type Switching = Option<(OnUpgrade, OnUpgrade)>;
+
+/// The client's end, if it asks to leave HTTP.
+pub(crate) fn wanted<B>(request: &mut Request<B>, version: Version) -> Option<OnUpgrade> {
+    (version == Version::Http1 && headers::upgrade_of(request.headers()).is_some()).then(|| hyper::upgrade::on(request))
+}
+
+/// Carries the connection once both ends are out of HTTP.
+pub(crate) fn carry(worker: &Rc<Worker>, client: OnUpgrade, server: OnUpgrade, meter: impl Meter + 'static) {
+    let drain = worker.shared.drain.clone();
+    let guard = drain.guard();
+    worker.tasks.spawn_local("upgraded connection", async move {
+        let _guard = guard;
+        let (client, server) = match futures_util::future::try_join(client, server).await {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::debug!(%error, "an upgrade was agreed on, but a connection did not follow");
+                return;
+            }
+        };
+        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        tokio::select! {
+            result = copy::bidirectional(&mut client, &mut server, &meter) => {
+                if let Err(error) = result {
+                    tracing::debug!(?error, "an upgraded connection broke");
+                }
+            }
+            () = drain.aborted() => {}
+        }
+    });
+}

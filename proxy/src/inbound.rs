@@ -1,0 +1,162 @@
+//! Connections to the pod: who the client is, whether it may, and on to the application.
+//!
+//! `worker` calls [`serve`] for every connection the redirect delivers; the outbound side calls [`hand_over`] for what the pod
+//! sends to itself. Requests are in [`request`], bytes in [`link`]. Fails closed: without a policy nobody gets in.
+
+mod authorize;
+mod link;
+mod request;
+
+use std::{net::SocketAddr, rc::Rc, time::Duration};
+
+use mesh_proto::{identity::Identity, outcome::Outcome, tap::Direction, workload::Protocol};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+
+use self::link::{Link, Opening};
+use crate::{
+    detect::{
+        Detected,
+        sniff::{Heard, Sniffer, within},
+    },
+    error::{ProxyError, Result},
+    http::Version,
+    listen,
+    record::{Side, report},
+    stream::{Io, Prefixed, Stream, reset},
+    tls::{Alpn, peer_identity},
+    worker::Worker,
+};
+
+/// A proxy of the mesh sends its ClientHello with the last step of the TCP handshake. Whoever has said nothing after this
+/// long may be waiting for a server that speaks first.
+const FIRST_WORD: Duration = Duration::from_millis(10);
+
+/// For the rest of a handshake that has begun.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Buffer of the way from the own outbound side, per direction: like a socket's.
+const HAND_OVER: usize = 64 * 1024;
+
+/// Serves one connection to the pod.
+pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketAddr) {
+    let destination = match listen::original_dst(worker.config(), &socket) {
+        Ok(destination) => destination,
+        Err(error) => {
+            tracing::debug!(%source, %error, "a connection without original destination is refused");
+            reset(&socket);
+            return;
+        }
+    };
+    let side = Side { direction: Direction::Inbound, source, source_identity: None, destination, service: None };
+    let is_loop = worker.is_own_listener(destination) || !worker.is_own_pod(destination);
+    if is_loop {
+        let error = ProxyError::new(Outcome::Loop, format!("{destination} is not a port of the application"));
+        report(&worker, &side, &error);
+        reset(&socket);
+        return;
+    }
+    first_bytes(&worker, socket, side).await;
+}
+
+/// The way from the own outbound side: a connection of the own identity, without a socket.
+pub(crate) fn hand_over(worker: &Rc<Worker>, destination: SocketAddr, alpn: Alpn) -> Stream {
+    let (near, far) = tokio::io::duplex(HAND_OVER);
+    let own = worker.shared.credentials.identity().clone();
+    let side = Side {
+        direction: Direction::Inbound,
+        source: SocketAddr::new(destination.ip(), 0),
+        source_identity: Some(own),
+        destination,
+        service: None,
+    };
+    let link = Link::new(worker, side, false);
+    worker.tasks.spawn_local("own pod", async move { link.serve(Io::Local(far).into(), alpn).await });
+    Io::Local(near).into()
+}
+
+/// Tells a proxy of the mesh from everybody else.
+async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
+    let link = Link::new(worker, side, false);
+    let mut sniffer = match link.protocol() {
+        Protocol::Opaque | Protocol::Tls => Sniffer::only_tls(),
+        _ => Sniffer::default(),
+    };
+    let mut opening = Opening::default();
+    if within(FIRST_WORD, sniffer.first_bytes(&mut socket)).await.is_none() && link.may_open_ahead() {
+        // The server may be the one to speak first.
+        opening = link.open_ahead().await;
+        let server_first = match &mut opening {
+            Opening::Open(app) => tokio::select! {
+                _ = app.readable() => true,
+                _ = sniffer.first_bytes(&mut socket) => false,
+            },
+            Opening::Failed(_) | Opening::None => false,
+        };
+        if server_first {
+            let client = Prefixed::new(sniffer.read.freeze(), socket);
+            return link.carry(client.into(), opening).await;
+        }
+    }
+    let limit = match link.protocol() {
+        Protocol::Detect => worker.config().detect_timeout,
+        _ => worker.config().head_timeout,
+    };
+    let heard = if link.may_open_ahead() {
+        sniffer.listen_for(&mut socket, limit).await
+    } else {
+        // Whoever is not let in, or has to speak first, gets a limited time for it.
+        let limit = worker.config().head_timeout;
+        within(limit, sniffer.listen(&mut socket)).await.unwrap_or(Ok(Heard::Unfinished))
+    };
+    let Ok(heard) = heard else { return };
+    if heard == Heard::End && sniffer.is_empty() && !matches!(opening, Opening::Open(_)) && link.protocol().is_http() {
+        return;
+    }
+    let client = Prefixed::new(sniffer.read.freeze(), socket);
+    match heard {
+        Heard::Protocol(Detected::Tls { mesh: true }) => accept_mesh(worker, client, link, opening).await,
+        Heard::Protocol(Detected::Http2) => link.requests(client.into(), Version::Http2, opening).await,
+        Heard::Protocol(Detected::Http1) => link.requests(client.into(), Version::Http1, opening).await,
+        Heard::Protocol(_) | Heard::End | Heard::Unfinished if link.protocol().is_http() => {
+            // Not HTTP on a port declared so: hyper's answer is a 400, or none.
+            link.requests(client.into(), Version::Http1, opening).await;
+        }
+        Heard::Protocol(_) | Heard::End | Heard::Unfinished => link.carry(client.into(), opening).await,
+    }
+}
+
+/// Ends the mesh's TLS. Whatever goes wrong here, the application never sees a byte of it (contracts §1).
+async fn accept_mesh(worker: &Rc<Worker>, client: Prefixed<TcpStream>, link: Link, opening: Opening) {
+    match handshake(worker, client).await {
+        Ok((stream, identity, alpn)) => {
+            let mut link = link.proved(identity);
+            link.opened_ahead(opening);
+            link.serve(stream, alpn).await;
+        }
+        Err(error) => {
+            link.keep(opening);
+            report(worker, link.side(), &error);
+        }
+    }
+}
+
+async fn handshake(worker: &Worker, client: Prefixed<TcpStream>) -> Result<(Stream, Identity, Alpn)> {
+    let invalid = |detail: String| ProxyError::new(Outcome::ClientCertificateInvalid, detail);
+    let config = worker
+        .shared
+        .credentials
+        .server()
+        .map_err(|error| ProxyError::new(Outcome::IdentityUnavailable, error.to_string()))?;
+    let accepted = within(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(client)).await;
+    let stream = accepted
+        .ok_or_else(|| invalid(format!("no handshake within {HANDSHAKE_TIMEOUT:?}")))?
+        .map_err(|error| invalid(error.to_string()))?;
+    let session = stream.get_ref().1;
+    let identity = peer_identity(session.peer_certificates()).map_err(|error| invalid(error.to_string()))?;
+    let alpn = session
+        .alpn_protocol()
+        .and_then(Alpn::from_bytes)
+        .ok_or_else(|| invalid("the client offers no protocol of the mesh".to_owned()))?;
+    Ok((Io::Tls(Box::new(TlsStream::Server(stream))).into(), identity, alpn))
+}

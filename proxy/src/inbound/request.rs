@@ -1,0 +1,111 @@
+//! Requests to the application: each one authorized, sent on, answered.
+
+use std::{rc::Rc, sync::Arc};
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::link::Link;
+use crate::{
+    error::{ProxyError, Result},
+    http::{
+        Version,
+        body::{RequestBody, ResponseBody},
+        client::{self, Again},
+        headers, respond, serve as server, upgrade,
+    },
+    metrics::Edge,
+    pool::Upstream,
+    record::Record,
+    stream::Stream,
+};
+
+/// What all requests of a connection have in common.
+struct Connection {
+    link: Rc<Link>,
+    app: Rc<Upstream>,
+    edge: Arc<Edge>,
+    version: Version,
+}
+
+/// Serves every request of the connection.
+pub(super) async fn serve(link: Rc<Link>, client: Stream, version: Version) {
+    let connection = Rc::new(Connection { app: link.app(), edge: link.edge(), version, link: Rc::clone(&link) });
+    let head_timeout = Some(link.worker.config().head_timeout);
+    server::serve(&link.worker, client, version, head_timeout, move |request| {
+        let connection = Rc::clone(&connection);
+        async move { connection.answer(request).await }
+    })
+    .await;
+}
+
+impl Connection {
+    async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let grpc = headers::is_grpc(request.headers());
+        let mut record = Record::request(&self.link.worker, self.link.side(), &self.edge, &request, self.version);
+        record.opened();
+        match self.forward(request, record.body_count()).await {
+            Ok((mut response, Some((client, server)))) => {
+                record.answered(response.status(), response.headers());
+                *response.body_mut() = ResponseBody::empty();
+                upgrade::carry(&self.link.worker, client, server, record);
+                response
+            }
+            Ok((response, None)) => {
+                record.answered(response.status(), response.headers());
+                response.map(|body| body.recorded(record))
+            }
+            Err(error) => {
+                record.failed(&error);
+                let response = respond::error(error.outcome, grpc);
+                record.answered(response.status(), response.headers());
+                response.map(|body| body.recorded(record))
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        mut request: Request<Incoming>,
+        count: Option<Rc<std::cell::Cell<u64>>>,
+    ) -> Result<(Response<ResponseBody>, upgrade::Switching)> {
+        self.link.authorize()?;
+        let client_version = request.version();
+        let on_upgrade = upgrade::wanted(&mut request, self.version);
+        headers::forward_request(&mut request, self.version, self.link.side().destination)?;
+        request.headers_mut().remove(&headers::CLIENT_ID);
+        let request = request.map(|body| RequestBody::new(body, count));
+        let (mut response, lease) = self.send(request).await?;
+        // The application is not a proxy of the mesh, whatever it says.
+        response.headers_mut().remove(&headers::ERROR);
+        headers::forward_response(&mut response, client_version);
+        let switching = on_upgrade
+            .filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
+            .map(|client| (client, hyper::upgrade::on(&mut response)));
+        Ok((response.map(|body| ResponseBody::incoming(body, lease)), switching))
+    }
+
+    /// Sends to the application; once more where a kept connection closed under a request that can be repeated.
+    async fn send(&self, request: Request<RequestBody>) -> Result<(Response<Incoming>, client::Lease)> {
+        let worker = &self.link.worker;
+        let repeat = client::repeatable_head(&request);
+        let idempotent = headers::is_idempotent(request.method());
+        let unanswered = match client::send(worker, &self.app, self.version, request, None).await {
+            Ok(answer) => return Ok(answer),
+            Err(unanswered) => unanswered,
+        };
+        let again = match unanswered.again {
+            Again::Never => false,
+            Again::IfIdempotent => idempotent,
+            Again::Safe => unanswered.request.is_none(),
+        };
+        match repeat {
+            Some(parts) if again => {
+                let request = Request::from_parts(parts, RequestBody::empty());
+                let sent = client::send(worker, &self.app, self.version, request, None).await;
+                sent.map_err(|unanswered| unanswered.error)
+            }
+            _ => Err::<_, ProxyError>(unanswered.error),
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The data path's metrics: every family is in `docs/metrics.md`.
+//!
+//! Counted per *edge* (direction, destination or client, TLS): the handle of an edge is found once per connection or endpoint,
+//! never per request. The number of edges is bounded; what comes past that is counted in an edge named `other`.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64},
+    },
+    time::Duration,
+};
+
+use mesh_proto::{outcome::Outcome, tap::Direction};
+use parking_lot::Mutex;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+};
+
+/// Most edges per direction. A pod that talks to more shows the rest as `other`; a scanner cannot grow our memory.
+const MAX_EDGES: usize = 200;
+/// Most distinct statuses per edge.
+const MAX_STATUSES: usize = 24;
+/// What is past a limit.
+const OTHER: &str = "other";
+
+/// Milliseconds. Few: each is a time series per edge.
+const LATENCY_BUCKETS: [f64; 12] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0, 20_000.0];
+
+/// Clones share everything.
+#[derive(Clone)]
+pub struct Metrics {
+    families: Arc<Families>,
+}
+
+/// Between whom. Empty text where it is not known or not said (inbound does not know the Service, outbound is the client).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EdgeLabels {
+    /// `inbound` or `outbound`.
+    pub direction: &'static str,
+    /// Namespace of the destination.
+    pub dst_namespace: String,
+    /// Service that was dialled, outbound.
+    pub dst_service: String,
+    /// Port that was dialled: of the Service outbound, of the pod inbound.
+    pub dst_port: u16,
+    /// `kind/name` of what owns the destination pod.
+    pub dst_workload: String,
+    /// SPIFFE id of the client, inbound, where it was proved.
+    pub client_id: String,
+    /// `true` where both proxies spoke mutual TLS.
+    pub tls: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResponseLabels {
+    #[prometheus(flatten)]
+    edge: EdgeLabels,
+    status_code: String,
+    grpc_status: String,
+    classification: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CloseLabels {
+    #[prometheus(flatten)]
+    edge: EdgeLabels,
+    classification: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    direction: &'static str,
+    code: &'static str,
+}
+
+struct Families {
+    requests: Family<EdgeLabels, Counter>,
+    responses: Family<ResponseLabels, Counter>,
+    latency: Family<EdgeLabels, Histogram, fn() -> Histogram>,
+    retries: Family<EdgeLabels, Counter>,
+    opened: Family<EdgeLabels, Counter>,
+    open: Family<EdgeLabels, Gauge<i64, AtomicI64>>,
+    closed: Family<CloseLabels, Counter>,
+    read_bytes: Family<EdgeLabels, Counter>,
+    write_bytes: Family<EdgeLabels, Counter>,
+    errors: Family<ErrorLabels, Counter>,
+    audited: Counter,
+    folded: Counter,
+    connections: Gauge<i64, AtomicI64>,
+    edges: Mutex<HashMap<EdgeLabels, Arc<Edge>, ahash::RandomState>>,
+}
+
+/// Counters of one edge.
+pub struct Edge {
+    labels: EdgeLabels,
+    families: std::sync::Weak<Families>,
+    /// Requests begun.
+    pub(crate) requests: Counter<u64, AtomicU64>,
+    /// Requests sent a second time.
+    pub(crate) retries: Counter<u64, AtomicU64>,
+    latency: Histogram,
+    opened: Counter,
+    open: Gauge<i64, AtomicI64>,
+    read_bytes: Counter,
+    write_bytes: Counter,
+    responses: Mutex<Vec<(Status, Counter)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Status {
+    code: Option<u16>,
+    grpc: Option<u32>,
+    success: bool,
+}
+
+impl Metrics {
+    /// Registers every family.
+    pub fn new(metrics: &mesh_runtime::metrics::Metrics) -> Self {
+        let families = Families {
+            requests: Family::default(),
+            responses: Family::default(),
+            latency: Family::new_with_constructor(|| Histogram::new(LATENCY_BUCKETS)),
+            retries: Family::default(),
+            opened: Family::default(),
+            open: Family::default(),
+            closed: Family::default(),
+            read_bytes: Family::default(),
+            write_bytes: Family::default(),
+            errors: Family::default(),
+            audited: Counter::default(),
+            folded: Counter::default(),
+            connections: Gauge::default(),
+            edges: Mutex::default(),
+        };
+        metrics.registry(|registry| {
+            registry.register("request", "Requests begun", families.requests.clone());
+            registry.register("response", "Requests ended, by status", families.responses.clone());
+            registry.register(
+                "response_latency_ms",
+                "From the request's head to the end of the answer, milliseconds",
+                families.latency.clone(),
+            );
+            registry.register("request_retry", "Requests sent to a second endpoint", families.retries.clone());
+            registry.register("tcp_open", "Opaque connections opened", families.opened.clone());
+            registry.register("tcp_open_connections", "Opaque connections open now", families.open.clone());
+            registry.register("tcp_close", "Opaque connections closed", families.closed.clone());
+            registry.register(
+                "tcp_read_bytes",
+                "Bytes read from clients of opaque connections",
+                families.read_bytes.clone(),
+            );
+            registry.register(
+                "tcp_write_bytes",
+                "Bytes written to clients of opaque connections",
+                families.write_bytes.clone(),
+            );
+            registry.register(
+                "mesh_error",
+                "Requests and connections the mesh ended itself, by code",
+                families.errors.clone(),
+            );
+            registry.register(
+                "inbound_audit",
+                "Connections let in that policy `authenticated` would refuse",
+                families.audited.clone(),
+            );
+            registry.register(
+                "metrics_folded",
+                "Label sets counted as `other`, because there are too many",
+                families.folded.clone(),
+            );
+            registry.register("proxy_connections", "Client connections held now", families.connections.clone());
+        });
+        Self { families: Arc::new(families) }
+    }
+
+    /// The counters of an edge; past the limit those of `other`.
+    pub(crate) fn edge(&self, labels: EdgeLabels) -> Arc<Edge> {
+        let mut edges = self.families.edges.lock();
+        if let Some(edge) = edges.get(&labels) {
+            return Arc::clone(edge);
+        }
+        let full = edges.keys().filter(|known| known.direction == labels.direction).count() >= MAX_EDGES;
+        let labels = if full {
+            self.families.folded.inc();
+            EdgeLabels::other(labels.direction)
+        } else {
+            labels
+        };
+        let edge = edges.entry(labels).or_insert_with_key(|labels| Arc::new(Edge::new(labels.clone(), &self.families)));
+        Arc::clone(edge)
+    }
+
+    /// Counts what the mesh itself ended.
+    pub(crate) fn error(&self, direction: Direction, outcome: Outcome) {
+        self.families.errors.get_or_create(&ErrorLabels { direction: direction.as_str(), code: outcome.code() }).inc();
+    }
+
+    /// Counts a connection that only the audit mode let in.
+    pub(crate) fn audited(&self) {
+        self.families.audited.inc();
+    }
+
+    /// Client connections held now.
+    pub(crate) fn connections(&self) -> &Gauge<i64, AtomicI64> {
+        &self.families.connections
+    }
+}
+
+impl EdgeLabels {
+    fn other(direction: &'static str) -> Self {
+        Self {
+            direction,
+            dst_namespace: OTHER.to_owned(),
+            dst_service: OTHER.to_owned(),
+            dst_port: 0,
+            dst_workload: OTHER.to_owned(),
+            client_id: OTHER.to_owned(),
+            tls: false,
+        }
+    }
+}
+
+impl Edge {
+    fn new(labels: EdgeLabels, families: &Arc<Families>) -> Self {
+        Self {
+            requests: families.requests.get_or_create(&labels).clone(),
+            retries: families.retries.get_or_create(&labels).clone(),
+            latency: families.latency.get_or_create(&labels).clone(),
+            opened: families.opened.get_or_create(&labels).clone(),
+            open: families.open.get_or_create(&labels).clone(),
+            read_bytes: families.read_bytes.get_or_create(&labels).clone(),
+            write_bytes: families.write_bytes.get_or_create(&labels).clone(),
+            responses: Mutex::default(),
+            families: Arc::downgrade(families),
+            labels,
+        }
+    }
+
+    /// Whether the two proxies speak mutual TLS on it.
+    pub(crate) fn tls(&self) -> bool {
+        self.labels.tls
+    }
+
+    /// A request ended. `code` is none where the client went away before an answer.
+    pub(crate) fn ended(&self, code: Option<u16>, grpc: Option<u32>, whole: bool, latency: Duration) {
+        self.latency.observe(latency.as_secs_f64() * 1000.0);
+        let success = whole && code.is_some_and(|code| code < 500) && grpc.is_none_or(|grpc| grpc == 0);
+        let status = Status { code, grpc, success };
+        let mut responses = self.responses.lock();
+        if let Some((_, counter)) = responses.iter().find(|(known, _)| *known == status) {
+            counter.inc();
+            return;
+        }
+        let counter = self.response_counter((responses.len() < MAX_STATUSES).then_some(status), success);
+        counter.inc();
+        if responses.len() < MAX_STATUSES {
+            responses.push((status, counter));
+        }
+    }
+
+    fn response_counter(&self, status: Option<Status>, success: bool) -> Counter {
+        let Some(families) = self.families.upgrade() else {
+            return Counter::default();
+        };
+        let number = |n: Option<u32>| n.map(|n| n.to_string()).unwrap_or_default();
+        let (status_code, grpc_status) = match status {
+            Some(status) => (number(status.code.map(u32::from)), number(status.grpc)),
+            None => (OTHER.to_owned(), OTHER.to_owned()),
+        };
+        let classification = classify(success);
+        families
+            .responses
+            .get_or_create(&ResponseLabels { edge: self.labels.clone(), status_code, grpc_status, classification })
+            .clone()
+    }
+
+    /// An opaque connection was opened.
+    pub(crate) fn tcp_opened(&self) {
+        self.opened.inc();
+        self.open.inc();
+    }
+
+    /// It was closed.
+    pub(crate) fn tcp_closed(&self, success: bool) {
+        self.open.dec();
+        if let Some(families) = self.families.upgrade() {
+            families
+                .closed
+                .get_or_create(&CloseLabels { edge: self.labels.clone(), classification: classify(success) })
+                .inc();
+        }
+    }
+
+    /// Bytes came from the client.
+    pub(crate) fn tcp_read(&self, bytes: u64) {
+        self.read_bytes.inc_by(bytes);
+    }
+
+    /// Bytes went to the client.
+    pub(crate) fn tcp_written(&self, bytes: u64) {
+        self.write_bytes.inc_by(bytes);
+    }
+}
+
+fn classify(success: bool) -> &'static str {
+    if success { "success" } else { "failure" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(port: u16) -> EdgeLabels {
+        EdgeLabels {
+            direction: "outbound",
+            dst_namespace: "shop".into(),
+            dst_service: "web".into(),
+            dst_port: port,
+            dst_workload: String::new(),
+            client_id: String::new(),
+            tls: true,
+        }
+    }
+
+    #[test]
+    fn what_meshctl_reads_is_there_under_its_name() {
+        let registry = mesh_runtime::metrics::Metrics::new();
+        let metrics = Metrics::new(&registry);
+        let edge = metrics.edge(labels(80));
+        edge.requests.inc();
+        edge.ended(Some(200), None, true, Duration::from_millis(3));
+        edge.ended(Some(503), None, true, Duration::from_millis(3));
+        edge.ended(Some(200), Some(14), true, Duration::from_millis(3));
+        edge.tcp_opened();
+        edge.tcp_read(5);
+        metrics.error(Direction::Outbound, Outcome::NoEndpoints);
+        let text = registry.encode();
+        let edge = r#"direction="outbound",dst_namespace="shop",dst_service="web",dst_port="80",dst_workload="",client_id="",tls="true""#;
+        for line in [
+            format!("request_total{{{edge}}} 1"),
+            format!(r#"response_total{{{edge},status_code="200",grpc_status="",classification="success"}} 1"#),
+            format!(r#"response_total{{{edge},status_code="503",grpc_status="",classification="failure"}} 1"#),
+            format!(r#"response_total{{{edge},status_code="200",grpc_status="14",classification="failure"}} 1"#),
+            format!(r#"response_latency_ms_bucket{{le="5.0",{edge}}} 3"#),
+            format!("tcp_open_total{{{edge}}} 1"),
+            format!("tcp_open_connections{{{edge}}} 1"),
+            format!("tcp_read_bytes_total{{{edge}}} 5"),
+            r#"mesh_error_total{direction="outbound",code="no-endpoints"} 1"#.to_owned(),
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}\nis not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn edges_and_statuses_are_bounded() {
+        let registry = mesh_runtime::metrics::Metrics::new();
+        let metrics = Metrics::new(&registry);
+        for port in 0..1000 {
+            metrics.edge(labels(port)).requests.inc();
+        }
+        let text = registry.encode();
+        assert_eq!(text.lines().filter(|line| line.starts_with("request_total{")).count(), MAX_EDGES + 1);
+        assert!(text.contains("metrics_folded_total 800"), "{text}");
+        let edge = metrics.edge(labels(0));
+        for code in 100..600 {
+            edge.ended(Some(code), None, true, Duration::ZERO);
+        }
+        let statuses = registry.encode().lines().filter(|line| line.starts_with("response_total{")).count();
+        assert!(statuses <= MAX_STATUSES + 2, "{statuses}");
+    }
+}

@@ -1,0 +1,302 @@
+//! One upstream (an endpoint, or the application of the own pod) of one worker: its load and its open connections.
+//!
+//! HTTP/1: idle connections, last in first out, so that surplus ones age and close. HTTP/2: shared connections with a cap on
+//! streams. Everything is bounded; [`Upstream::sweep`] runs on the worker's coarse timer.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+
+use futures_util::{
+    FutureExt as _,
+    future::{LocalBoxFuture, Shared},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_proto::{endpoint::Endpoint, identity::Identity, outcome::Outcome};
+use tokio::{net::TcpStream, time::Instant};
+
+use crate::{
+    balance::ewma::Load,
+    connect,
+    error::{ProxyError, Result},
+    http::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, body::RequestBody},
+    inbound,
+    stream::{Io, Stream},
+    tls::Alpn,
+    worker::Worker,
+};
+
+/// Sends requests on one HTTP/1 connection.
+pub(crate) type H1Sender = hyper::client::conn::http1::SendRequest<RequestBody>;
+type H2Sender = hyper::client::conn::http2::SendRequest<RequestBody>;
+
+/// Idle HTTP/1 connections kept per upstream and worker: what a burst of that many concurrent requests leaves behind.
+const MAX_IDLE: usize = 128;
+/// Between proxies. Shorter than the 15 s after which the inbound side closes, so that the side that sends decides.
+const IDLE_MESH: Duration = Duration::from_secs(10);
+/// To applications: shorter than the keep-alive of common servers (Node 5 s, Puma and Apache 5 s; gunicorn 2 s notices first).
+const IDLE_PLAIN: Duration = Duration::from_secs(3);
+/// HTTP/2 connections per upstream and worker; with [`MAX_STREAMS`] each, 1600 streams before any waits.
+const MAX_HTTP2: usize = 8;
+/// Connections opened ahead for a client that then said nothing; see [`Upstream::put_spare`].
+const MAX_SPARE: usize = 8;
+
+/// HTTP/2 keep-alive of connections with open streams (reliability.md §1.3).
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How an upstream is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// By mutual TLS, and nothing else.
+    Mesh(Identity),
+    /// In plain TCP: not meshed.
+    Plain,
+    /// The application of this pod, from the inbound side.
+    App,
+    /// This pod, from the outbound side: handed over in process, never dialled (contracts §3).
+    Own,
+}
+
+/// An attempt to open an HTTP/2 connection, for everybody who waits for it.
+type Dialling = Shared<LocalBoxFuture<'static, Result<Rc<H2Connection>>>>;
+
+/// One upstream.
+pub(crate) struct Upstream {
+    /// Who and where.
+    pub(crate) endpoint: Endpoint,
+    /// How.
+    pub(crate) reach: Reach,
+    /// How busy and how quick.
+    pub(crate) load: Load,
+    idle: RefCell<Vec<(H1Sender, Instant)>>,
+    http2: RefCell<Vec<Rc<H2Connection>>>,
+    dialling: RefCell<Option<Dialling>>,
+    spare: RefCell<Vec<(TcpStream, Instant)>>,
+}
+
+/// One HTTP/2 connection.
+pub(crate) struct H2Connection {
+    /// Cloned per request.
+    pub(crate) sender: H2Sender,
+    /// Open streams.
+    pub(crate) streams: Cell<u32>,
+    used: Cell<Instant>,
+}
+
+impl Upstream {
+    /// With no connection yet.
+    pub(crate) fn new(endpoint: Endpoint, reach: Reach) -> Self {
+        Self {
+            endpoint,
+            reach,
+            load: Load::new(),
+            idle: RefCell::default(),
+            http2: RefCell::default(),
+            dialling: RefCell::default(),
+            spare: RefCell::default(),
+        }
+    }
+
+    /// Where.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.endpoint.address
+    }
+
+    /// Whether what it sends was sent by a proxy of ours (or by this one).
+    pub(crate) fn is_mesh(&self) -> bool {
+        matches!(self.reach, Reach::Mesh(_) | Reach::Own)
+    }
+
+    /// It failed before it did anything: as unattractive as the slowest success could be, and that decays like one.
+    pub(crate) fn failed(&self, slowest: Duration) {
+        self.load.observe(slowest, Instant::now());
+    }
+
+    /// An idle HTTP/1 connection, the one used last.
+    pub(crate) fn take_idle(&self) -> Option<H1Sender> {
+        let mut idle = self.idle.borrow_mut();
+        // Not ready: its last request's body is still being sent. It is of no use now, and swept when it stays so.
+        let index = idle.iter().rposition(|(sender, _)| sender.is_ready())?;
+        Some(idle.remove(index).0)
+    }
+
+    /// Keeps a connection for the next request.
+    pub(crate) fn put_idle(&self, sender: H1Sender) {
+        let mut idle = self.idle.borrow_mut();
+        if !sender.is_closed() && idle.len() < MAX_IDLE {
+            idle.push((sender, Instant::now()));
+        }
+    }
+
+    /// Keeps a connection to the application that was opened ahead and not needed, so that the application does not see
+    /// it aborted (contracts §2).
+    pub(crate) fn put_spare(&self, socket: TcpStream) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < MAX_SPARE {
+            spare.push((socket, Instant::now()));
+        }
+    }
+
+    fn take_spare(&self) -> Option<TcpStream> {
+        let mut spare = self.spare.borrow_mut();
+        loop {
+            let (socket, _) = spare.pop()?;
+            // Readable without an answer due: it has ended, or speaks first; either way it is not as good as new.
+            if is_silent(&socket) {
+                return Some(socket);
+            }
+        }
+    }
+
+    fn usable_http2(&self) -> Option<Rc<H2Connection>> {
+        let mut connections = self.http2.borrow_mut();
+        connections.retain(|connection| !connection.sender.is_closed());
+        let full = connections.len() >= MAX_HTTP2;
+        let best = connections.iter().min_by_key(|connection| connection.streams.get())?;
+        (full || best.streams.get() < MAX_STREAMS).then(|| {
+            best.used.set(Instant::now());
+            Rc::clone(best)
+        })
+    }
+
+    /// Closes what has been idle for too long. Whether anything is left.
+    pub(crate) fn sweep(&self, now: Instant) -> bool {
+        let limit = match self.reach {
+            Reach::Mesh(_) | Reach::Own => IDLE_MESH,
+            Reach::Plain | Reach::App => IDLE_PLAIN,
+        };
+        let fresh = |since: Instant| now.saturating_duration_since(since) < limit;
+        self.idle.borrow_mut().retain(|(sender, since)| !sender.is_closed() && fresh(*since));
+        self.spare.borrow_mut().retain(|(_, since)| fresh(*since));
+        // An attempt that everybody who waited for it has given up holds this upstream in memory.
+        let mut dialling = self.dialling.borrow_mut();
+        if dialling.as_ref().is_some_and(|attempt| attempt.strong_count() == Some(1)) {
+            dialling.take();
+        }
+        drop(dialling);
+        self.http2.borrow_mut().retain(|connection| {
+            !connection.sender.is_closed() && (connection.streams.get() > 0 || fresh(connection.used.get()))
+        });
+        !(self.idle.borrow().is_empty() && self.spare.borrow().is_empty() && self.http2.borrow().is_empty())
+    }
+}
+
+fn is_silent(socket: &TcpStream) -> bool {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    let peeked = socket2::SockRef::from(socket).peek(&mut byte);
+    matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Opens a new connection to the upstream, carrying `alpn` where it is a link of the mesh.
+pub(crate) async fn open(worker: &Rc<Worker>, upstream: &Upstream, alpn: Alpn) -> Result<Stream> {
+    let address = upstream.address();
+    let opened = match &upstream.reach {
+        Reach::Plain => connect::dial(worker.config(), address).await.map(|socket| Io::Tcp(socket).into()),
+        Reach::App => match upstream.take_spare() {
+            Some(socket) => Ok(Io::Tcp(socket).into()),
+            None => {
+                connect::dial(worker.config(), address).await.map(|socket| Io::Tcp(socket).into()).map_err(app_refused)
+            }
+        },
+        Reach::Mesh(identity) => {
+            connect::mesh(worker.config(), &worker.shared.credentials, address, identity, alpn).await
+        }
+        Reach::Own => Ok(inbound::hand_over(worker, address, alpn)),
+    };
+    let opened = match opened {
+        Ok(mut stream) if upstream.is_mesh() && matches!(alpn, Alpn::Tcp | Alpn::Detect) => {
+            connect::wait_until_carried(&mut stream, address).await.map(|()| stream)
+        }
+        other => other,
+    };
+    if opened.is_err() {
+        upstream.failed(worker.config().connect_timeout);
+    }
+    opened
+}
+
+fn app_refused(error: ProxyError) -> ProxyError {
+    match error.outcome {
+        Outcome::ConnectFailed => ProxyError { outcome: Outcome::AppRefused, ..error },
+        _ => error,
+    }
+}
+
+/// Opens an HTTP/1 connection.
+pub(crate) async fn connect_http1(worker: &Rc<Worker>, upstream: &Upstream) -> Result<H1Sender> {
+    let stream = open(worker, upstream, Alpn::Http1).await?;
+    handshake_http1(worker, stream).await
+}
+
+/// Speaks HTTP/1 on an open connection.
+pub(crate) async fn handshake_http1(worker: &Rc<Worker>, stream: Stream) -> Result<H1Sender> {
+    let (sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| ProxyError::new(Outcome::UpstreamReset, error.to_string()))?;
+    worker.tasks.spawn_local("http1 upstream", async move {
+        if let Err(error) = connection.with_upgrades().await {
+            // The request that suffers from it reports it.
+            tracing::debug!(%error, "an HTTP/1 connection to an upstream ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// A shared HTTP/2 connection, opened if there is none with room. Requests that need one at the same time wait for the same
+/// attempt.
+pub(crate) async fn http2(worker: &Rc<Worker>, upstream: &Rc<Upstream>) -> Result<Rc<H2Connection>> {
+    if let Some(connection) = upstream.usable_http2() {
+        return Ok(connection);
+    }
+    let attempt = upstream.dialling.borrow().clone();
+    let attempt = attempt.unwrap_or_else(|| {
+        let (worker, upstream_) = (Rc::clone(worker), Rc::clone(upstream));
+        let attempt = async move {
+            let opened = open(&worker, &upstream_, Alpn::H2).await;
+            let connection = match opened {
+                Ok(stream) => handshake_http2(&worker, &upstream_, stream).await,
+                Err(error) => Err(error),
+            };
+            upstream_.dialling.borrow_mut().take();
+            connection
+        };
+        let attempt = attempt.boxed_local().shared();
+        *upstream.dialling.borrow_mut() = Some(attempt.clone());
+        attempt
+    });
+    attempt.await
+}
+
+/// Speaks HTTP/2 on an open connection, and shares it.
+pub(crate) async fn handshake_http2(
+    worker: &Rc<Worker>,
+    upstream: &Upstream,
+    stream: Stream,
+) -> Result<Rc<H2Connection>> {
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(worker.tasks.local_executor("http2 stream"))
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .adaptive_window(false)
+        .max_header_list_size(u32::try_from(MAX_HEAD).expect("invariant: 64 KiB fits"))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| ProxyError::new(Outcome::UpstreamReset, error.to_string()))?;
+    worker.tasks.spawn_local("http2 upstream", async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an HTTP/2 connection to an upstream ended");
+        }
+    });
+    let connection = Rc::new(H2Connection { sender, streams: Cell::new(0), used: Cell::new(Instant::now()) });
+    upstream.http2.borrow_mut().push(Rc::clone(&connection));
+    Ok(connection)
+}

@@ -1,0 +1,195 @@
+//! The byte streams of the data path as one type: a socket, TLS over a socket, or the in-process way to the own inbound
+//! side, each with bytes that were read ahead (detection) given back first.
+//!
+//! One concrete type keeps every later stage free of generics and boxes. It knows nothing of protocols.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::TlsStream;
+
+/// A connection, whatever carries it.
+pub(crate) type Stream = Prefixed<Io>;
+
+/// What carries the bytes.
+pub(crate) enum Io {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// Mutual TLS between proxies. Boxed: a rustls connection is large, and most connections of a pod are plain.
+    Tls(Box<TlsStream<Prefixed<TcpStream>>>),
+    /// To the own inbound side, in this process.
+    Local(DuplexStream),
+}
+
+/// A stream that first gives back what was read from it for detection.
+pub(crate) struct Prefixed<T> {
+    prefix: Bytes,
+    inner: T,
+}
+
+impl<T> Prefixed<T> {
+    /// Gives back `prefix`, then reads `inner`.
+    pub(crate) fn new(prefix: Bytes, inner: T) -> Self {
+        Self { prefix, inner }
+    }
+
+    /// Takes it apart.
+    pub(crate) fn into_parts(self) -> (Bytes, T) {
+        (self.prefix, self.inner)
+    }
+}
+
+impl<T> From<T> for Prefixed<T> {
+    fn from(inner: T) -> Self {
+        Self { prefix: Bytes::new(), inner }
+    }
+}
+
+impl From<Prefixed<TcpStream>> for Stream {
+    fn from(socket: Prefixed<TcpStream>) -> Self {
+        Self { prefix: socket.prefix, inner: Io::Tcp(socket.inner) }
+    }
+}
+
+impl Stream {
+    /// Gives `bytes`, which were read from it, back first.
+    pub(crate) fn unread(mut self, bytes: Bytes) -> Self {
+        self.prefix = if self.prefix.is_empty() { bytes } else { [&bytes[..], &self.prefix[..]].concat().into() };
+        self
+    }
+
+    /// Makes the other side see an error, not an end: whatever is dropped after this was cut off, not finished.
+    pub(crate) fn abort(self) {
+        match self.inner {
+            Io::Tcp(socket) => reset(&socket),
+            // Dropped without close_notify: the peer's TLS tells that from an end.
+            Io::Tls(_) | Io::Local(_) => {}
+        }
+    }
+}
+
+/// Makes dropping this socket send a reset.
+pub(crate) fn reset(socket: &TcpStream) {
+    let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.has_remaining() {
+            let n = self.prefix.len().min(buf.remaining());
+            buf.put_slice(&self.prefix[..n]);
+            self.prefix.advance(n);
+            if self.prefix.is_empty() {
+                // Gives the memory back: the connection may live for days.
+                self.prefix = Bytes::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+/// Calls the same method of whichever stream it is.
+macro_rules! each {
+    ($self:expr, $io:ident => $call:expr) => {
+        match $self.get_mut() {
+            Io::Tcp($io) => $call,
+            Io::Tls($io) => $call,
+            Io::Local($io) => $call,
+        }
+    };
+}
+
+impl AsyncRead for Io {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, io => Pin::new(io).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, io => Pin::new(io).poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, io => Pin::new(io).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, io => Pin::new(io).poll_shutdown(cx))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, io => Pin::new(io).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(io) => io.is_write_vectored(),
+            Self::Tls(io) => io.is_write_vectored(),
+            Self::Local(io) => io.is_write_vectored(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_prefix_is_read_first_and_writes_go_through() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut stream: Stream = Prefixed::new(Bytes::from_static(b"abc"), Io::Local(near));
+        far.write_all(b"def").await.unwrap();
+        let mut read = [0; 6];
+        stream.read_exact(&mut read[..2]).await.unwrap();
+        stream.read_exact(&mut read[2..]).await.unwrap();
+        assert_eq!(&read, b"abcdef");
+        stream.write_all(b"back").await.unwrap();
+        drop(stream);
+        let mut back = String::new();
+        far.read_to_string(&mut back).await.unwrap();
+        assert_eq!(back, "back");
+    }
+}

@@ -1,0 +1,280 @@
+//! A worker: one thread with its own runtime, listeners, pools and balancers. Nothing on a request's path is shared with another
+//! worker, so nothing locks or wakes across threads (design §10).
+//!
+//! Made by the wiring in `main`, one per configured worker; ends when the drain does.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::Future,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use mesh_proto::{endpoint::Endpoint, inbound::InboundPolicy, outcome::Outcome, tap::Direction};
+use mesh_runtime::tasks::Tasks;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    time::Instant,
+};
+
+use crate::{
+    config::DataConfig,
+    drain::Drain,
+    error::ProxyError,
+    inbound,
+    listen::{self, Listeners},
+    metrics::Metrics,
+    outbound::{self, target::Target},
+    policy::Policies,
+    pool::{Reach, Upstream},
+    record::LogLimit,
+    stream::reset,
+    tap,
+    tls::Credentials,
+};
+
+/// Pools and caches are swept so often: a coarse timer instead of one per connection.
+const SWEEP: Duration = Duration::from_secs(2);
+/// A target without connections keeps its endpoints' load and connections this long.
+const TARGET_IDLE: Duration = Duration::from_mins(1);
+/// Most client connections per worker; less where few descriptors are allowed.
+const MAX_CONNECTIONS: usize = 16 * 1024;
+/// Share of the allowed descriptors that may be used, and descriptors per client connection (its own, one upstream).
+const FD_SHARE: (u64, u64) = (4, 5);
+const FDS_PER_CONNECTION: u64 = 2;
+/// What the remaining tasks get when the drain is over; they have been told by `Drain::aborted`.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What workers share with the rest of the process. All of it is cheap to clone and made to be read.
+#[derive(Clone)]
+pub struct Shared {
+    /// Settings.
+    pub config: Arc<DataConfig>,
+    /// Inbound policy and discovery.
+    pub policies: Policies,
+    /// Own certificate and roots.
+    pub credentials: Credentials,
+    /// Live view.
+    pub tap: tap::Hub,
+    /// Counters.
+    pub metrics: Metrics,
+    /// End of the process.
+    pub drain: Drain,
+}
+
+/// Everything of one worker.
+pub(crate) struct Worker {
+    pub(crate) shared: Shared,
+    pub(crate) tasks: Tasks,
+    pub(crate) log_limit: LogLimit,
+    inbound_policy: watch::Receiver<Option<Arc<InboundPolicy>>>,
+    own_ports: [u16; 2],
+    targets: RefCell<HashMap<SocketAddr, Rc<Target>, ahash::RandomState>>,
+    upstreams: RefCell<HashMap<Endpoint, Rc<Upstream>, ahash::RandomState>>,
+    apps: RefCell<HashMap<SocketAddr, Rc<Upstream>, ahash::RandomState>>,
+    connections: Cell<usize>,
+    max_connections: usize,
+}
+
+/// Starts worker number `index`. It ends when the drain is over.
+pub fn spawn(index: usize, shared: Shared, listeners: Listeners) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::error!(%error, "a worker cannot start: no event loop");
+                return;
+            }
+        };
+        let local = tokio::task::LocalSet::new();
+        if let Err(error) = local.block_on(&runtime, run(shared, listeners)) {
+            tracing::error!(%error, "a worker cannot start: its listeners are unusable");
+        }
+    })
+}
+
+/// Runs a worker on the current thread, inside a `LocalSet`, until the drain is over.
+pub async fn run(shared: Shared, listeners: Listeners) -> io::Result<()> {
+    let own_ports = [listeners.outbound[0].local_addr()?.port(), listeners.inbound_addr()?.port()];
+    let worker = Rc::new(Worker {
+        tasks: Tasks::new(),
+        log_limit: LogLimit::new(),
+        inbound_policy: shared.policies.inbound(),
+        own_ports,
+        targets: RefCell::default(),
+        upstreams: RefCell::default(),
+        apps: RefCell::default(),
+        connections: Cell::new(0),
+        max_connections: max_connections(),
+        shared,
+    });
+    for listener in listeners.outbound {
+        let listener = TcpListener::from_std(listener)?;
+        let accepting = accept_all(Rc::clone(&worker), listener, Direction::Outbound, outbound::serve);
+        worker.tasks.spawn_local("outbound listener", accepting);
+    }
+    let listener = TcpListener::from_std(listeners.inbound)?;
+    let accepting = accept_all(Rc::clone(&worker), listener, Direction::Inbound, inbound::serve);
+    worker.tasks.spawn_local("inbound listener", accepting);
+    worker.tasks.spawn_local("sweep", sweep(Rc::clone(&worker)));
+
+    worker.shared.drain.aborted().await;
+    let stopped = worker.tasks.shutdown(LAST_WORDS).await;
+    if !stopped.is_clean() {
+        tracing::info!(%stopped, "connections were cut off at the end of the drain");
+    }
+    Ok(())
+}
+
+/// Accepts for as long as the process lives: also while draining, because whoever dials has not heard of it yet.
+async fn accept_all<S, F>(worker: Rc<Worker>, listener: TcpListener, direction: Direction, serve: S)
+where
+    S: Fn(Rc<Worker>, TcpStream, SocketAddr) -> F,
+    F: Future<Output = ()> + 'static,
+{
+    let stop = worker.tasks.token();
+    loop {
+        let (socket, peer) = tokio::select! {
+            accepted = listen::accept(&listener) => accepted,
+            () = stop.cancelled() => return,
+        };
+        let Some(held) = Held::new(&worker) else {
+            worker.shared.metrics.error(direction, Outcome::Overloaded);
+            reset(&socket);
+            continue;
+        };
+        let connection = serve(Rc::clone(&worker), socket, peer);
+        let guard = worker.shared.drain.guard();
+        let aborted = worker.shared.drain.clone();
+        worker.tasks.spawn_local("client connection", async move {
+            let (_held, _guard) = (held, guard);
+            tokio::select! {
+                () = connection => {}
+                () = async { aborted.aborted().await } => {}
+            }
+        });
+    }
+}
+
+async fn sweep(worker: Rc<Worker>) {
+    let stop = worker.tasks.token();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SWEEP) => worker.sweep(Instant::now()),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// One client connection counts against the limit for as long as this lives.
+struct Held(Rc<Worker>);
+
+impl Held {
+    fn new(worker: &Rc<Worker>) -> Option<Self> {
+        let connections = worker.connections.get();
+        (connections < worker.max_connections).then(|| {
+            worker.connections.set(connections + 1);
+            worker.shared.metrics.connections().inc();
+            Self(Rc::clone(worker))
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.shared.metrics.connections().dec();
+    }
+}
+
+impl Worker {
+    /// Settings.
+    pub(crate) fn config(&self) -> &DataConfig {
+        &self.shared.config
+    }
+
+    /// The pod's own inbound policy; none until it was received.
+    pub(crate) fn inbound_policy(&self) -> Option<Arc<InboundPolicy>> {
+        self.inbound_policy.borrow().clone()
+    }
+
+    /// Whether connections to `address` would come back to a listener of this proxy.
+    pub(crate) fn is_own_listener(&self, address: SocketAddr) -> bool {
+        self.own_ports.contains(&address.port()) && (address.ip().is_loopback() || self.is_own_pod(address))
+    }
+
+    /// Whether `address` is this pod's.
+    pub(crate) fn is_own_pod(&self, address: SocketAddr) -> bool {
+        self.config().pod_ips.contains(&address.ip())
+    }
+
+    /// What is behind `destination`: at once where it is known, else from the controller.
+    pub(crate) async fn target(self: &Rc<Self>, destination: SocketAddr) -> Result<Rc<Target>, ProxyError> {
+        if let Some(target) = self.targets.borrow().get(&destination).filter(|target| !target.is_orphan()) {
+            return Ok(Rc::clone(target));
+        }
+        let target = if self.is_own_pod(destination) {
+            // Needs no controller: it is here.
+            Target::own(self, destination)
+        } else {
+            let policy =
+                self.shared.policies.outbound(destination).await.map_err(|error| {
+                    ProxyError::new(Outcome::DiscoveryUnavailable, format!("{destination}: {error}"))
+                })?;
+            Target::discovered(self, destination, policy)
+        };
+        let target = Rc::new(target);
+        self.targets.borrow_mut().insert(destination, Rc::clone(&target));
+        Ok(target)
+    }
+
+    /// The upstream of an endpoint: the same one for every target that has it, so that load and connections are kept when
+    /// policies change.
+    pub(crate) fn upstream(&self, endpoint: &Endpoint) -> Rc<Upstream> {
+        let mut upstreams = self.upstreams.borrow_mut();
+        if let Some(upstream) = upstreams.get(endpoint) {
+            return Rc::clone(upstream);
+        }
+        let reach = match &endpoint.identity {
+            _ if self.is_own_pod(endpoint.address) => Reach::Own,
+            Some(identity) => Reach::Mesh(identity.clone()),
+            None => Reach::Plain,
+        };
+        let upstream = Rc::new(Upstream::new(endpoint.clone(), reach));
+        upstreams.insert(endpoint.clone(), Rc::clone(&upstream));
+        upstream
+    }
+
+    /// The own application behind `address`.
+    pub(crate) fn app(&self, address: SocketAddr) -> Rc<Upstream> {
+        let mut apps = self.apps.borrow_mut();
+        Rc::clone(apps.entry(address).or_insert_with(|| {
+            let identity = Some(self.shared.credentials.identity().clone());
+            Rc::new(Upstream::new(Endpoint { address, identity, pod: None }, Reach::App))
+        }))
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.targets
+            .borrow_mut()
+            .retain(|_, target| Rc::strong_count(target) > 1 || target.used_within(TARGET_IDLE, now));
+        // Held only by this map, and without connections: nothing is lost with it.
+        let keep = |upstream: &Rc<Upstream>| upstream.sweep(now) || Rc::strong_count(upstream) > 1;
+        self.upstreams.borrow_mut().retain(|_, upstream| keep(upstream));
+        self.apps.borrow_mut().retain(|_, upstream| keep(upstream));
+    }
+}
+
+/// As many as the descriptors allow, at most [`MAX_CONNECTIONS`].
+fn max_connections() -> usize {
+    use nix::sys::resource::{Resource, getrlimit};
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _hard)| soft);
+    let connections = allowed.saturating_mul(FD_SHARE.0) / FD_SHARE.1 / FDS_PER_CONNECTION;
+    usize::try_from(connections).unwrap_or(MAX_CONNECTIONS).min(MAX_CONNECTIONS)
+}

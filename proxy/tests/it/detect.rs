@@ -1,0 +1,1 @@
+//! Ports that declare nothing.

@@ -1,0 +1,1 @@
+//! Everything that must not go through.

@@ -1,0 +1,256 @@
+//! Pods for tests: a worker with its credentials, applications, and a certificate authority.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use mesh_proto::{
+    endpoint::Endpoint,
+    identity::Identity,
+    inbound::{InboundPolicy, PortPolicy},
+    outbound::{Backend, OutboundPolicy, ServiceTarget},
+    trust::TrustBundle,
+    workload::{Protocol, ServicePort},
+};
+use mesh_proxy::{
+    config::{DataConfig, OriginalDst},
+    drain::Drain,
+    listen::Listeners,
+    metrics::Metrics,
+    policy::Policies,
+    tap,
+    tls::Credentials,
+    worker::{self, Shared},
+};
+use mesh_runtime::tasks::Tasks;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+/// Longest any test waits for anything.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// Where clients believe to connect to; nothing is there.
+pub(crate) const SERVICE: &str = "10.96.0.1:80";
+
+/// A mesh's authority.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = params.self_signed(&key).unwrap().der().clone();
+        Self { issuer: Issuer::new(params, key), root }
+    }
+
+    pub(crate) fn bundle(&self) -> TrustBundle {
+        TrustBundle { trust_domain: "cluster.local".to_owned(), roots: vec![self.root.as_ref().to_vec().into()] }
+    }
+
+    pub(crate) fn leaf(&self, identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        (vec![leaf], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+    }
+
+    pub(crate) fn credentials(&self, identity: &Identity) -> Credentials {
+        let credentials = Credentials::new(identity.clone());
+        let (chain, key) = self.leaf(identity);
+        credentials.install(chain, key, &self.bundle()).unwrap();
+        credentials
+    }
+}
+
+/// An identity of the test mesh.
+pub(crate) fn identity(name: &str) -> Identity {
+    Identity::new("cluster.local", "shop", name).unwrap()
+}
+
+/// A running worker.
+pub(crate) struct Pod {
+    pub(crate) outbound: SocketAddr,
+    pub(crate) inbound: SocketAddr,
+    pub(crate) drain: Drain,
+    metrics: mesh_runtime::metrics::Metrics,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        self.drain.abort();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("a worker panicked");
+        }
+    }
+}
+
+impl Pod {
+    pub(crate) fn start(config: DataConfig, policies: Policies, credentials: Credentials) -> Self {
+        let listeners = Listeners::bind(&config).unwrap();
+        let outbound = listeners.outbound_addrs().unwrap()[0];
+        let inbound = SocketAddr::from(([127, 0, 0, 1], listeners.inbound_addr().unwrap().port()));
+        let (metrics, drain) = (mesh_runtime::metrics::Metrics::new(), Drain::new());
+        let shared = Shared {
+            config: Arc::new(config),
+            policies,
+            credentials,
+            tap: tap::Hub::new(),
+            metrics: Metrics::new(&metrics),
+            drain: drain.clone(),
+        };
+        let thread = Some(worker::spawn(0, shared, listeners).unwrap());
+        Self { outbound, inbound, drain, metrics, thread }
+    }
+
+    /// Whether a metric stands there with this value; waits for it, because it may be written after the answer.
+    pub(crate) async fn counted(&self, line: &str) {
+        let deadline = tokio::time::Instant::now() + SOON;
+        loop {
+            let text = self.metrics.encode();
+            if text.lines().any(|known| known == line) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{line}\nnever was in\n{text}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Counted by code.
+    pub(crate) async fn ended_with(&self, direction: &str, code: &str) {
+        self.counted(&format!("mesh_error_total{{direction=\"{direction}\",code=\"{code}\"}} 1")).await;
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        self.metrics.encode()
+    }
+}
+
+/// Settings of a pod whose connections all go to `destination`. Its ports are free ones.
+pub(crate) fn config(name: &str, pod_ip: &str, destination: SocketAddr) -> DataConfig {
+    DataConfig {
+        outbound_port: 0,
+        inbound_port: 0,
+        original_dst: OriginalDst::Fixed(destination),
+        ..DataConfig::new(identity(name), vec![pod_ip.parse::<IpAddr>().unwrap()])
+    }
+}
+
+/// Everyone may; the port speaks `protocol`.
+pub(crate) fn allow(protocol: Protocol) -> InboundPolicy {
+    let port = PortPolicy { protocol, ..PortPolicy::default() };
+    InboundPolicy { ports: [].into(), default: port }
+}
+
+/// A meshed pod `server` in front of `app`.
+pub(crate) fn server(authority: &Authority, app: SocketAddr, policy: Option<InboundPolicy>) -> Pod {
+    let id = identity("server");
+    Pod::start(config("server", "127.0.0.1", app), Policies::fixed(policy, []), authority.credentials(&id))
+}
+
+/// A meshed pod `client` whose [`SERVICE`] has these endpoints.
+pub(crate) fn client(authority: &Authority, protocol: Protocol, endpoints: Vec<Endpoint>) -> Pod {
+    let destination = SERVICE.parse().unwrap();
+    let policies = Policies::fixed(None, [(destination, service(protocol, endpoints))]);
+    Pod::start(config("client", "10.9.9.9", destination), policies, authority.credentials(&identity("client")))
+}
+
+pub(crate) fn service(protocol: Protocol, endpoints: Vec<Endpoint>) -> OutboundPolicy {
+    let service = ServicePort { namespace: "shop".into(), name: "web".into(), port: 80 };
+    OutboundPolicy::Service(ServiceTarget {
+        service: service.clone(),
+        protocol,
+        routes: vec![],
+        backends: vec![Backend { service, endpoints }],
+    })
+}
+
+/// Meshed as `name`.
+pub(crate) fn meshed(address: SocketAddr, name: &str) -> Endpoint {
+    Endpoint { address, identity: Some(identity(name)), pod: None }
+}
+
+/// Not meshed.
+pub(crate) fn plain(address: SocketAddr) -> Endpoint {
+    Endpoint { address, identity: None, pod: None }
+}
+
+/// Client and server pod with an application behind, both for `protocol`.
+pub(crate) struct Pair {
+    pub(crate) client: Pod,
+    pub(crate) server: Pod,
+}
+
+pub(crate) fn pair(app: SocketAddr, protocol: Protocol) -> Pair {
+    let authority = Authority::new();
+    let server = server(&authority, app, Some(allow(protocol)));
+    let client = client(&authority, protocol, vec![meshed(server.inbound, "server")]);
+    Pair { client, server }
+}
+
+/// Tasks of the test's applications; they end with it.
+pub(crate) struct App {
+    pub(crate) address: SocketAddr,
+    tasks: Tasks,
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.tasks.token().cancel();
+    }
+}
+
+impl App {
+    /// Runs `serve` for every connection.
+    pub(crate) async fn new<F: Future<Output = ()> + Send + 'static>(
+        serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, tasks) = (listener.local_addr().unwrap(), Tasks::new());
+        let (owner, stop) = (tasks.clone(), tasks.token());
+        tasks.spawn("app", async move {
+            loop {
+                let socket = tokio::select! {
+                    accepted = listener.accept() => accepted.unwrap().0,
+                    () = stop.cancelled() => return,
+                };
+                owner.spawn("app connection", serve(socket));
+            }
+        });
+        Self { address, tasks }
+    }
+}
+
+/// Nobody listens there.
+pub(crate) async fn closed_port() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+/// Sends `text` and reads until the other side ends.
+pub(crate) async fn exchange(address: SocketAddr, text: &str) -> String {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    soon(socket.read_to_end(&mut answer)).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// Fails the test when it takes too long.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, future).await.expect("it takes too long")
+}
