@@ -16,10 +16,11 @@ lint:
 deny:
     .ci/run deny
 
-# Regenerate the checked-in protobuf code (needs protoc).
+# Regenerate what is checked in though generated: protobuf code (needs protoc) and resource definitions.
 gen:
     cargo run --quiet --locked --package mesh-proto-gen
     cargo fmt --package mesh-proto
+    cargo run --quiet --locked --package mesh-proto --features crd --example crds
 
 # As `gen`, and fail on a difference.
 gen-check:
