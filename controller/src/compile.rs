@@ -42,15 +42,20 @@ impl Reads {
     }
 }
 
+/// The Services that pick a pod.
+fn services_of<'a>(facts: &'a Facts, pod: &PodFacts, reads: &mut Reads) -> Vec<&'a ServiceFacts> {
+    reads.namespace(&pod.name.namespace);
+    facts.services_in(&pod.name.namespace).filter(|service| service.selects(&pod.labels)).collect()
+}
+
 /// What a port of a pod speaks: opaque by annotation, else what the Services that lead to it declare (if they agree),
 /// else its own name. Both ends of a connection are told the same.
-fn pod_protocol(facts: &Facts, pod: &PodFacts, port: u16, reads: &mut Reads) -> Protocol {
-    reads.namespace(&pod.name.namespace);
+fn pod_protocol(pod: &PodFacts, picked_by: &[&ServiceFacts], port: u16) -> Protocol {
     if pod.opaque.contains(port) {
         return Protocol::Opaque;
     }
-    let services = facts.services_in(&pod.name.namespace).filter(|service| service.selects(&pod.labels));
-    let leading_here = services.flat_map(|service| &service.ports).filter(|known| known.target.on(pod) == Some(port));
+    let leading_here =
+        picked_by.iter().flat_map(|service| &service.ports).filter(|known| known.target.on(pod) == Some(port));
     let declared: BTreeSet<Protocol> =
         leading_here.map(|known| known.declared).filter(|protocol| *protocol != Protocol::Detect).collect();
     match declared.first() {

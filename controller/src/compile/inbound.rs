@@ -8,11 +8,12 @@ use mesh_proto::{
     workload::Protocol,
 };
 
-use super::{Reads, pod_protocol};
+use super::{Reads, pod_protocol, services_of};
 use crate::index::{
     Facts, Name,
     authorizations::{AuthorizationFacts, Clients},
     pods::PodFacts,
+    services::ServiceFacts,
 };
 
 /// Compiles the policy of a pod; none for a pod that is not known. `mesh_default` is in force where neither pod nor
@@ -26,9 +27,10 @@ pub fn inbound(facts: &Facts, pod: &Name, mesh_default: DefaultPolicy, reads: &m
         pod.default_policy.or(namespace.and_then(|namespace| namespace.default_policy)).unwrap_or(mesh_default);
     let policies = facts.authorizations_in(&pod.name.namespace);
     let policies: Vec<_> = policies.filter(|policy| policy.protects(pod, |name| facts.service(name))).collect();
-    let ports = ports(facts, pod, &policies).into_iter();
+    let services = services_of(facts, pod, reads);
+    let ports = ports(pod, &services, &policies).into_iter();
     let ports = ports.map(|port| {
-        let protocol = pod_protocol(facts, pod, port, reads);
+        let protocol = pod_protocol(pod, &services, port);
         (port, port_policy(&policies, Some(port), protocol, default))
     });
     Some(InboundPolicy { ports: ports.collect(), default: port_policy(&policies, None, Protocol::Detect, default) })
@@ -38,9 +40,8 @@ pub fn inbound(facts: &Facts, pod: &Name, mesh_default: DefaultPolicy, reads: &m
 const MOST_OPAQUE_PORTS: usize = 1024;
 
 /// Every port about which there is something to say.
-fn ports(facts: &Facts, pod: &PodFacts, policies: &[&AuthorizationFacts]) -> BTreeSet<u16> {
-    let services = facts.services_in(&pod.name.namespace).filter(|service| service.selects(&pod.labels));
-    let targets = services.flat_map(|service| &service.ports).filter_map(|port| port.target.on(pod));
+fn ports(pod: &PodFacts, services: &[&ServiceFacts], policies: &[&AuthorizationFacts]) -> BTreeSet<u16> {
+    let targets = services.iter().flat_map(|service| &service.ports).filter_map(|port| port.target.on(pod));
     let containers = pod.ports.iter().map(|port| port.port);
     let selected = policies.iter().flat_map(|policy| policy.ports.iter().copied());
     let opaque = pod

@@ -12,7 +12,7 @@ use mesh_proto::{
     workload::ServicePort,
 };
 
-use super::{Reads, pod_protocol, service_protocol};
+use super::{Reads, pod_protocol, service_protocol, services_of};
 use crate::index::{
     Facts, Name,
     pods::PodFacts,
@@ -35,7 +35,7 @@ pub fn outbound(facts: &Facts, address: SocketAddr, reads: &mut Reads) -> Outbou
     match facts.pod_at(address.ip()) {
         Some(pod) => {
             reads.pod(&pod.name);
-            let protocol = pod_protocol(facts, pod, address.port(), reads);
+            let protocol = pod_protocol(pod, &services_of(facts, pod, reads), address.port());
             OutboundPolicy::Pod(PodTarget { endpoint: endpoint(address, Some(pod)), protocol })
         }
         None => OutboundPolicy::External,
