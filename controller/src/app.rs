@@ -97,6 +97,7 @@ pub struct Bound {
     proxies: Proxies,
     metrics: Metrics,
     tasks: Tasks,
+    slowest_reader: Duration,
 }
 
 impl Controller {
@@ -140,6 +141,7 @@ impl Controller {
             proxies: Proxies::default(),
             metrics,
             tasks: tasks.clone(),
+            slowest_reader: config.slowest_reader,
         })
     }
 }
@@ -161,7 +163,20 @@ impl Bound {
 
     /// Serves until the tasks are cancelled.
     pub async fn run(self) -> Result<(), tonic::transport::Error> {
-        let Self { addr, listener, authority, port, dir, task, publisher, problems: _, proxies, metrics, tasks } = self;
+        let Self {
+            addr,
+            listener,
+            authority,
+            port,
+            dir,
+            task,
+            publisher,
+            problems: _,
+            proxies,
+            metrics,
+            tasks,
+            slowest_reader,
+        } = self;
         let (send, events) = mpsc::channel::<Event>(EVENTS);
         until_cancelled(&tasks, "source dir", dir.run(send));
         until_cancelled(&tasks, "index", task.run(events));
@@ -176,6 +191,7 @@ impl Bound {
             tasks: tasks.clone(),
             metrics,
             connections: connections.clone(),
+            slowest_reader,
         };
         let incoming = ReceiverStream::new(port.listen(listener, &tasks, connections));
         tracing::info!(%addr, "controller serves");
@@ -213,8 +229,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let log = telemetry::init(&args.log, format)?;
     runtime_tls::install_default();
     let (tasks, registry, readiness) = (Tasks::new(), Registry::new(), Readiness::new());
-    let bound = Controller::bind(Config::from(&args), &tasks, &registry, &readiness).await?;
+    let bound = Controller::bind(Config::from(&args), &tasks, &registry, &readiness).await.map_err(whole)?;
     let admin = admin::Bound::bind(args.admin).await.with_context(|| format!("listen on {}", args.admin))?;
+    tracing::info!(addr = %admin.addr, "admin serves");
     let routes = admin::router(readiness, registry, log).merge(bound.admin());
     tasks.spawn("admin", admin.run(routes, tasks.cancelled()));
     let mut signals = Signals::install().context("listen for signals")?;
@@ -238,10 +255,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     served.context("serve gRPC")
 }
 
+/// Our errors say their causes themselves; as sources they would be printed twice.
+fn whole(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow::anyhow!("{error}")
+}
+
 /// `mesh-controller token mint`: a join token.
 pub fn mint(args: &MintArgs) -> anyhow::Result<String> {
     let identity = Identity::new(&args.trust_domain, &args.namespace, &args.service_account)?;
     let pod = token::Pod { namespace: args.namespace.clone(), name: args.pod.clone(), uid: args.uid.clone() };
-    let minter = Minter::open(&Store::open(&args.state_dir)?)?;
+    let minter = Minter::open(&Store::open(&args.state_dir).map_err(whole)?).map_err(whole)?;
     Ok(minter.mint(&identity, pod, Duration::from_secs(args.life))?)
 }

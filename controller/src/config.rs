@@ -7,6 +7,9 @@ use mesh_proto::{identity, inbound::DefaultPolicy, names};
 /// Longest life of a leaf certificate that makes sense; the shortest leaves time to renew.
 const LEAF_LIFETIME: std::ops::RangeInclusive<u64> = 5..=365 * 24 * 3600;
 
+/// Long enough for a proxy that is starved of CPU, short enough that nobody holds memory here for long.
+const SLOWEST_READER: Duration = Duration::from_mins(1);
+
 /// `mesh-controller run`
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -115,6 +118,8 @@ pub struct Config {
     pub leaf_lifetime: Duration,
     /// Where the roots of trust are written, for the injector.
     pub trust_bundle_out: Option<PathBuf>,
+    /// A proxy that takes no message for this long is cut off.
+    pub slowest_reader: Duration,
 }
 
 impl From<&Args> for Config {
@@ -127,6 +132,7 @@ impl From<&Args> for Config {
             default_policy: args.default_policy,
             leaf_lifetime: args.leaf_lifetime,
             trust_bundle_out: args.trust_bundle_out.clone(),
+            slowest_reader: SLOWEST_READER,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The `mesh-controller` binary: command line -> [`mesh_controller`].
 
-use std::io::Write as _;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use mesh_controller::{Args, MintArgs};
@@ -28,8 +28,19 @@ enum TokenCommand {
     Mint(MintArgs),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to do where even standard error is closed.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(mesh_controller::run(*args))

@@ -4,7 +4,12 @@
 //! index the pod and its addresses. A proxy that reads slowly gets the latest value when it is ready for one; nothing
 //! queues up for it.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{
     StreamExt as _,
@@ -41,8 +46,6 @@ const ON_THE_WAY: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a proxy may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);
-/// A proxy that takes no message for this long is cut off: it holds memory here and runs on what is long outdated.
-const SLOWEST: Duration = Duration::from_mins(1);
 
 /// The service.
 pub struct Configs {
@@ -58,6 +61,8 @@ pub struct Configs {
     pub metrics: Metrics,
     /// Cuts off proxies that do not read.
     pub connections: Connections,
+    /// A proxy that takes no message for this long is cut off: it holds memory here and runs on what is long outdated.
+    pub slowest_reader: Duration,
 }
 
 impl ConfigService for Configs {
@@ -148,7 +153,8 @@ impl Configs {
             metrics: self.metrics.clone(),
             keys: HashMap::new(),
             changes: FuturesUnordered::new(),
-            waiting: Vec::new(),
+            waiting: VecDeque::new(),
+            slowest_reader: self.slowest_reader,
         };
         let (metrics, proxies, connections) = (self.metrics.clone(), self.proxies.clone(), self.connections.clone());
         let cancelled = self.tasks.cancelled();
@@ -237,7 +243,8 @@ struct Stream {
     /// One per subscription that is up to date.
     changes: FuturesUnordered<Change>,
     /// Subscriptions with something to send.
-    waiting: Vec<(Key, watch::Receiver<Latest>)>,
+    waiting: VecDeque<(Key, watch::Receiver<Latest>)>,
+    slowest_reader: Duration,
 }
 
 impl Stream {
@@ -256,9 +263,10 @@ impl Stream {
             }
             tokio::select! {
                 message = messages.next() => match message {
-                    Ok(Some(message)) => if let Err(refusal) = self.take(message).await {
-                        return End::Broken(refusal);
-                    },
+                    Ok(Some(ProxyMessage::Hello(_))) => {
+                        return End::Broken(Refusal::new(Outcome::BadRequest, "a second hello"));
+                    }
+                    Ok(Some(message)) => self.take(message).await,
                     Ok(None) => return End::Closed,
                     Err(refusal) => return End::Broken(refusal),
                 },
@@ -276,15 +284,22 @@ impl Stream {
                     }
                     Err(_) => return End::Closed,
                 },
-                () = tokio::time::sleep_until(progress + SLOWEST), if !self.waiting.is_empty() => return End::TooSlow,
+                () = tokio::time::sleep_until(progress + self.slowest_reader), if !self.waiting.is_empty() => return End::TooSlow,
             }
         }
     }
 
-    async fn take(&mut self, message: ProxyMessage) -> Result<(), Refusal> {
+    async fn take(&mut self, message: ProxyMessage) {
         match message {
-            ProxyMessage::Hello(_) => return Err(Refusal::new(Outcome::BadRequest, "a second hello")),
-            ProxyMessage::Subscribe(key) => self.subscribe(key).await?,
+            // Read by whoever accepted the stream; a second one has ended it.
+            ProxyMessage::Hello(_) => {}
+            ProxyMessage::Subscribe(key) => {
+                if let Err(refusal) = self.subscribe(key).await {
+                    // Without an answer the proxy fails this one destination; what it has stays up to date.
+                    self.metrics.refused("subscribe", refusal.outcome);
+                    tracing::warn!(pod = %self.pod, ?key, %refusal, "subscription refused");
+                }
+            }
             ProxyMessage::Unsubscribe(key) => {
                 if let Some(subscription) = self.keys.remove(&key) {
                     subscription.abort();
@@ -300,7 +315,6 @@ impl Stream {
             }
             ProxyMessage::DrainStarted => self.row.draining(),
         }
-        Ok(())
     }
 
     async fn subscribe(&mut self, key: Key) -> Result<(), Refusal> {
@@ -338,7 +352,7 @@ impl Stream {
 
     /// The latest value of the key that has waited longest.
     fn next_update(&mut self) -> Option<Update> {
-        let (key, mut receiver) = self.waiting.remove(0);
+        let (key, mut receiver) = self.waiting.pop_front()?;
         let latest = receiver.borrow_and_update().clone();
         self.wait(key, receiver);
         let latest = latest?;

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test may fail as it does")]
 
 mod certify;
+mod dir;
 mod figures;
+mod process;
 mod stream;
 mod support;

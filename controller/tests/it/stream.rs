@@ -197,3 +197,41 @@ async fn every_address_of_a_service_leads_to_it() {
     key = Key::Outbound("[::ffff:10.9.0.1]:80".parse::<SocketAddr>().unwrap());
     assert_eq!(&*target(proxy.subscribe(key).await.value).service.name, "web");
 }
+
+#[tokio::test]
+async fn a_proxy_has_at_most_ten_thousand_subscriptions_and_keeps_those_it_has() {
+    let (mesh, mut proxy) = shop().await;
+    let key = |number: u16| Key::Outbound(SocketAddr::from(([10, 1, 0, 1], number)));
+    let send = proxy.send.clone();
+    let subscribe = async {
+        for port in 1..=10_001 {
+            send.send(ProxyMessage::Subscribe(key(port))).await.unwrap();
+        }
+    };
+    let answers = async {
+        for _ in 0..10_000 {
+            assert_ne!(proxy.update().await.key, key(10_001));
+        }
+    };
+    tokio::join!(subscribe, answers);
+    proxy.send.send(ProxyMessage::Unsubscribe(key(1))).await.unwrap();
+    proxy.subscribe(key(10_002)).await;
+    assert!(mesh.metrics.encode().contains("mesh_controller_refused_total{call=\"subscribe\",code=\"overloaded\"} 1"));
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_read_is_cut_off_and_the_others_are_not() {
+    let (mesh, mut proxy) = shop().await;
+    let mut other = mesh.proxy("shop", "load", "load-1", "127.0.0.2").await;
+    // More than fits into every buffer on the way.
+    for port in 1..=9_000 {
+        let key = Key::Outbound(SocketAddr::from(([10, 1, 0, 1], port)));
+        if proxy.send.send(ProxyMessage::Subscribe(key)).await.is_err() {
+            break;
+        }
+    }
+    tokio::time::timeout(DEADLINE, proxy.send.closed()).await.expect("the connection is cut");
+    let rest = async { while let Ok(Some(_)) = proxy.stream.next().await {} };
+    tokio::time::timeout(DEADLINE, rest).await.expect("the stream has ended");
+    other.subscribe(outbound("10.9.0.1:80")).await;
+}

@@ -37,6 +37,9 @@ use tonic::transport::{Channel, Endpoint};
 /// Far more than anything here takes; a test that waits this long has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
+/// A tenth of what a real controller grants, and far longer than any test here stops reading without meaning to.
+pub(crate) const SLOWEST_READER: Duration = Duration::from_secs(3);
+
 pub(crate) struct Mesh {
     pub(crate) addr: SocketAddr,
     pub(crate) minter: Minter,
@@ -85,6 +88,7 @@ impl Mesh {
             default_policy: DefaultPolicy::Allow,
             leaf_lifetime: Duration::from_hours(1),
             trust_bundle_out: Some(bundle.clone()),
+            slowest_reader: SLOWEST_READER,
         };
         let bound = Controller::bind(config, &tasks, &metrics, &readiness).await.unwrap();
         let addr = bound.addr;
@@ -152,7 +156,9 @@ impl Mesh {
                 connector.connect(name, tcp).await.map(TokioIo::new)
             }
         });
-        Endpoint::from_static("http://controller").connect_with_connector(connect).await
+        // The smallest window: whoever does not read is noticed soon.
+        let endpoint = Endpoint::from_static("http://controller").initial_stream_window_size(65_535);
+        endpoint.connect_with_connector(connect).await
     }
 
     /// A certificate for a pod, got with a token.

@@ -145,6 +145,15 @@ async fn published(events: Vec<Event>, burst: usize) -> Vec<(Topic, Option<Value
     tokio::join!(feed, task.run(receive)).0
 }
 
+#[test]
+fn nothing_is_published_before_the_source_has_said_everything() {
+    let events = versions().into_iter().map(Event::Apply).collect();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for (topic, value) in runtime.block_on(published(events, 1)) {
+        assert_eq!(value, None, "{topic:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 

@@ -1,0 +1,116 @@
+//! The binary as a person or a supervisor runs it.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_mesh-controller"))
+}
+
+fn run(directory: &Path, listen: &str) -> Command {
+    let mut command = command();
+    fs::create_dir_all(directory.join("manifests")).unwrap();
+    command.arg("run").arg("--source").arg(format!("dir:{}", directory.join("manifests").display()));
+    command.arg("--state-dir").arg(directory.join("state"));
+    command.args(["--listen", listen, "--admin", "127.0.0.1:0", "--log-json"]);
+    command
+}
+
+/// A started process that does not outlive the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Gone already where the test ended it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn get(addr: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn it_serves_shows_itself_on_the_admin_port_and_ends_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("manifests")).unwrap();
+    fs::write(directory.path().join("manifests/a.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n")
+        .unwrap();
+    fs::write(directory.path().join("manifests/b.yaml"), "apiVersion: v1\nkind: Pod\n").unwrap();
+    let mut child = Running(run(directory.path(), "127.0.0.1:0").stderr(Stdio::piped()).spawn().unwrap());
+    let log = BufReader::new(child.0.stderr.take().unwrap());
+    let mut admin = None;
+    for line in log.lines() {
+        let line = line.unwrap();
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not JSON: {line}"));
+        if line.contains("admin serves") {
+            let text = event.to_string();
+            let start = text.find("127.0.0.1:").unwrap();
+            admin = text[start..].split('"').next().map(str::to_owned);
+        }
+        // The last of the two before it is ready.
+        if line.contains("metadata.name") {
+            break;
+        }
+    }
+    let admin = admin.expect("the log names the admin address");
+    let pages = std::iter::repeat_with(|| get(&admin, "/objects")).take(10_000);
+    let objects =
+        pages.into_iter().find(|page| page.contains("\"Namespace\":1")).expect("the namespace is known in time");
+    assert!(objects.contains("b.yaml:1: Pod without metadata.name"), "{objects}");
+    assert!(get(&admin, "/proxies").ends_with("[]"));
+    assert!(get(&admin, "/ready").starts_with("HTTP/1.1 200"));
+    let metrics = get(&admin, "/metrics");
+    assert!(metrics.contains("mesh_controller_objects{kind=\"Namespace\"} 1"), "{metrics}");
+    kill(Pid::from_raw(child.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    assert!(child.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_start_that_fails_says_why_in_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let mut no_source = command();
+    no_source.args(["run", "--source", "dir:/nonexistent", "--state-dir"]).arg(directory.path().join("state"));
+    for (mut command, expected) in [
+        (run(directory.path(), &listen), format!("error: listen on {listen}: Address already in use (os error 98)\n")),
+        (no_source, "error: read the directory /nonexistent: No such file or directory (os error 2)\n".to_owned()),
+    ] {
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn the_kube_source_is_refused_clearly() {
+    let output = command().args(["run", "--source", "kube", "--state-dir", "/tmp/x"]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("the kube source is not part of this release; use dir:PATH"), "{text}");
+}
+
+#[test]
+fn a_token_can_be_minted_before_the_controller_has_ever_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command();
+    command.args(["token", "mint", "--namespace", "shop", "--service-account", "web", "--pod", "web-1", "--uid", "u"]);
+    let output = command.arg("--state-dir").arg(directory.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim().split('.').count(), 3);
+}
