@@ -30,6 +30,10 @@ gen-check:
 test:
     .ci/run test
 
+# The README's commands, run as written.
+readme:
+    .ci/run readme
+
 # All that CI runs.
 ci:
     .ci/run

@@ -1,1 +1,3 @@
-//! mesh-e2e
+//! Support for tests across processes.
+
+pub mod readme;
