@@ -113,8 +113,11 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
     if heard == Heard::End && sniffer.is_empty() && !matches!(opening, Opening::Open(_)) && link.protocol().is_http() {
         return;
     }
+    // A hello that does not come to its end may offer an ALPN of ours, so it is not for the application.
+    let half_a_hello = matches!(heard, Heard::End | Heard::Unfinished) && sniffer.looks_like_tls();
     let client = Prefixed::new(sniffer.read.freeze(), socket);
     match heard {
+        _ if half_a_hello => accept_mesh(worker, client, link, opening).await,
         Heard::Protocol(Detected::Tls { mesh: true }) => accept_mesh(worker, client, link, opening).await,
         Heard::Protocol(Detected::Http2) => link.requests(client.into(), Version::Http2, opening).await,
         Heard::Protocol(Detected::Http1) => link.requests(client.into(), Version::Http1, opening).await,

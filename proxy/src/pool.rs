@@ -163,6 +163,13 @@ impl Upstream {
         })
     }
 
+    /// Closes every connection that carries nothing.
+    pub(crate) fn close_idle(&self) {
+        self.idle.borrow_mut().clear();
+        self.http2.borrow_mut().clear();
+        self.spare.borrow_mut().clear();
+    }
+
     /// Closes what has been idle for too long. Whether anything is left.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
         let limit = match self.reach {

@@ -125,6 +125,7 @@ pub async fn run(shared: Shared, listeners: Listeners) -> io::Result<()> {
     worker.tasks.spawn_local("sweep", sweep(Rc::clone(&worker)));
 
     worker.shared.drain.aborted().await;
+    worker.close_idle();
     let stopped = worker.tasks.shutdown(LAST_WORDS).await;
     if !stopped.is_clean() {
         tracing::info!(%stopped, "connections were cut off at the end of the drain");
@@ -258,6 +259,11 @@ impl Worker {
             let identity = Some(self.shared.credentials.identity().clone());
             Rc::new(Upstream::new(Endpoint { address, identity, pod: None }, Reach::App))
         }))
+    }
+
+    /// Gives up every connection that carries nothing.
+    fn close_idle(&self) {
+        self.upstreams.borrow().values().chain(self.apps.borrow().values()).for_each(|upstream| upstream.close_idle());
     }
 
     fn sweep(&self, now: Instant) {

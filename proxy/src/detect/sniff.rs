@@ -42,6 +42,11 @@ impl Sniffer {
         self.read.is_empty()
     }
 
+    /// Whether the client has begun what looks like a ClientHello.
+    pub(crate) fn looks_like_tls(&self) -> bool {
+        self.read.first() == Some(&0x16) && self.read.get(1).is_none_or(|major| *major == 0x03)
+    }
+
     /// Waits for the client's first bytes; false when it ended instead. Cancel safe.
     pub(crate) async fn first_bytes(&mut self, io: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
         if self.read.is_empty() {

@@ -1,1 +1,377 @@
-//! Everything that must not go through.
+//! Everything that must not go through, and what it is answered with.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use mesh_proto::{
+    inbound::{Action, ClientMatch, DefaultPolicy, InboundPolicy, PortPolicy, Rule},
+    names,
+    outbound::{OutboundPolicy, PodTarget},
+    workload::Protocol,
+};
+use mesh_proxy::{
+    config::{DataConfig, Unresolved},
+    policy::Policies,
+    tls::{Alpn, Credentials},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::support::{
+    App, Authority, Pod, SERVICE, allow, client, config, exchange, identity, meshed, pair, plain, server, soon,
+};
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+
+/// A ClientHello that offers `alpn`.
+pub(crate) fn hello(alpn: &[&[u8]]) -> Vec<u8> {
+    let config = tls_client(alpn, None);
+    let mut connection = rustls::ClientConnection::new(config, "a.test".try_into().unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+fn tls_client(alpn: &[&[u8]], own: Option<&Credentials>) -> Arc<rustls::ClientConfig> {
+    let mut config = match own {
+        Some(credentials) => (*credentials.client(Alpn::Tcp).unwrap()).clone(),
+        None => rustls::ClientConfig::builder_with_provider(mesh_runtime::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
+    Arc::new(config)
+}
+
+/// Answers any request, and counts the connections and bytes that reach it.
+struct Witness {
+    app: App,
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Witness {
+    async fn new() -> Self {
+        let bytes = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&bytes);
+        let app = App::new(move |mut socket| {
+            let counted = Arc::clone(&counted);
+            async move {
+                let mut read = Vec::new();
+                while let Ok(n @ 1..) = socket.read_buf(&mut read).await {
+                    counted.fetch_add(n, Ordering::SeqCst);
+                    if read.ends_with(b"\r\n\r\n") {
+                        let _ = socket.write_all(OK).await;
+                        return;
+                    }
+                }
+            }
+        })
+        .await;
+        Self { app, bytes }
+    }
+
+    fn untouched(&self) {
+        assert_eq!(self.bytes.load(Ordering::SeqCst), 0, "bytes reached the application");
+    }
+}
+
+fn code(answer: &str) -> (&str, Option<&str>) {
+    let status = answer.get(9..12).unwrap_or_default();
+    (status, answer.lines().find_map(|line| line.strip_prefix("mesh-error: ")))
+}
+
+async fn is_reset(address: std::net::SocketAddr, text: &str) {
+    let mut read = Vec::new();
+    let result = soon(async {
+        // May fail as soon as here.
+        let mut socket = TcpStream::connect(address).await?;
+        socket.write_all(text.as_bytes()).await?;
+        socket.read_to_end(&mut read).await
+    })
+    .await;
+    assert!(result.is_err() && read.is_empty(), "{result:?} {}", String::from_utf8_lossy(&read));
+}
+
+#[tokio::test]
+async fn a_meshed_endpoint_is_never_spoken_to_in_plain() {
+    let authority = Authority::new();
+    // Not a proxy at all: sees a ClientHello, never the request.
+    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let kept = Arc::clone(&seen);
+    let impostor = App::new(move |mut socket| {
+        let kept = Arc::clone(&kept);
+        async move {
+            let mut read = Vec::new();
+            let _ = socket.read_buf(&mut read).await;
+            kept.lock().extend_from_slice(&read);
+            let _ = socket.write_all(OK).await;
+        }
+    })
+    .await;
+    let pod = client(&authority, Protocol::Http1, vec![meshed(impostor.address, "server")]);
+    let answer = exchange(pod.outbound, GET).await;
+    assert_eq!(code(&answer), ("502", Some("peer-not-meshed")), "{answer}");
+    assert!(!seen.lock().windows(3).any(|window| window == b"GET"));
+    is_reset(client(&authority, Protocol::Opaque, vec![meshed(impostor.address, "server")]).outbound, "ping").await;
+
+    // A proxy of the mesh, but another one than expected.
+    let witness = Witness::new().await;
+    let far = server(&authority, witness.app.address, Some(allow(Protocol::Http1)));
+    let pod = client(&authority, Protocol::Http1, vec![meshed(far.inbound, "somebody-else")]);
+    let answer = exchange(pod.outbound, GET).await;
+    assert_eq!(code(&answer), ("502", Some("peer-identity-mismatch")), "{answer}");
+
+    // A proxy of another mesh.
+    let other = Authority::new();
+    let far = server(&other, witness.app.address, Some(allow(Protocol::Http1)));
+    let pod = client(&authority, Protocol::Http1, vec![meshed(far.inbound, "server")]);
+    let answer = exchange(pod.outbound, GET).await;
+    assert_eq!(code(&answer), ("502", Some("tls-failed")), "{answer}");
+
+    // No certificate of our own.
+    let destination = SERVICE.parse().unwrap();
+    let policies = Policies::fixed(
+        None,
+        [(destination, crate::support::service(Protocol::Http1, vec![meshed(far.inbound, "server")]))],
+    );
+    let pod = Pod::start(config("client", "10.9.9.9", destination), policies, Credentials::new(identity("client")));
+    let answer = exchange(pod.outbound, GET).await;
+    assert_eq!(code(&answer), ("503", Some("identity-unavailable")), "{answer}");
+    witness.untouched();
+}
+
+#[tokio::test]
+async fn a_client_that_claims_to_be_ours_without_proof_never_reaches_the_application() {
+    let witness = Witness::new().await;
+    let (authority, other) = (Authority::new(), Authority::new());
+    let pod = server(&authority, witness.app.address, Some(allow(Protocol::Detect)));
+    let stranger = other.credentials(&identity("client"));
+    for alpn in [names::ALPN_HTTP1, names::ALPN_H2, names::ALPN_TCP, names::ALPN_DETECT] {
+        for own in [None, Some(&stranger)] {
+            let socket = TcpStream::connect(pod.inbound).await.unwrap();
+            let connector = TlsConnector::from(tls_client(&[alpn], own));
+            // Fails in the handshake (the client does not know our root, either) or right after it.
+            let result = soon(async {
+                let mut stream = connector.connect("a.test".try_into().unwrap(), socket).await?;
+                stream.write_all(GET.as_bytes()).await?;
+                stream.read_u8().await
+            })
+            .await;
+            assert!(result.is_err(), "{result:?}");
+        }
+        // Only the hello, and one that ends in the middle.
+        let bytes = hello(&[b"h2", alpn]);
+        for part in [&bytes[..], &bytes[..bytes.len() / 2]] {
+            let mut socket = TcpStream::connect(pod.inbound).await.unwrap();
+            socket.write_all(part).await.unwrap();
+            socket.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            let _ = soon(socket.read_to_end(&mut answer)).await;
+        }
+    }
+    witness.untouched();
+}
+
+#[tokio::test]
+async fn tls_of_the_application_passes_through_unauthenticated() {
+    let witness = Witness::new().await;
+    let pod = server(&Authority::new(), witness.app.address, Some(allow(Protocol::Detect)));
+    let mut socket = TcpStream::connect(pod.inbound).await.unwrap();
+    let bytes = hello(&[b"h2"]);
+    socket.write_all(&bytes).await.unwrap();
+    soon(async {
+        while witness.bytes.load(Ordering::SeqCst) < bytes.len() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whom_authorization_refuses_gets_a_code_and_the_application_nothing() {
+    let witness = Witness::new().await;
+    let authority = Authority::new();
+    let only_ops = PortPolicy {
+        rules: vec![Rule {
+            name: "shop/ops".into(),
+            action: Action::Allow,
+            clients: vec![ClientMatch::ServiceAccount { namespace: "shop".into(), name: "ops".into() }],
+        }],
+        ..PortPolicy::default()
+    };
+    let authenticated = PortPolicy { default: DefaultPolicy::Authenticated, ..PortPolicy::default() };
+    let policy = |port: &PortPolicy| Some(InboundPolicy { ports: [].into(), default: port.clone() });
+
+    let far = server(&authority, witness.app.address, policy(&only_ops));
+    let pod = client(&authority, Protocol::Http1, vec![meshed(far.inbound, "server")]);
+    let answer = exchange(pod.outbound, GET).await;
+    assert_eq!(code(&answer), ("403", Some("denied")), "{answer}");
+    far.ended_with("inbound", "denied").await;
+    is_reset(client(&authority, Protocol::Opaque, vec![meshed(far.inbound, "server")]).outbound, "ping").await;
+    is_reset(client(&authority, Protocol::Detect, vec![meshed(far.inbound, "server")]).outbound, "ping").await;
+
+    let far = server(&authority, witness.app.address, policy(&authenticated));
+    assert_eq!(code(&exchange(far.inbound, GET).await), ("403", Some("denied")));
+    is_reset(far.inbound, "ping").await;
+    witness.untouched();
+    let pod = client(&authority, Protocol::Http1, vec![meshed(far.inbound, "server")]);
+    assert!(exchange(pod.outbound, GET).await.ends_with("ok"));
+}
+
+#[tokio::test]
+async fn nobody_gets_in_before_the_policy_is_there() {
+    let witness = Witness::new().await;
+    let authority = Authority::new();
+    let far = server(&authority, witness.app.address, None);
+    assert_eq!(code(&exchange(far.inbound, GET).await), ("503", Some("policy-unavailable")));
+    let pod = client(&authority, Protocol::Http1, vec![meshed(far.inbound, "server")]);
+    assert_eq!(code(&exchange(pod.outbound, GET).await), ("503", Some("policy-unavailable")));
+    is_reset(client(&authority, Protocol::Opaque, vec![meshed(far.inbound, "server")]).outbound, "ping").await;
+    witness.untouched();
+}
+
+#[tokio::test]
+async fn destinations_that_cannot_be_served_have_their_codes() {
+    let authority = Authority::new();
+    let pod = client(&authority, Protocol::Http1, vec![]);
+    assert_eq!(code(&exchange(pod.outbound, GET).await), ("503", Some("no-endpoints")));
+
+    let dead = crate::support::closed_port().await;
+    let pod = client(&authority, Protocol::Http1, vec![plain(dead)]);
+    assert_eq!(code(&exchange(pod.outbound, GET).await), ("502", Some("connect-failed")));
+
+    let refused = pair(dead, Protocol::Http1);
+    assert_eq!(code(&exchange(refused.client.outbound, GET).await), ("502", Some("app-refused")));
+    let refused = pair(dead, Protocol::Opaque);
+    is_reset(refused.client.outbound, "ping").await;
+    refused.client.ended_with("outbound", "app-refused").await;
+
+    let pod = client(&authority, Protocol::Http1, vec![plain(dead)]);
+    assert_eq!(
+        code(&exchange(pod.outbound, "GET / HTTP/1.1\r\nconnection: close\r\n\r\n").await).1,
+        Some("bad-request")
+    );
+    let connect = "CONNECT web:80 HTTP/1.1\r\nhost: web:80\r\nconnection: close\r\n\r\n";
+    assert_eq!(code(&exchange(pod.outbound, connect).await).1, Some("bad-request"));
+    let large = format!("GET / HTTP/1.1\r\nhost: web\r\n{}\r\n", "x: 1\r\n".repeat(200));
+    assert!(exchange(pod.outbound, &large).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn what_was_never_resolved_is_refused_after_a_second_or_let_past_if_asked_for() {
+    let witness = Witness::new().await;
+    let credentials = || Authority::new().credentials(&identity("client"));
+    let unknown = config("client", "10.9.9.9", witness.app.address);
+    let pod = Pod::start(unknown.clone(), Policies::fixed(None, []), credentials());
+    assert_eq!(code(&exchange(pod.outbound, GET).await), ("503", Some("discovery-unavailable")));
+    is_reset(pod.outbound, "*1\r\n").await;
+    witness.untouched();
+
+    let opted_out = DataConfig { unresolved: Unresolved::PassThrough, ..unknown };
+    let pod = Pod::start(opted_out, Policies::fixed(None, []), credentials());
+    assert!(exchange(pod.outbound, GET).await.ends_with("ok"));
+}
+
+#[tokio::test]
+async fn what_is_outside_the_mesh_is_passed_through() {
+    let witness = Witness::new().await;
+    let address = witness.app.address;
+    let policies = Policies::fixed(None, [(address, OutboundPolicy::External)]);
+    let pod =
+        Pod::start(config("client", "10.9.9.9", address), policies, Authority::new().credentials(&identity("client")));
+    assert!(exchange(pod.outbound, GET).await.ends_with("ok"));
+}
+
+#[tokio::test]
+async fn a_pod_dialled_by_its_address_gets_mutual_tls_or_plain_as_it_is_meshed() {
+    let witness = Witness::new().await;
+    let authority = Authority::new();
+    let far = server(&authority, witness.app.address, Some(allow(Protocol::Detect)));
+    for (endpoint, tls) in [(meshed(far.inbound, "server"), true), (plain(witness.app.address), false)] {
+        let destination = endpoint.address;
+        let target = OutboundPolicy::Pod(PodTarget { endpoint, protocol: Protocol::Detect });
+        let policies = Policies::fixed(None, [(destination, target)]);
+        let config = config("client", "10.9.9.9", destination);
+        let pod = Pod::start(config, policies, authority.credentials(&identity("client")));
+        assert!(exchange(pod.outbound, GET).await.ends_with("ok"));
+        let port = destination.port();
+        let edge = format!(
+            r#"direction="outbound",dst_namespace="",dst_service="",dst_port="{port}",dst_workload="",client_id="",tls="{tls}""#
+        );
+        pod.counted(&format!("request_total{{{edge}}} 1")).await;
+    }
+}
+
+#[tokio::test]
+async fn the_own_pod_is_handed_over_in_process_with_the_same_authorization() {
+    let witness = Witness::new().await;
+    let address = witness.app.address;
+    let own = |policy: PortPolicy, outbound: Option<OutboundPolicy>, destination| {
+        let policy = InboundPolicy { ports: [].into(), default: policy };
+        let policies = Policies::fixed(Some(policy), outbound.map(|outbound| (destination, outbound)));
+        let config = config("web", "127.0.0.1", destination);
+        Pod::start(config, policies, Authority::new().credentials(&identity("web")))
+    };
+    let authenticated = PortPolicy { default: DefaultPolicy::Authenticated, ..PortPolicy::default() };
+    let nobody = PortPolicy { default: DefaultPolicy::Deny, ..PortPolicy::default() };
+    for protocol in [Protocol::Http1, Protocol::Opaque, Protocol::Detect] {
+        // Its own address, and a Service that picks this pod.
+        let service = crate::support::service(protocol, vec![meshed(address, "web")]);
+        for (outbound, destination) in [(None, address), (Some(service), SERVICE.parse().unwrap())] {
+            let by_protocol = |policy: &PortPolicy| PortPolicy { protocol, ..policy.clone() };
+            let pod = own(by_protocol(&authenticated), outbound.clone(), destination);
+            let answer = exchange(pod.outbound, GET).await;
+            assert!(answer.ends_with("ok"), "{protocol:?} {destination}: {answer}");
+            assert!(
+                pod.metrics().contains(r#"client_id="spiffe://cluster.local/ns/shop/sa/web""#),
+                "{}",
+                pod.metrics()
+            );
+            let before = witness.bytes.load(Ordering::SeqCst);
+            let pod = own(by_protocol(&nobody), outbound, destination);
+            if protocol == Protocol::Opaque {
+                is_reset(pod.outbound, GET).await;
+            } else {
+                assert_eq!(code(&exchange(pod.outbound, GET).await), ("403", Some("denied")));
+            }
+            assert_eq!(witness.bytes.load(Ordering::SeqCst), before);
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_to_the_proxys_own_listeners_are_refused() {
+    let authority = Authority::new();
+    // Not redirected: the kernel knows no other destination than the listener itself.
+    let unredirected = DataConfig {
+        original_dst: mesh_proxy::config::OriginalDst::Kernel,
+        ..config("web", "127.0.0.1", SERVICE.parse().unwrap())
+    };
+    let pod = Pod::start(
+        unredirected,
+        Policies::fixed(Some(allow(Protocol::Detect)), []),
+        authority.credentials(&identity("web")),
+    );
+    is_reset(pod.outbound, GET).await;
+    is_reset(pod.inbound, GET).await;
+    pod.ended_with("outbound", "loop").await;
+    pod.ended_with("inbound", "loop").await;
+
+    // An address that is not the pod's.
+    let foreign = config("web", "10.9.9.9", "10.1.2.3:80".parse().unwrap());
+    let pod = Pod::start(
+        foreign,
+        Policies::fixed(Some(allow(Protocol::Detect)), []),
+        authority.credentials(&identity("web")),
+    );
+    is_reset(pod.inbound, GET).await;
+    pod.ended_with("inbound", "loop").await;
+}
