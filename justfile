@@ -22,6 +22,10 @@ gen:
     cargo fmt --package mesh-proto
     cargo run --quiet --locked --package mesh-proto --features crd --example crds
 
+# Write the code map and the page of errors anew, from the code.
+docs:
+    UPDATE_DOCS=1 cargo test --quiet --locked --package mesh-e2e --test architecture --test reference
+
 # As `gen`, and fail on a difference.
 gen-check:
     .ci/run gen

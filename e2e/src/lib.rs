@@ -1,3 +1,5 @@
 //! Support for tests across processes.
 
+pub mod code_map;
 pub mod readme;
+pub mod sources;
