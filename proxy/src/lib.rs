@@ -3,21 +3,30 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | what the injector says, parsed |
+//! | [`controller`], [`backoff`] | a connection to the controller, and when to try again |
+//! | [`identity`], [`trust`] | the certificate and its renewal; the roots of trust |
 //! | [`tls`] | credentials, and who a peer is |
 //! | [`policy`] | what the controller has told us |
 //! | [`tap`] | live traffic for whoever watches |
+//! | [`admin`], [`probe`] | the admin port, and the application's probes behind it |
+//! | [`control_metrics`] | what is counted of all this |
 //! | [`drain`] | the end of a proxy's life |
 //! | [`redirect`] | what TCP is redirected to the proxy: the mesh's rules, and the command that sets them up |
 //! | [`nft`] | nftables, as values and over netlink; knows nothing of the mesh |
 
+pub mod admin;
+pub mod backoff;
 mod balance;
 pub mod config;
 mod connect;
+pub mod control_metrics;
+pub mod controller;
 mod copy;
 pub mod detect;
 pub mod drain;
 pub mod error;
 mod http;
+pub mod identity;
 mod inbound;
 mod link;
 pub mod listen;
@@ -26,9 +35,11 @@ pub mod nft;
 mod outbound;
 pub mod policy;
 mod pool;
+pub mod probe;
 mod record;
 pub mod redirect;
 mod stream;
 pub mod tap;
 pub mod tls;
+pub mod trust;
 pub mod worker;

@@ -1,199 +1,372 @@
-//! What the controller has told this proxy: its inbound policy, and the target of every destination it dials.
+//! What the controller said about this pod and about the destinations it dials: one writer, many readers.
 //!
-//! The data path reads through `watch` receivers and subscribes by asking; [`client`] is the one writer. What is known
-//! stays known while the controller is away (discovery fails static), what was never known is refused after a second,
-//! and an inbound policy not yet received refuses (policy fails closed). Bounded; knows no sockets.
+//! [`client`] writes, the data path reads. A destination is subscribed when it is first dialled. Everything known is kept
+//! while the controller is away; while it is there, what was idle for an hour is let go. It knows no stream.
+
+pub mod client;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
+    fmt,
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
-use mesh_proto::{config::Key, inbound::InboundPolicy, outbound::OutboundPolicy};
-use parking_lot::Mutex;
+use mesh_proto::{inbound::InboundPolicy, outbound::OutboundPolicy};
+use parking_lot::{Mutex, RwLock};
 use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
+    sync::{Notify, futures::OwnedNotified, watch},
+    time::{Duration, Instant},
 };
 
-/// How long a connection waits for the first answer about its destination (contracts §3).
+/// Most destinations known at once.
+pub const MAX_TARGETS: usize = 10_000;
+/// Longest to wait for the first answer about a destination (contracts §3).
 pub const FIRST_ANSWER: Duration = Duration::from_secs(1);
-/// Destinations known at a time. A pod that dials more loses the ones it has not used for longest.
-const MAX_TARGETS: usize = 10_000;
-/// An unused destination is forgotten after this long, and only while the controller could tell it again.
+/// How long a destination must be idle before it is let go.
 const IDLE: Duration = Duration::from_hours(1);
-
-/// Policies of one proxy; clones are the same.
-#[derive(Debug, Clone)]
-pub struct Policies(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    inbound: watch::Sender<Option<Arc<InboundPolicy>>>,
-    targets: Mutex<HashMap<SocketAddr, Target>>,
-    /// Something was asked for that the stream does not know of.
-    asked: Notify,
-    rejected: AtomicU64,
-}
-
-/// One destination.
-#[derive(Debug)]
-struct Target {
-    /// None until the first answer; then where every change goes.
-    policy: Option<watch::Sender<Arc<OutboundPolicy>>>,
-    /// Wakes those who wait for the first answer, and hands it to them.
-    answer: watch::Sender<Option<TargetWatch>>,
-    /// When a connection last asked.
-    used: Instant,
-    /// Whether the stream of now was told.
-    subscribed: bool,
-}
-
-/// The controller does not answer, and never said where this destination leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} was never resolved, and the controller does not answer")]
-pub struct DiscoveryUnavailable(pub SocketAddr);
 
 /// Where traffic to one destination goes, now and after every change.
 pub type TargetWatch = watch::Receiver<Arc<OutboundPolicy>>;
 
+/// All that is known. Cloning is a reference count.
+#[derive(Clone)]
+pub struct Policies(Arc<Shared>);
+
+struct Shared {
+    inbound: watch::Sender<Option<Arc<InboundPolicy>>>,
+    /// Version of the inbound policy in force.
+    inbound_version: AtomicU64,
+    targets: RwLock<HashMap<SocketAddr, Target, ahash::RandomState>>,
+    /// Subscriptions that the stream has not been told of.
+    changes: Mutex<VecDeque<Change>>,
+    changed: Notify,
+    link: Mutex<Link>,
+    epoch: Instant,
+    /// Without a controller ([`Policies::fixed`]) there is nobody to ask.
+    asks: bool,
+}
+
+/// A destination.
+enum Target {
+    /// Asked about, and not answered yet.
+    Asked { answered: Arc<Notify> },
+    /// Answered.
+    Known { policy: watch::Sender<Arc<OutboundPolicy>>, version: u64, used: AtomicU64 },
+}
+
+/// What the stream is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Subscribe(SocketAddr),
+    Unsubscribe(SocketAddr),
+}
+
+/// Whether there is a controller to listen to.
+#[derive(Debug, Clone, Copy)]
+enum Link {
+    Up,
+    /// Since then. What is known is at least so old.
+    Down(Instant),
+}
+
+/// A destination was never resolved, and there was no answer in time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("resolve {destination}: {reason}")]
+pub struct DiscoveryUnavailable {
+    /// What was dialled.
+    pub destination: SocketAddr,
+    /// Why it is not known.
+    pub reason: Unresolved,
+}
+
+/// Why a destination is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unresolved {
+    /// No answer within [`FIRST_ANSWER`].
+    NoAnswer,
+    /// [`MAX_TARGETS`] are in use.
+    TooMany,
+}
+
+impl fmt::Display for Unresolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAnswer => write!(f, "the controller did not answer within {FIRST_ANSWER:?}"),
+            Self::TooMany => write!(f, "{MAX_TARGETS} destinations are in use already"),
+        }
+    }
+}
+
 impl Policies {
-    /// Nothing known yet.
+    /// Knows nothing yet.
     pub fn new() -> Self {
-        Self(Arc::new(Inner {
-            inbound: watch::Sender::new(None),
-            targets: Mutex::default(),
-            asked: Notify::new(),
-            rejected: AtomicU64::new(0),
-        }))
+        Self::build(true)
     }
 
-    /// What a test says is known; nobody answers for anything else.
+    /// Knows exactly this and asks nobody: for tests of the data path.
     pub fn fixed(
         inbound: Option<InboundPolicy>,
         outbound: impl IntoIterator<Item = (SocketAddr, OutboundPolicy)>,
     ) -> Self {
-        let policies = Self::new();
+        let policies = Self::build(false);
         policies.0.inbound.send_replace(inbound.map(Arc::new));
         for (destination, policy) in outbound {
-            policies.0.targets.lock().insert(destination, Target::new());
-            policies.publish(destination, policy);
+            let known = policies.known(policy, 0);
+            policies.0.targets.write().insert(destination, known);
         }
         policies
     }
 
-    /// The pod's own inbound policy; none until it was received.
+    fn build(asks: bool) -> Self {
+        let epoch = Instant::now();
+        Self(Arc::new(Shared {
+            inbound: watch::Sender::new(None),
+            inbound_version: AtomicU64::new(0),
+            targets: RwLock::default(),
+            changes: Mutex::default(),
+            changed: Notify::new(),
+            link: Mutex::new(Link::Down(epoch)),
+            epoch,
+            asks,
+        }))
+    }
+
+    /// The pod's own policy. None until received: nothing may be let in.
     pub fn inbound(&self) -> watch::Receiver<Option<Arc<InboundPolicy>>> {
         self.0.inbound.subscribe()
     }
 
-    /// Where traffic to `destination` goes, if that is known already.
-    pub fn outbound_cached(&self, destination: SocketAddr) -> Option<TargetWatch> {
-        let mut targets = self.0.targets.lock();
-        let target = targets.get_mut(&destination)?;
-        target.used = Instant::now();
-        target.policy.as_ref().map(watch::Sender::subscribe)
-    }
-
-    /// Where traffic to `destination` goes; asks the controller where that is not known, and waits for its answer at
-    /// most [`FIRST_ANSWER`].
+    /// Where traffic to `destination` goes: at once when it is known; else it is asked for, and waited for at most
+    /// [`FIRST_ANSWER`].
     pub async fn outbound(&self, destination: SocketAddr) -> Result<TargetWatch, DiscoveryUnavailable> {
-        let mut answer = self.ask(destination);
-        let answered = tokio::time::timeout(FIRST_ANSWER, answer.wait_for(Option::is_some)).await;
-        answered.ok().and_then(Result::ok).and_then(|answer| answer.clone()).ok_or(DiscoveryUnavailable(destination))
+        let unavailable = |reason| DiscoveryUnavailable { destination, reason };
+        if let Some(policy) = self.outbound_cached(destination) {
+            return Ok(policy);
+        }
+        let answered = self.ask(destination).map_err(unavailable)?;
+        if let Some(answered) = answered {
+            // No answer in time is seen below.
+            let _ = tokio::time::timeout(FIRST_ANSWER, answered).await;
+        }
+        self.outbound_cached(destination).ok_or(unavailable(Unresolved::NoAnswer))
     }
 
-    fn ask(&self, destination: SocketAddr) -> watch::Receiver<Option<TargetWatch>> {
-        let mut targets = self.0.targets.lock();
-        if !targets.contains_key(&destination) && targets.len() >= MAX_TARGETS {
-            forget_oldest(&mut targets);
-        }
-        let target = targets.entry(destination).or_insert_with(Target::new);
-        target.used = Instant::now();
-        if !target.subscribed {
-            self.0.asked.notify_one();
-        }
-        target.answer.subscribe()
-    }
-
-    /// Forgets what nobody used for an hour. Called only while connected.
-    fn forget_idle(&self) -> Vec<Key> {
-        let now = Instant::now();
-        let mut forgotten = Vec::new();
-        self.0.targets.lock().retain(|destination, target| {
-            let keep = target.is_held() || now.duration_since(target.used) < IDLE;
-            if !keep {
-                forgotten.push(Key::Outbound(*destination));
+    /// As [`Policies::outbound`] where it is known already; for the hot path.
+    pub fn outbound_cached(&self, destination: SocketAddr) -> Option<TargetWatch> {
+        match self.0.targets.read().get(&destination) {
+            Some(Target::Known { policy, used, .. }) => {
+                used.store(self.now(), Ordering::Relaxed);
+                Some(policy.subscribe())
             }
-            keep
-        });
-        forgotten
-    }
-
-    /// A new stream knows of nothing that was asked on the last one.
-    fn forget_subscriptions(&self) {
-        self.0.targets.lock().values_mut().for_each(|target| target.subscribed = false);
-    }
-
-    /// What has been asked for and not been told to the stream.
-    fn take_asked(&self) -> Vec<Key> {
-        let mut targets = self.0.targets.lock();
-        let fresh = targets.iter_mut().filter(|(_, target)| !target.subscribed);
-        fresh
-            .map(|(destination, target)| {
-                target.subscribed = true;
-                Key::Outbound(*destination)
-            })
-            .collect()
-    }
-
-    async fn asked(&self) {
-        self.0.asked.notified().await;
-    }
-
-    fn publish_inbound(&self, policy: InboundPolicy) {
-        self.0.inbound.send_if_modified(|current| {
-            let changed = current.as_deref() != Some(&policy);
-            if changed {
-                *current = Some(Arc::new(policy));
-            }
-            changed
-        });
-    }
-
-    fn publish(&self, destination: SocketAddr, policy: OutboundPolicy) {
-        // An answer to what was forgotten meanwhile goes nowhere.
-        if let Some(target) = self.0.targets.lock().get_mut(&destination) {
-            target.publish(policy);
+            _ => None,
         }
     }
 
-    /// Destinations that are known, and ones that are being asked for.
-    pub fn counts(&self) -> (usize, usize) {
-        let targets = self.0.targets.lock();
-        let known = targets.values().filter(|target| target.policy.is_some()).count();
-        (known, targets.len() - known)
+    /// Asks about a destination; there may be nothing to wait for.
+    fn ask(&self, destination: SocketAddr) -> Result<Option<OwnedNotified>, Unresolved> {
+        let mut targets = self.0.targets.write();
+        match targets.get(&destination) {
+            Some(Target::Known { .. }) => return Ok(None),
+            Some(Target::Asked { answered }) => return Ok(Some(Arc::clone(answered).notified_owned())),
+            None => {}
+        }
+        if targets.len() >= MAX_TARGETS && !self.make_room(&mut targets) {
+            return Err(Unresolved::TooMany);
+        }
+        if !self.0.asks {
+            return Ok(None);
+        }
+        let answered = Arc::new(Notify::new());
+        // Taken before anybody can answer, so that no answer is missed.
+        let waiting = Arc::clone(&answered).notified_owned();
+        targets.insert(destination, Target::Asked { answered });
+        drop(targets);
+        self.tell(Change::Subscribe(destination));
+        Ok(Some(waiting))
     }
 
-    /// Everything that is known, for the admin listener.
-    pub fn known(&self) -> Vec<(SocketAddr, Arc<OutboundPolicy>)> {
-        let targets = self.0.targets.lock();
-        let known = targets
+    fn tell(&self, change: Change) {
+        self.0.changes.lock().push_back(change);
+        self.0.changed.notify_one();
+    }
+
+    /// Lets go of what nobody waits for and, while the controller is there to ask again, of the longest idle tenth.
+    fn make_room(&self, targets: &mut HashMap<SocketAddr, Target, ahash::RandomState>) -> bool {
+        let connected = self.is_connected();
+        let mut idle: Vec<_> = targets
             .iter()
-            .filter_map(|(destination, target)| Some((*destination, Arc::clone(&target.policy.as_ref()?.borrow()))));
-        let mut known: Vec<_> = known.collect();
-        known.sort_by_key(|(destination, _)| *destination);
-        known
+            .filter_map(|(destination, target)| match target {
+                // One reference is the map's: nobody waits.
+                Target::Asked { answered } if Arc::strong_count(answered) == 1 => Some((0, *destination)),
+                Target::Known { policy, used, .. } if connected && policy.receiver_count() == 0 => {
+                    Some((used.load(Ordering::Relaxed), *destination))
+                }
+                _ => None,
+            })
+            .collect();
+        idle.sort_unstable();
+        idle.truncate(MAX_TARGETS / 10);
+        self.let_go(targets, idle.into_iter().map(|(_, destination)| destination));
+        targets.len() < MAX_TARGETS
     }
 
-    /// Updates that could not be used, since the start.
-    pub fn rejected(&self) -> u64 {
-        self.0.rejected.load(Ordering::Relaxed)
+    fn let_go(
+        &self,
+        targets: &mut HashMap<SocketAddr, Target, ahash::RandomState>,
+        destinations: impl Iterator<Item = SocketAddr>,
+    ) {
+        for destination in destinations {
+            targets.remove(&destination);
+            self.tell(Change::Unsubscribe(destination));
+        }
+    }
+
+    fn known(&self, policy: OutboundPolicy, version: u64) -> Target {
+        Target::Known { policy: watch::Sender::new(Arc::new(policy)), version, used: AtomicU64::new(self.now()) }
+    }
+
+    /// Seconds of the proxy's life.
+    fn now(&self) -> u64 {
+        self.0.epoch.elapsed().as_secs()
+    }
+
+    /// Whether there is a controller to listen to.
+    pub fn is_connected(&self) -> bool {
+        matches!(*self.0.link.lock(), Link::Up)
+    }
+
+    /// How old what is known may be: zero while the controller is there.
+    pub fn age(&self) -> Duration {
+        match *self.0.link.lock() {
+            Link::Up => Duration::ZERO,
+            Link::Down(since) => since.elapsed(),
+        }
+    }
+
+    /// Destinations known or asked for.
+    pub fn len(&self) -> usize {
+        self.0.targets.read().len()
+    }
+
+    /// Whether no destination was asked for yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Everything known with its version, and what is only asked for; for the admin page.
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary {
+            inbound: self.0.inbound.borrow().is_some().then(|| self.0.inbound_version.load(Ordering::Relaxed)),
+            ..Summary::default()
+        };
+        for (destination, target) in &*self.0.targets.read() {
+            match target {
+                Target::Asked { .. } => summary.asked.push(*destination),
+                Target::Known { policy, version, .. } => {
+                    summary.outbound.push((*destination, *version, Arc::clone(&policy.borrow())));
+                }
+            }
+        }
+        summary.asked.sort_unstable();
+        summary.outbound.sort_unstable_by_key(|(destination, ..)| *destination);
+        summary
+    }
+}
+
+/// What is known.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Version of the inbound policy in force.
+    pub inbound: Option<u64>,
+    /// Destinations with the version in force.
+    pub outbound: Vec<(SocketAddr, u64, Arc<OutboundPolicy>)>,
+    /// Destinations without an answer.
+    pub asked: Vec<SocketAddr>,
+}
+
+/// The writer's side: [`client`] alone.
+impl Policies {
+    pub(crate) fn set_inbound(&self, policy: InboundPolicy, version: u64) {
+        self.0.inbound_version.store(version, Ordering::Relaxed);
+        self.0.inbound.send_replace(Some(Arc::new(policy)));
+    }
+
+    /// Puts an answer in force; false where nobody asked (any more).
+    pub(crate) fn set_outbound(&self, destination: SocketAddr, policy: OutboundPolicy, version: u64) -> bool {
+        let mut targets = self.0.targets.write();
+        let Some(target) = targets.get_mut(&destination) else {
+            return false;
+        };
+        match target {
+            Target::Known { policy: known, version: last, .. } => {
+                *last = version;
+                known.send_if_modified(|known| {
+                    let differs = **known != policy;
+                    if differs {
+                        *known = Arc::new(policy);
+                    }
+                    differs
+                });
+            }
+            Target::Asked { answered } => {
+                let answered = Arc::clone(answered);
+                *target = self.known(policy, version);
+                answered.notify_waiters();
+            }
+        }
+        true
+    }
+
+    /// A stream begins: what it must be told first. Changes that were not told are part of it.
+    pub(crate) fn link_up(&self) -> Vec<SocketAddr> {
+        let targets = self.0.targets.write();
+        self.0.changes.lock().clear();
+        targets.keys().copied().collect()
+    }
+
+    /// The controller has accepted the stream.
+    pub(crate) fn accepted(&self) {
+        *self.0.link.lock() = Link::Up;
+    }
+
+    /// The stream ended. Everything known is kept.
+    pub(crate) fn link_down(&self) {
+        let mut link = self.0.link.lock();
+        if matches!(*link, Link::Up) {
+            *link = Link::Down(Instant::now());
+        }
+    }
+
+    /// The next change that the stream must be told.
+    pub(crate) async fn next_change(&self) -> Change {
+        loop {
+            let changed = self.0.changed.notified();
+            if let Some(change) = self.0.changes.lock().pop_front() {
+                return change;
+            }
+            changed.await;
+        }
+    }
+
+    /// Lets go of what was idle for an hour and is not in use.
+    pub(crate) fn sweep(&self) {
+        let now = self.now();
+        let mut targets = self.0.targets.write();
+        let idle: Vec<_> = targets
+            .iter()
+            .filter(|(_, target)| match target {
+                Target::Asked { answered } => Arc::strong_count(answered) == 1,
+                Target::Known { policy, used, .. } => {
+                    policy.receiver_count() == 0 && now.saturating_sub(used.load(Ordering::Relaxed)) >= IDLE.as_secs()
+                }
+            })
+            .map(|(destination, _)| *destination)
+            .collect();
+        self.let_go(&mut targets, idle.into_iter());
     }
 }
 
@@ -203,100 +376,94 @@ impl Default for Policies {
     }
 }
 
-impl Target {
-    fn new() -> Self {
-        Self { policy: None, answer: watch::Sender::new(None), used: Instant::now(), subscribed: false }
-    }
-
-    fn publish(&mut self, policy: OutboundPolicy) {
-        let Some(sender) = &self.policy else {
-            let (sender, receiver) = watch::channel(Arc::new(policy));
-            self.policy = Some(sender);
-            self.answer.send_replace(Some(receiver));
-            return;
-        };
-        sender.send_if_modified(|current| {
-            let changed = **current != policy;
-            if changed {
-                *current = Arc::new(policy);
-            }
-            changed
-        });
-    }
-
-    /// Whether a connection still reads it; one receiver is the copy in `answer`.
-    fn is_held(&self) -> bool {
-        self.answer.receiver_count() > 0 || self.policy.as_ref().is_some_and(|policy| policy.receiver_count() > 1)
-    }
-}
-
-/// Makes room: first what was never answered, then what is unused for longest.
-fn forget_oldest(targets: &mut HashMap<SocketAddr, Target>) {
-    let oldest = targets.iter().min_by_key(|(_, target)| (target.policy.is_some(), target.used));
-    if let Some(destination) = oldest.map(|(destination, _)| *destination) {
-        targets.remove(&destination);
+impl fmt::Debug for Policies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policies")
+            .field("inbound", &self.0.inbound.borrow().is_some())
+            .field("targets", &self.0.targets.read().len())
+            .field("connected", &self.is_connected())
+            .finish()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::poll;
-
     use super::*;
 
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, last], 80))
+    fn address(n: u32) -> SocketAddr {
+        (std::net::Ipv4Addr::from(0x0a00_0000 + n), 80).into()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_destination_waits_for_its_first_answer_and_no_longer() {
+    async fn an_unknown_destination_is_asked_for_once_and_given_up_after_a_second() {
         let policies = Policies::new();
-        let waiting = policies.outbound(address(1));
-        tokio::pin!(waiting);
-        assert!(poll!(&mut waiting).is_pending());
-        assert_eq!(policies.take_asked(), [Key::Outbound(address(1))]);
-        assert_eq!(policies.take_asked(), [], "told once per stream");
-        policies.publish(address(1), OutboundPolicy::External);
-        assert_eq!(**waiting.await.unwrap().borrow(), OutboundPolicy::External);
-
         let begun = Instant::now();
-        assert_eq!(policies.outbound(address(2)).await.unwrap_err(), DiscoveryUnavailable(address(2)));
+        let (first, second) = tokio::join!(policies.outbound(address(1)), policies.outbound(address(1)));
         assert_eq!(begun.elapsed(), FIRST_ANSWER);
+        assert_eq!(first.unwrap_err().reason, Unresolved::NoAnswer);
+        assert!(second.is_err());
+        assert_eq!(policies.next_change().await, Change::Subscribe(address(1)));
+        assert!(policies.0.changes.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_known_stays_known_and_is_asked_for_again_on_a_new_stream() {
-        let policies = Policies::fixed(None, [(address(1), OutboundPolicy::External)]);
-        policies.take_asked();
-        policies.forget_subscriptions();
-        tokio::time::advance(IDLE * 2).await;
-        assert!(policies.outbound_cached(address(1)).is_some());
-        assert_eq!(policies.take_asked(), [Key::Outbound(address(1))]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn idle_destinations_are_forgotten_unless_somebody_holds_them() {
-        let policies =
-            Policies::fixed(None, [(address(1), OutboundPolicy::External), (address(2), OutboundPolicy::External)]);
-        let held = policies.outbound_cached(address(1)).unwrap();
-        tokio::time::advance(IDLE * 2).await;
-        assert_eq!(policies.forget_idle(), [Key::Outbound(address(2))]);
-        drop(held);
-        assert_eq!(policies.forget_idle(), [Key::Outbound(address(1))]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn destinations_are_bounded() {
+    async fn the_first_answer_ends_the_wait_and_later_ones_reach_whoever_holds_it() {
         let policies = Policies::new();
-        for port in 0..u16::try_from(MAX_TARGETS).unwrap() {
-            policies.ask(SocketAddr::from(([10, 0, 0, 1], port)));
-            tokio::time::advance(Duration::from_millis(1)).await;
-        }
-        policies.publish(SocketAddr::from(([10, 0, 0, 1], 0)), OutboundPolicy::External);
-        policies.ask(address(9));
-        let targets = policies.0.targets.lock();
-        assert_eq!(targets.len(), MAX_TARGETS);
-        assert!(targets.contains_key(&SocketAddr::from(([10, 0, 0, 1], 0))), "known ones go last");
-        assert!(!targets.contains_key(&SocketAddr::from(([10, 0, 0, 1], 1))));
+        let answer = async {
+            assert_eq!(policies.next_change().await, Change::Subscribe(address(1)));
+            assert!(policies.set_outbound(address(1), OutboundPolicy::External, 7));
+        };
+        let (policy, ()) = tokio::join!(policies.outbound(address(1)), answer);
+        let mut policy = policy.expect("answered");
+        assert!(!policies.set_outbound(address(2), OutboundPolicy::External, 1), "nobody asked");
+
+        assert!(policies.set_outbound(address(1), OutboundPolicy::External, 8));
+        assert!(!policy.has_changed().unwrap(), "an equal value wakes nobody");
+        let pod = OutboundPolicy::Pod(mesh_proto::outbound::PodTarget {
+            endpoint: mesh_proto::endpoint::Endpoint { address: address(1), identity: None, pod: None },
+            protocol: mesh_proto::workload::Protocol::Detect,
+        });
+        assert!(policies.set_outbound(address(1), pod.clone(), 9));
+        assert_eq!(**policy.borrow_and_update(), pod);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_outlives_the_controller_and_tells_its_age() {
+        let policies = Policies::new();
+        policies.accepted();
+        let (_, _) = tokio::join!(policies.outbound(address(1)), async {
+            policies.next_change().await;
+            policies.set_outbound(address(1), OutboundPolicy::External, 1);
+        });
+        assert_eq!(policies.age(), Duration::ZERO);
+        policies.link_down();
+        tokio::time::advance(Duration::from_hours(2)).await;
+        assert!(policies.outbound(address(1)).await.is_ok());
+        assert_eq!(policies.age(), Duration::from_hours(2));
+        assert_eq!(policies.link_up(), [address(1)], "a new stream subscribes to all of it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_idle_for_an_hour_is_let_go_unless_it_is_in_use() {
+        let policies = Policies::fixed(None, [1, 2].map(|n| (address(n), OutboundPolicy::External)));
+        let _in_use = policies.outbound_cached(address(1)).unwrap();
+        tokio::time::advance(IDLE).await;
+        policies.sweep();
+        assert!(policies.outbound_cached(address(1)).is_some());
+        assert!(policies.outbound_cached(address(2)).is_none());
+        assert_eq!(policies.next_change().await, Change::Unsubscribe(address(2)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_cache_lets_the_longest_idle_go_but_only_while_it_could_ask_again() {
+        let many = u32::try_from(MAX_TARGETS).unwrap();
+        let policies = Policies::fixed(None, (0..many).map(|n| (address(n), OutboundPolicy::External)));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        drop(policies.outbound_cached(address(0)));
+        assert_eq!(policies.outbound(address(many)).await.unwrap_err().reason, Unresolved::TooMany);
+        policies.accepted();
+        assert_eq!(policies.outbound(address(many)).await.unwrap_err().reason, Unresolved::NoAnswer);
+        assert_eq!(policies.0.targets.read().len(), MAX_TARGETS - MAX_TARGETS / 10);
+        assert!(policies.outbound_cached(address(0)).is_some(), "it was used last");
     }
 }

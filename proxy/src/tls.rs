@@ -1,27 +1,33 @@
-//! The proxy's credentials and the TLS configurations made from them, swapped as a whole on renewal.
+//! The proxy's certificate and roots of trust, and the TLS configurations that follow from them.
 //!
-//! The data path asks for a configuration at every handshake; a connection made before a renewal lives on. Nothing here
-//! asks for certificates: that is `identity`. The identity of an endpoint is compared by whoever dialled it.
+//! [`crate::identity`] installs certificates, [`crate::policy::client`] new roots; the data path asks for a configuration
+//! per connection and never sees a key. A renewal swaps what is handed out next: connections made before live on. Who may
+//! connect is decided by [`verify`]; which peer is expected is the caller's business ([`peer_identity`]).
 
 pub mod verify;
 
 use std::{
+    fmt,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwapOption;
 use mesh_proto::{identity::Identity, names, trust::TrustBundle};
-use mesh_runtime::tls;
-use rustls::{ClientConfig, ServerConfig, client::Resumption, server::NoServerSessionStorage};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use mesh_runtime::tls::{TLS13, provider};
+use rustls::{
+    ClientConfig, ServerConfig,
+    client::Resumption,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
+    server::NoServerSessionStorage,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use tokio::sync::watch;
 
-pub use verify::{PeerIdentityError, peer_identity};
-use verify::{PeerVerifier, Roots, UnusableRoots};
+pub use verify::{PeerIdentityError, Roots, RootsError, peer_identity};
 
-/// What two proxies agree to speak on a connection (contracts §2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What two proxies say that a connection carries (contracts §2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Alpn {
     /// HTTP/1 requests.
     Http1,
@@ -29,15 +35,15 @@ pub enum Alpn {
     H2,
     /// Bytes.
     Tcp,
-    /// Not known yet.
+    /// Not known yet: both ends detect.
     Detect,
 }
 
 impl Alpn {
-    /// All of them.
+    /// Every one, best known first.
     pub const ALL: [Self; 4] = [Self::Http1, Self::H2, Self::Tcp, Self::Detect];
 
-    /// As in the handshake.
+    /// As on the wire.
     pub fn as_bytes(self) -> &'static [u8] {
         match self {
             Self::Http1 => names::ALPN_HTTP1,
@@ -47,54 +53,53 @@ impl Alpn {
         }
     }
 
-    /// One of ours, or none.
+    /// From the wire; none where it is not ours.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|alpn| alpn.as_bytes() == bytes)
     }
 }
 
-/// What the controller's gRPC speaks.
-const ALPN_GRPC: &[u8] = b"h2";
-
-/// The pod's certificate and what follows from it. Clones share it.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    identity: Identity,
-    current: Arc<ArcSwapOption<Current>>,
-    generation: Arc<watch::Sender<u64>>,
-}
-
-/// There is no certificate that could be used.
+/// There is no certificate, or it has expired: nothing may be sent or accepted as this pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoCertificate {
-    /// None was received yet.
-    #[error("the proxy has received no certificate yet")]
+    /// None was issued yet.
+    #[error("no certificate was issued yet: the log says why, and meshctl identity shows it")]
     NotYet,
-    /// The last one has expired.
-    #[error("the proxy's certificate has expired")]
+    /// It was not renewed in time.
+    #[error("the certificate has expired: the log says why it is not renewed, and meshctl identity shows it")]
     Expired,
 }
 
-/// Why a certificate was not installed.
+/// Why a certificate was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// The roots are no certificates.
-    #[error(transparent)]
-    Roots(#[from] UnusableRoots),
-    /// The certificate is not one of this pod.
-    #[error("the certificate is not this pod's: {0}")]
-    Identity(String),
-    /// Certificate and key do not fit, or rustls does not take them.
-    #[error("the certificate cannot be used: {0}")]
-    Rustls(#[from] rustls::Error),
+    /// The roots cannot be used.
+    #[error("use the roots of trust that came with the certificate: {0}")]
+    Roots(#[from] RootsError),
+    /// The chain is not one of this pod's identity, or its own roots do not vouch for it.
+    #[error("use the certificate: {0}")]
+    Chain(#[from] verify::Rejected),
+    /// It proves somebody else.
+    #[error("use the certificate: it is for {certified}, not for {own}")]
+    OtherIdentity {
+        /// Whom it proves.
+        certified: Identity,
+        /// Whom it should prove.
+        own: Identity,
+    },
+    /// Key and certificate do not belong together, or TLS cannot use them.
+    #[error("use the certificate with its key: {0}")]
+    Key(#[from] rustls::Error),
 }
 
-/// Facts about the certificate in force, for people.
+/// What is known of the certificate in force. No secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateFacts {
-    /// Serial number in hexadecimal.
+    /// Whom it proves.
+    pub identity: Identity,
+    /// Serial number, hex.
     pub serial: String,
-    /// Distinguished name of whoever signed it.
+    /// Distinguished name of the issuer.
     pub issuer: String,
     /// Valid from.
     pub not_before: SystemTime,
@@ -102,161 +107,189 @@ pub struct CertificateFacts {
     pub not_after: SystemTime,
 }
 
-#[derive(Debug)]
-struct Current {
-    mesh: [Arc<ClientConfig>; 4],
-    controller: Arc<ClientConfig>,
-    server: Arc<ServerConfig>,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+/// The pod's identity with its certificate, shared by all parts. Cloning is a reference count.
+#[derive(Clone)]
+pub struct Credentials(Arc<Shared>);
+
+struct Shared {
+    identity: Identity,
+    current: ArcSwapOption<InForce>,
+    /// One writer at a time; wakes whoever waits for a certificate or roots.
+    changed: watch::Sender<u64>,
+}
+
+/// A certificate with all that follows from it.
+struct InForce {
     facts: CertificateFacts,
+    key: Arc<CertifiedKey>,
+    roots: Arc<Roots>,
+    clients: [Arc<ClientConfig>; 4],
+    server: Arc<ServerConfig>,
 }
 
 impl Credentials {
-    /// None yet, for a pod with this identity.
+    /// Of an identity, without a certificate yet.
     pub fn new(identity: Identity) -> Self {
-        Self { identity, current: Arc::default(), generation: Arc::default() }
+        Self(Arc::new(Shared { identity, current: ArcSwapOption::empty(), changed: watch::Sender::new(0) }))
     }
 
     /// The pod's own identity.
     pub fn identity(&self) -> &Identity {
-        &self.identity
+        &self.0.identity
     }
 
-    /// Puts a certificate and the roots into force for every handshake from now on.
+    /// Puts a certificate in force. `chain` is leaf first; it must prove this identity and be vouched for by `bundle`.
     pub fn install(
         &self,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
         bundle: &TrustBundle,
     ) -> Result<CertificateFacts, InstallError> {
-        let current = Current::new(&self.identity, chain, key, bundle)?;
-        let facts = current.facts.clone();
-        self.current.store(Some(Arc::new(current)));
-        self.generation.send_modify(|generation| *generation += 1);
+        let roots = Arc::new(Roots::new(bundle)?);
+        let certified = roots.verify(&chain, verify::Usage::Either, SystemTime::now())?;
+        if certified != self.0.identity {
+            return Err(InstallError::OtherIdentity { certified, own: self.0.identity.clone() });
+        }
+        let facts = verify::facts(&chain[0], certified)?;
+        let key = Arc::new(CertifiedKey::from_der(chain, key, &provider())?);
+        self.swap(InForce::new(facts.clone(), key, roots)?);
         Ok(facts)
     }
 
-    /// Puts other roots into force, with the certificate that is there. Nothing happens where there is none yet.
-    pub fn trust(&self, bundle: &TrustBundle) -> Result<(), InstallError> {
-        if let Some(current) = self.current.load_full() {
-            self.install(current.chain.clone(), current.key.clone_key(), bundle)?;
-        }
+    /// Puts other roots in force, for connections from now on. Without a certificate there is nothing to change yet.
+    pub fn set_roots(&self, roots: Arc<Roots>) -> Result<(), InstallError> {
+        let Some(current) = self.0.current.load_full() else {
+            return Ok(());
+        };
+        self.swap(InForce::new(current.facts.clone(), Arc::clone(&current.key), roots)?);
         Ok(())
     }
 
-    /// To dial a peer proxy: offers exactly this ALPN, shows our certificate, and takes any identity of the trust domain
-    /// (the caller compares it with the endpoint's).
+    /// For a connection to a peer that is offered exactly this ALPN. The peer's chain is verified by the handshake; compare
+    /// its [`peer_identity`] with the expected one after it.
     pub fn client(&self, alpn: Alpn) -> Result<Arc<ClientConfig>, NoCertificate> {
-        let place = Alpn::ALL.iter().position(|one| *one == alpn).unwrap_or_default();
-        self.valid().map(|current| Arc::clone(&current.mesh[place]))
+        Ok(Arc::clone(&self.in_force()?.clients[alpn as usize]))
     }
 
-    /// To dial the controller with our certificate.
-    pub fn controller(&self) -> Result<Arc<ClientConfig>, NoCertificate> {
-        self.valid().map(|current| Arc::clone(&current.controller))
-    }
-
-    /// To answer a peer proxy.
+    /// For connections from peers: our four ALPNs, and a client certificate is a must.
     pub fn server(&self) -> Result<Arc<ServerConfig>, NoCertificate> {
-        self.valid().map(|current| Arc::clone(&current.server))
+        Ok(Arc::clone(&self.in_force()?.server))
     }
 
-    /// Facts about the certificate in force; also of one that has expired.
+    /// The chain and key to show to the controller.
+    pub(crate) fn certified_key(&self) -> Result<Arc<CertifiedKey>, NoCertificate> {
+        Ok(Arc::clone(&self.in_force()?.key))
+    }
+
+    /// What is known of the certificate in force, also when it has expired.
     pub fn facts(&self) -> Option<CertificateFacts> {
-        self.current.load().as_ref().map(|current| current.facts.clone())
+        self.0.current.load().as_ref().map(|current| current.facts.clone())
+    }
+
+    /// Name for [`ClientConfig`]s, which must have one: the trust domain. It is neither sent nor verified.
+    pub fn server_name(&self) -> ServerName<'static> {
+        server_name(&self.0.identity)
     }
 
     /// Waits until there is a certificate.
     pub async fn until_certified(&self) {
-        let mut generation = self.generation.subscribe();
+        let mut changed = self.0.changed.subscribe();
         // The sender is in `self`, so it cannot be gone.
-        let _ = generation.wait_for(|generation| *generation > 0).await;
+        let _ = changed.wait_for(|_| self.0.current.load().is_some()).await;
     }
 
-    /// Grows with every installed certificate and every change of roots.
-    pub fn generation(&self) -> watch::Receiver<u64> {
-        self.generation.subscribe()
+    /// Marks every change of certificate or roots.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
     }
 
-    fn valid(&self) -> Result<Arc<Current>, NoCertificate> {
-        let current = self.current.load_full().ok_or(NoCertificate::NotYet)?;
-        if SystemTime::now() > current.facts.not_after {
+    fn in_force(&self) -> Result<Arc<InForce>, NoCertificate> {
+        let current = self.0.current.load_full().ok_or(NoCertificate::NotYet)?;
+        if current.facts.not_after <= SystemTime::now() {
             return Err(NoCertificate::Expired);
         }
         Ok(current)
     }
-}
 
-impl Current {
-    fn new(
-        identity: &Identity,
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-        bundle: &TrustBundle,
-    ) -> Result<Self, InstallError> {
-        match peer_identity(Some(&chain)) {
-            Ok(own) if own == *identity => {}
-            Ok(other) => return Err(InstallError::Identity(format!("it is for {other}, we are {identity}"))),
-            Err(error) => return Err(InstallError::Identity(error.to_string())),
-        }
-        let facts = CertificateFacts::read(&chain[0]).map_err(InstallError::Identity)?;
-        let verifier = Arc::new(PeerVerifier::new(Roots::new(bundle)?));
-        let client = |alpn: &[u8]| -> Result<Arc<ClientConfig>, rustls::Error> {
-            let mut config = client_builder(&verifier)?.with_client_auth_cert(chain.clone(), key.clone_key())?;
-            harden(&mut config, alpn);
-            Ok(Arc::new(config))
-        };
-        let [http1, h2, tcp, detect] = Alpn::ALL.map(|alpn| client(alpn.as_bytes()));
-        let mesh = [http1?, h2?, tcp?, detect?];
-        let controller = client(ALPN_GRPC)?;
-        let mut server = ServerConfig::builder_with_provider(tls::provider())
-            .with_protocol_versions(tls::TLS13)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain.clone(), key.clone_key())?;
-        server.alpn_protocols = Alpn::ALL.map(|alpn| alpn.as_bytes().to_vec()).into();
-        // Resumption would skip the check of the client's certificate (design §5).
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        Ok(Self { mesh, controller, server: Arc::new(server), chain, key, facts })
+    fn swap(&self, next: InForce) {
+        self.0.current.store(Some(Arc::new(next)));
+        self.0.changed.send_modify(|change| *change += 1);
     }
 }
 
-/// To dial the controller before there is a certificate: it must still prove to be the controller.
-pub fn bootstrap(bundle: &TrustBundle) -> Result<ClientConfig, InstallError> {
-    let verifier = Arc::new(PeerVerifier::new(Roots::new(bundle)?));
-    let mut config = client_builder(&verifier)?.with_no_client_auth();
-    harden(&mut config, ALPN_GRPC);
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("identity", &self.0.identity).field("facts", &self.facts()).finish()
+    }
+}
+
+impl InForce {
+    fn new(facts: CertificateFacts, key: Arc<CertifiedKey>, roots: Arc<Roots>) -> Result<Self, rustls::Error> {
+        let client = client_config(Some(Arc::clone(&key)), verify::Servers::of_mesh(Arc::clone(&roots)))?;
+        let clients = Alpn::ALL.map(|alpn| {
+            let mut config = client.clone();
+            config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+            Arc::new(config)
+        });
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(TLS13)?
+            .with_client_cert_verifier(Arc::new(verify::Clients::of_mesh(Arc::clone(&roots))))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&key))));
+        server.alpn_protocols = Alpn::ALL.map(|alpn| alpn.as_bytes().to_vec()).into();
+        // A resumed session would skip the client's certificate.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Self { facts, key, roots, clients, server: Arc::new(server) })
+    }
+}
+
+impl Credentials {
+    /// The roots in force; none before the first certificate.
+    pub fn roots(&self) -> Option<Arc<Roots>> {
+        self.0.current.load().as_ref().map(|current| Arc::clone(&current.roots))
+    }
+}
+
+/// The one shape of all our client configurations: TLS 1.3, no SNI, no resumption.
+pub(crate) fn client_config(
+    key: Option<Arc<CertifiedKey>>,
+    servers: verify::Servers,
+) -> Result<ClientConfig, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(TLS13)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(servers));
+    let mut config = match key {
+        Some(key) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key))),
+        None => builder.with_no_client_auth(),
+    };
+    config.enable_sni = false;
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 
-fn client_builder(
-    verifier: &Arc<PeerVerifier>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, rustls::Error> {
-    Ok(ClientConfig::builder_with_provider(tls::provider())
-        .with_protocol_versions(tls::TLS13)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::clone(verifier) as _))
+/// A fixed name where rustls asks for one.
+pub(crate) fn server_name(identity: &Identity) -> ServerName<'static> {
+    let name = ServerName::try_from(identity.trust_domain()).ok().map(|name| name.to_owned());
+    // A trust domain may be no DNS name ("a..b"); any other name does as well.
+    name.unwrap_or_else(|| ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()))
 }
 
-/// Names go nowhere in the clear, and nothing is resumed.
-fn harden(config: &mut ClientConfig, alpn: &[u8]) {
-    config.alpn_protocols = vec![alpn.to_vec()];
-    config.enable_sni = false;
-    config.resumption = Resumption::disabled();
+/// Seconds since the epoch, as X.509 counts, as a time; before the epoch counts as the epoch.
+fn at(seconds: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
-impl CertificateFacts {
-    fn read(leaf: &CertificateDer<'_>) -> Result<Self, String> {
-        let (_, certificate) = x509_parser::parse_x509_certificate(leaf).map_err(|error| error.to_string())?;
-        let time = |time: x509_parser::time::ASN1Time| {
-            SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
-        };
-        Ok(Self {
-            serial: certificate.raw_serial_as_string(),
-            issuer: certificate.issuer().to_string(),
-            not_before: time(certificate.validity().not_before),
-            not_after: time(certificate.validity().not_after),
-        })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alpn_names_lead_back_and_are_in_the_order_of_their_configurations() {
+        for (place, alpn) in Alpn::ALL.into_iter().enumerate() {
+            assert_eq!(alpn as usize, place);
+            assert_eq!(Alpn::from_bytes(alpn.as_bytes()), Some(alpn));
+        }
+        assert_eq!(Alpn::from_bytes(b"h2"), None);
     }
 }

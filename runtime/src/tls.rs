@@ -33,6 +33,11 @@ pub fn provider() -> Arc<CryptoProvider> {
     }))
 }
 
+/// aws-lc-rs with all it has, TLS 1.2 too: only for probes of applications, which choose for themselves.
+pub fn application_provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
 /// Makes [`provider`] the default of the process, for libraries that ask rustls for one (kube). Idempotent.
 pub fn install_default() {
     // An error says that there is one already, which is what a second call finds.

@@ -1,211 +1,389 @@
-//! The environment of a proxy (`MESH_…`, written by the injector) as a [`Config`]. Reports every mistake in one start.
+//! The environment of the sidecar, read into a [`Config`]: every mistake is reported at once, each with its fix.
+//!
+//! Pure: it sees the environment through [`Strings`], so tests need none. The variables are those that the injector writes.
 
-use std::{fmt, net::IpAddr, net::Ipv6Addr, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env::VarError,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
-use mesh_proto::{identity::Identity, names, probe};
+use mesh_proto::{identity::Identity, names, ports::BadList, probe};
+use mesh_runtime::telemetry;
 
-use super::{Config, DataConfig, Unresolved};
+use super::{Config, ControllerAddr, DataConfig, Pod, Skipped, TrustSources, Unresolved};
 
-/// Where strings come from: the environment, or a table in tests.
-pub trait Strings {
-    /// The value of a variable, none where it is not set.
-    fn get(&self, name: &str) -> Option<String>;
-}
-
-impl<F: Fn(&str) -> Option<String>> Strings for F {
-    fn get(&self, name: &str) -> Option<String> {
-        self(name)
-    }
-}
-
-/// All that is wrong with an environment.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigErrors(pub Vec<String>);
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of the proxy's settings cannot be used:", self.0.len())?;
-        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
-    }
-}
-
-/// Seconds a drain may take where nothing is said: Kubernetes' grace of 30 s, less time to report and end.
-const DRAIN_SECONDS: u64 = 25;
-/// A pod with more cores than this does not want a proxy on all of them.
+/// Log filter where none is given.
+const DEFAULT_LOG: &str = "info";
+/// Most worker threads: beyond the cores of a large node they only cost memory.
 const MAX_WORKERS: usize = 64;
+/// Longest a drain may take where nothing is said: below the 30 s that Kubernetes gives a pod to end.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(25);
+/// Longest drain that may be asked for, in seconds.
+const MAX_DRAIN: u64 = 3600;
+/// Most addresses a pod has (Kubernetes: one of each family).
+const MAX_POD_IPS: usize = 16;
 
-pub(super) fn parse(strings: &dyn Strings) -> Result<Config, ConfigErrors> {
-    let mut read = Reader { strings, errors: Vec::new() };
+/// Where variables are looked up.
+pub trait Strings {
+    /// The value of a variable; none where it is not set.
+    fn get(&self, name: &str) -> Result<Option<String>, NotText>;
+}
 
-    let pod_namespace = read.required(names::ENV_POD_NAMESPACE);
-    let service_account = read.required(names::ENV_SERVICE_ACCOUNT);
-    let trust_domain = strings.get(names::ENV_TRUST_DOMAIN).unwrap_or_else(|| names::DEFAULT_TRUST_DOMAIN.to_owned());
-    let identity = match Identity::new(&trust_domain, &pod_namespace, &service_account) {
-        Ok(identity) => Some(identity),
-        Err(error) => {
-            // An empty part is reported as missing already.
-            if !pod_namespace.is_empty() && !service_account.is_empty() {
-                read.errors.push(format!("the pod's identity: {error}"));
-            }
-            None
+/// A value that is not UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotText;
+
+/// The environment of this process.
+#[derive(Debug, Clone, Copy)]
+pub struct Process;
+
+impl Strings for Process {
+    fn get(&self, name: &str) -> Result<Option<String>, NotText> {
+        match std::env::var(name) {
+            Ok(value) => Ok(Some(value)),
+            Err(VarError::NotPresent) => Ok(None),
+            Err(VarError::NotUnicode(_)) => Err(NotText),
         }
-    };
-    let pod_ips = read.pod_ips();
-    let controller = read.required(names::ENV_CONTROLLER_ADDR);
-    if !controller.is_empty() && controller.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-        read.error(names::ENV_CONTROLLER_ADDR, &controller, "it is not host:port");
     }
-    let socket_mark = read.parsed(names::ENV_SOCKET_MARK, "a number such as 8450 or 0x2102", parse_mark);
-    let unresolved = read.parsed(names::ENV_UNRESOLVED, "refuse or pass-through", |text| match text {
-        "refuse" => Some(Unresolved::Refuse),
-        "pass-through" => Some(Unresolved::PassThrough),
-        _ => None,
-    });
-    let workers = read.parsed(names::ENV_WORKERS, "a number from 1 to 64", |text| {
-        text.parse().ok().filter(|workers| (1..=MAX_WORKERS).contains(workers))
-    });
-    let drain = read.parsed(names::ENV_DRAIN_SECONDS, "a number of seconds", |text| text.parse().ok());
-    let probes = match strings.get(names::ENV_PROBES).as_deref().map(probe::parse_list) {
-        None => Vec::new(),
-        Some(Ok(probes)) => probes,
-        Some(Err(error)) => {
-            read.errors.push(format!("{}: {error}", names::ENV_PROBES));
-            Vec::new()
+}
+
+impl Strings for BTreeMap<&str, String> {
+    fn get(&self, name: &str) -> Result<Option<String>, NotText> {
+        Ok(self.get(name).cloned())
+    }
+}
+
+/// Everything that is wrong with an environment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct BadConfig(pub Vec<Mistake>);
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    /// The variable.
+    pub variable: &'static str,
+    /// Its value, clipped; none where it is not set or must not be shown.
+    pub value: Option<String>,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What to write instead.
+    pub fix: &'static str,
+}
+
+impl fmt::Display for BadConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the environment has {} mistake(s):", self.0.len())?;
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.variable)?;
+        if let Some(value) = &self.value {
+            write!(f, "={value:?}")?;
         }
+        write!(f, ": {}; {}", self.reason, self.fix)
+    }
+}
+
+/// Reads a configuration.
+pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
+    let mut env = Reader { strings, mistakes: Vec::new() };
+    let pod = Pod {
+        namespace: env.required(names::ENV_POD_NAMESPACE, "set it to the pod's metadata.namespace"),
+        name: env.required(names::ENV_POD_NAME, "set it to the pod's metadata.name"),
+        uid: env.required(names::ENV_POD_UID, "set it to the pod's metadata.uid"),
     };
-    let config = Config {
-        pod_name: read.required(names::ENV_POD_NAME),
-        pod_uid: read.required(names::ENV_POD_UID),
-        pod_namespace,
+    let pod_ips = env.pod_ips();
+    let identity = env.identity(&pod.namespace);
+    let controller = env.controller();
+    let token_file = env.required(names::ENV_TOKEN_FILE, "set it to the path of the projected service-account token");
+    let trust = env.trust();
+    let socket_mark = env.optional(
+        names::ENV_SOCKET_MARK,
+        mark,
+        "write a number such as 0x2102, or leave it out where a user id tells the proxy",
+    );
+    let unresolved = env.optional(names::ENV_UNRESOLVED, unresolved, "write refuse or pass-through");
+    let log = env.optional(names::ENV_LOG, log_filter, "write it like info,mesh_proxy=debug");
+    let workers = env.optional(
+        names::ENV_WORKERS,
+        |text| within(text, 1, MAX_WORKERS),
+        "write the number of threads; 1 is right unless one core is not enough",
+    );
+    let drain = env.optional(
+        names::ENV_DRAIN_SECONDS,
+        |text| within(text, 0, MAX_DRAIN).map(Duration::from_secs),
+        "write seconds, fewer than terminationGracePeriodSeconds",
+    );
+    let probes = env.optional(
+        names::ENV_PROBES,
+        |text| probe::parse_list(text).map_err(|error| error.to_string()),
+        "it is written by the injector: inject the pod again",
+    );
+    let skipped = Skipped {
+        inbound: env.list(names::ENV_SKIP_INBOUND_PORTS),
+        outbound: env.list(names::ENV_SKIP_OUTBOUND_PORTS),
+        subnets: env.list(names::ENV_SKIP_SUBNETS),
+    };
+    let (Some(identity), Some(controller), true) = (identity, controller, env.mistakes.is_empty()) else {
+        return Err(BadConfig(env.mistakes));
+    };
+    let data =
+        DataConfig { socket_mark, unresolved: unresolved.unwrap_or_default(), ..DataConfig::new(identity, pod_ips) };
+    Ok(Config {
+        pod,
+        data: Arc::new(data),
         controller,
-        token_file: PathBuf::from(read.required(names::ENV_TOKEN_FILE)),
-        state_dir: strings.get(names::ENV_STATE_DIR).map(PathBuf::from),
-        trust_bundle_file: strings.get(names::ENV_TRUST_BUNDLE_FILE).map(PathBuf::from),
-        trust_bundle: strings.get(names::ENV_TRUST_BUNDLE),
-        log: strings.get(names::ENV_LOG).unwrap_or_else(|| "info".to_owned()),
+        token_file: PathBuf::from(token_file),
+        trust,
+        log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
         workers: workers.unwrap_or(1),
-        drain_deadline: Duration::from_secs(drain.unwrap_or(DRAIN_SECONDS)),
-        admin: SocketAddr::from((Ipv6Addr::UNSPECIFIED, names::PORT_PROXY_ADMIN)),
-        probes,
-        data: Arc::new(match identity {
-            Some(identity) => DataConfig {
-                socket_mark,
-                unresolved: unresolved.unwrap_or_default(),
-                ..DataConfig::new(identity, pod_ips)
-            },
-            None => return Err(ConfigErrors(read.errors)),
-        }),
-    };
-    if read.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(read.errors)) }
+        drain: drain.unwrap_or(DEFAULT_DRAIN),
+        probes: probes.unwrap_or_default(),
+        skipped,
+    })
 }
 
-/// Decimal, or hexadecimal with 0x. Zero is no mark.
-fn parse_mark(text: &str) -> Option<u32> {
-    let mark = match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
-    };
-    mark.filter(|mark| *mark != 0)
+/// Looks variables up and collects what is wrong with them.
+struct Reader<'a, S> {
+    strings: &'a S,
+    mistakes: Vec<Mistake>,
 }
 
-struct Reader<'a> {
-    strings: &'a dyn Strings,
-    errors: Vec<String>,
-}
-
-impl Reader<'_> {
-    fn error(&mut self, name: &str, value: &str, reason: &str) {
-        let value: String = value.chars().take(100).collect();
-        self.errors.push(format!("{name}={value:?}: {reason}"));
+impl<S: Strings> Reader<'_, S> {
+    /// The value, without the spaces around it; an empty one counts as not set.
+    fn look_up(&mut self, variable: &'static str, fix: &'static str) -> Option<String> {
+        let value = self.strings.get(variable).unwrap_or_else(|NotText| {
+            self.wrong(variable, None, "is not UTF-8", fix);
+            None
+        });
+        value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
-    /// Empty where it is missing, which is reported.
-    fn required(&mut self, name: &str) -> String {
-        let value = self.strings.get(name).unwrap_or_default();
-        if value.is_empty() {
-            self.errors.push(format!("{name} is not set; the injector sets it, so run the pod through it"));
-        }
-        value
+    fn wrong(&mut self, variable: &'static str, value: Option<&str>, reason: impl Into<String>, fix: &'static str) {
+        let value = value.map(|value| value.chars().take(64).collect());
+        self.mistakes.push(Mistake { variable, value, reason: reason.into(), fix });
     }
 
-    fn parsed<T>(&mut self, name: &str, what: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
-        let text = self.strings.get(name)?;
-        let value = parse(&text);
-        if value.is_none() {
-            self.error(name, &text, &format!("it is not {what}"));
-        }
-        value
+    fn required(&mut self, variable: &'static str, fix: &'static str) -> String {
+        let before = self.mistakes.len();
+        self.look_up(variable, fix).unwrap_or_else(|| {
+            if self.mistakes.len() == before {
+                self.wrong(variable, None, "is not set", fix);
+            }
+            String::new()
+        })
+    }
+
+    fn optional<T>(
+        &mut self,
+        variable: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+        fix: &'static str,
+    ) -> Option<T> {
+        let text = self.look_up(variable, fix)?;
+        parse(&text).map_err(|reason| self.wrong(variable, Some(&text), reason, fix)).ok()
+    }
+
+    /// A list of ports or networks, as in the annotation of the same name.
+    fn list<T: FromStr<Err = BadList> + Default>(&mut self, variable: &'static str) -> T {
+        const FIX: &str = "write it as in the annotation, separated by commas";
+        self.optional(variable, |text| text.parse().map_err(|error: BadList| error.to_string()), FIX)
+            .unwrap_or_default()
     }
 
     fn pod_ips(&mut self) -> Vec<IpAddr> {
-        let text = self.required(names::ENV_POD_IPS);
-        let mut ips = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            match part.parse::<IpAddr>() {
-                Ok(ip) => ips.push(ip),
-                Err(_) => self.error(names::ENV_POD_IPS, part, "it is not an IP address"),
-            }
-        }
-        ips
+        const FIX: &str = "set it to the pod's status.podIPs, e.g. 10.1.2.3,fd00::3";
+        let text = self.required(names::ENV_POD_IPS, FIX);
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let addresses: Result<Vec<IpAddr>, _> = entries
+            .take(MAX_POD_IPS)
+            .map(|entry| entry.parse().map_err(|_| format!("{entry:?} is no address")))
+            .collect();
+        addresses.unwrap_or_else(|reason| {
+            self.wrong(names::ENV_POD_IPS, Some(&text), reason, FIX);
+            Vec::new()
+        })
     }
+
+    /// Kubernetes gives a pod that names no service account `default`.
+    fn identity(&mut self, namespace: &str) -> Option<Identity> {
+        const FIX: &str = "use the names of the pod's own namespace and service account";
+        let domain = self.look_up(names::ENV_TRUST_DOMAIN, FIX).unwrap_or_else(|| names::DEFAULT_TRUST_DOMAIN.into());
+        let account = self.look_up(names::ENV_SERVICE_ACCOUNT, FIX).unwrap_or_else(|| "default".into());
+        // A namespace that is not set is reported already; each of the others is looked at by itself.
+        let of = |domain: &str, namespace: &str, account: &str| Identity::new(domain, namespace, account);
+        if let Err(error) = of(&domain, "default", "default") {
+            self.wrong(names::ENV_TRUST_DOMAIN, Some(&domain), error.to_string(), "use the mesh's trust domain");
+        }
+        if let Err(error) = of(names::DEFAULT_TRUST_DOMAIN, "default", &account) {
+            self.wrong(names::ENV_SERVICE_ACCOUNT, Some(&account), error.to_string(), FIX);
+        }
+        if !namespace.is_empty()
+            && let Err(error) = of(names::DEFAULT_TRUST_DOMAIN, namespace, "default")
+        {
+            self.wrong(names::ENV_POD_NAMESPACE, Some(namespace), error.to_string(), FIX);
+        }
+        of(&domain, namespace, &account).ok()
+    }
+
+    fn controller(&mut self) -> Option<ControllerAddr> {
+        const FIX: &str = "write host:port, e.g. mesh-controller.mesh-system.svc:8443";
+        let text = self.required(names::ENV_CONTROLLER_ADDR, FIX);
+        if text.is_empty() {
+            return None;
+        }
+        controller(&text).map_err(|reason| self.wrong(names::ENV_CONTROLLER_ADDR, Some(&text), reason, FIX)).ok()
+    }
+
+    /// Which file or text is usable is found out when it is read ([`crate::trust`]); here only that there is any.
+    fn trust(&mut self) -> TrustSources {
+        const FIX: &str = "inject the pod again, or give a file in MESH_TRUST_BUNDLE_FILE";
+        let state_dir = self.look_up(names::ENV_STATE_DIR, "write the path of a memory-backed directory");
+        let file = self.look_up(names::ENV_TRUST_BUNDLE_FILE, FIX);
+        let pem = self.look_up(names::ENV_TRUST_BUNDLE, FIX);
+        if file.is_none() && pem.is_none() && state_dir.is_none() {
+            self.wrong(names::ENV_TRUST_BUNDLE, None, "is not set, and no other source of roots of trust is", FIX);
+        }
+        TrustSources { state_dir: state_dir.map(Into::into), file: file.map(Into::into), pem }
+    }
+}
+
+fn controller(text: &str) -> Result<ControllerAddr, String> {
+    let (host, port) = text.rsplit_once(':').ok_or("has no port")?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("{port:?} is no port"))?;
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match in_brackets {
+        Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
+        Some(address) => return Err(format!("{address:?} is no IPv6 address")),
+        None if host.contains(':') => return Err("an IPv6 address stands in brackets".into()),
+        None => host,
+    };
+    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+    if host.is_empty() || host.len() > 253 || !host.bytes().all(in_name) {
+        return Err(format!("{host:?} is no host name"));
+    }
+    Ok(ControllerAddr { host: host.to_owned(), port })
+}
+
+fn mark(text: &str) -> Result<u32, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    };
+    number.filter(|mark| *mark != 0).ok_or_else(|| "is not a number from 1 to 0xffffffff".into())
+}
+
+fn unresolved(text: &str) -> Result<Unresolved, String> {
+    [Unresolved::Refuse, Unresolved::PassThrough]
+        .into_iter()
+        .find(|known| known.as_str() == text)
+        .ok_or_else(|| "is neither".into())
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    telemetry::check(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn within<T: FromStr + PartialOrd + fmt::Display>(text: &str, least: T, most: T) -> Result<T, String> {
+    let number: Option<T> = text.parse().ok();
+    number
+        .filter(|number| *number >= least && *number <= most)
+        .ok_or_else(|| format!("is not a number from {least} to {most}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOOD: [(&str, &str); 9] = [
-        (names::ENV_POD_NAME, "web-1"),
-        (names::ENV_POD_NAMESPACE, "shop"),
-        (names::ENV_POD_UID, "u-1"),
-        (names::ENV_POD_IPS, "10.0.0.1,fd00::1"),
-        (names::ENV_SERVICE_ACCOUNT, "web"),
-        (names::ENV_CONTROLLER_ADDR, "mesh-controller.mesh-system.svc:8443"),
-        (names::ENV_TOKEN_FILE, "/token"),
-        (names::ENV_SOCKET_MARK, "0x2102"),
-        (names::ENV_UNRESOLVED, "pass-through"),
-    ];
-
-    fn with(changes: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
-        parse(&|name: &str| {
-            let changed = changes.iter().find(|(changed, _)| *changed == name);
-            changed.or_else(|| GOOD.iter().find(|(good, _)| *good == name)).map(|(_, value)| (*value).to_owned())
-        })
+    fn good() -> BTreeMap<&'static str, String> {
+        [
+            (names::ENV_POD_NAMESPACE, "shop"),
+            (names::ENV_POD_NAME, "web-1"),
+            (names::ENV_POD_UID, "u-1"),
+            (names::ENV_POD_IPS, "10.0.0.7,fd00::7"),
+            (names::ENV_SERVICE_ACCOUNT, "web"),
+            (names::ENV_CONTROLLER_ADDR, "[fd00::1]:8443"),
+            (names::ENV_TOKEN_FILE, "/token"),
+            (names::ENV_TRUST_BUNDLE, "PEM"),
+        ]
+        .map(|(name, value)| (name, value.to_owned()))
+        .into()
     }
 
     #[test]
     fn what_the_injector_writes_is_understood() {
-        let config = with(&[]).unwrap();
+        let config = parse(&good()).expect("parses");
         assert_eq!(config.data.identity.as_str(), "spiffe://cluster.local/ns/shop/sa/web");
-        assert_eq!(config.data.pod_ips, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
-        assert_eq!(config.data.socket_mark, Some(0x2102));
-        assert_eq!(config.data.unresolved, Unresolved::PassThrough);
-        assert_eq!((config.workers, config.drain_deadline), (1, Duration::from_secs(25)));
+        assert_eq!(config.data.pod_ips.len(), 2);
+        assert_eq!(config.controller.to_string(), "[fd00::1]:8443");
+        assert_eq!((config.workers, config.drain, config.log.as_str()), (1, DEFAULT_DRAIN, "info"));
+        assert!(config.data.opaque_ports.contains(6379) && !config.data.opaque_ports.contains(80));
     }
 
     #[test]
-    fn every_mistake_is_reported_in_one_start() {
-        let error = with(&[
-            (names::ENV_POD_NAME, ""),
-            (names::ENV_POD_IPS, "10.0.0.1,nonsense"),
-            (names::ENV_CONTROLLER_ADDR, "controller"),
-            (names::ENV_SOCKET_MARK, "0x"),
-            (names::ENV_UNRESOLVED, "maybe"),
+    fn every_mistake_is_reported_at_once_with_variable_value_reason_and_fix() {
+        let mut env = good();
+        let bad = [
+            (names::ENV_POD_IPS, "10.0.0.256"),
+            (names::ENV_SERVICE_ACCOUNT, "Web"),
+            (names::ENV_TRUST_DOMAIN, "A"),
+            (names::ENV_CONTROLLER_ADDR, "fd00::1:8443"),
+            (names::ENV_SOCKET_MARK, "0"),
+            (names::ENV_UNRESOLVED, "passthrough"),
+            (names::ENV_LOG, "verbose"),
             (names::ENV_WORKERS, "0"),
-            (names::ENV_DRAIN_SECONDS, "soon"),
-            (names::ENV_PROBES, "{"),
-        ])
-        .unwrap_err();
-        assert_eq!(error.0.len(), 8, "{error}");
+            (names::ENV_DRAIN_SECONDS, "-1"),
+            (names::ENV_PROBES, "{}"),
+            (names::ENV_SKIP_INBOUND_PORTS, "http"),
+            (names::ENV_SKIP_SUBNETS, "10.0.0.0/33"),
+        ];
+        for (name, value) in bad {
+            env.insert(name, value.to_owned());
+        }
+        for name in [names::ENV_TOKEN_FILE, names::ENV_TRUST_BUNDLE, names::ENV_POD_UID] {
+            env.remove(name);
+        }
+        let error = parse(&env).expect_err("nothing is right");
         let text = error.to_string();
-        for part in [names::ENV_POD_NAME, "\"nonsense\"", "host:port", "0x2102", "pass-through", "1 to 64", "seconds"] {
-            assert!(text.contains(part), "{part} in {text}");
+        for (name, value) in bad {
+            assert!(text.contains(&format!("{name}={value:?}: ")), "{name}: {text}");
+        }
+        for name in [names::ENV_TOKEN_FILE, names::ENV_TRUST_BUNDLE, names::ENV_POD_UID] {
+            assert!(text.contains(&format!("{name}: is not set")), "{name}: {text}");
+        }
+        assert_eq!(error.0.len(), bad.len() + 3, "{text}");
+        assert!(error.0.iter().all(|mistake| !mistake.fix.is_empty() && !mistake.reason.is_empty()));
+    }
+
+    #[test]
+    fn controller_addresses() {
+        for (text, good) in [
+            ("mesh-controller.mesh-system.svc:8443", true),
+            ("10.0.0.1:1", true),
+            ("[::1]:8443", true),
+            ("host", false),
+            ("host:0", false),
+            ("host:99999", false),
+            (":8443", false),
+            ("[host]:1", false),
+            ("https://host:1", false),
+        ] {
+            assert_eq!(controller(text).is_ok(), good, "{text}");
         }
     }
 
     #[test]
-    fn an_identity_that_cannot_be_is_refused() {
-        assert!(with(&[(names::ENV_SERVICE_ACCOUNT, "We/b")]).unwrap_err().to_string().contains("identity"));
-        assert!(with(&[(names::ENV_TRUST_DOMAIN, "Nope!")]).unwrap_err().to_string().contains("trust domain"));
+    fn the_configuration_in_force_shows_no_certificate_text() {
+        assert!(!parse(&good()).expect("parses").to_json().to_string().contains("PEM"));
     }
 }

@@ -1,127 +1,310 @@
-//! Who the other end is: a chain to one of our roots, and exactly one SPIFFE id of our trust domain.
+//! Whether a certificate chain proves an identity of the mesh: the one place that decides it, for both directions.
 //!
-//! One verifier serves both directions. There is no host name to check: the mesh's names are SPIFFE ids. The signature
-//! algorithms are the provider's.
+//! A chain is good when a root that is valid now vouches for it, its validity and extended key usage fit, and its leaf has
+//! exactly one URI SAN, a SPIFFE id of the bundle's trust domain. Names are not looked at. Which identity is expected is
+//! the caller's business, except for [`Servers::only`]. Pure but for the clock that rustls passes in.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use mesh_proto::{
+    identity::{Identity, IdentityError},
+    trust::TrustBundle,
 };
-
-use mesh_proto::{identity::Identity, trust::TrustBundle};
-use mesh_runtime::tls;
+use mesh_runtime::tls::provider;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature},
+    crypto::{verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime},
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
-use rustls_pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
+use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// Roots in the form in which chains are checked against them.
+use super::{CertificateFacts, at};
+
+/// Most roots one bundle may have: two while one rotates, and some for other owners' mistakes.
+const MAX_ROOTS: usize = 32;
+
+/// The roots of a trust bundle, ready to verify with.
 #[derive(Debug, Clone)]
 pub struct Roots {
-    trust_domain: String,
-    roots: Vec<Root>,
+    bundle: TrustBundle,
+    anchors: Vec<Anchor>,
+    subjects: Vec<DistinguishedName>,
 }
 
 #[derive(Debug, Clone)]
-struct Root {
-    anchor: TrustAnchor<'static>,
-    /// webpki does not look at the validity of a trust anchor; we do.
+struct Anchor {
+    key: TrustAnchor<'static>,
     not_before: SystemTime,
     not_after: SystemTime,
+    subject: String,
 }
 
-/// A trust bundle that cannot be used.
+/// Why a bundle cannot be used. The one in force stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("root {index} of the trust bundle cannot be used: {reason}")]
-pub struct UnusableRoots {
-    index: usize,
-    reason: String,
+pub enum RootsError {
+    /// Nobody could be trusted.
+    #[error("the bundle has no root")]
+    None,
+    /// More than a bundle may have.
+    #[error("the bundle has {0} roots; at most {MAX_ROOTS} are taken")]
+    TooMany(usize),
+    /// One of them is no certificate.
+    #[error("root {index} is no certificate: {reason}")]
+    Malformed {
+        /// Its place, from 0.
+        index: usize,
+        /// What the parser said.
+        reason: String,
+    },
+    /// It is about somebody else.
+    #[error("the bundle is of trust domain {bundle:?}, not of {own:?}")]
+    OtherTrustDomain {
+        /// Of the bundle.
+        bundle: String,
+        /// Of this pod.
+        own: String,
+    },
+}
+
+/// What a certificate is to be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// The one who answers.
+    Server,
+    /// The one who calls.
+    Client,
+    /// Our own, which must do for both.
+    Either,
+}
+
+/// Why a chain does not prove an identity of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// There is no certificate.
+    #[error("there is no certificate")]
+    Missing,
+    /// Its time is over.
+    #[error("the certificate expired {} s ago", .0)]
+    Expired(u64),
+    /// Its time has not come: usually one of the two clocks is wrong.
+    #[error("the certificate is valid only in {} s: compare the clocks of both machines", .0)]
+    NotYetValid(u64),
+    /// The root that vouches for it is not valid now.
+    #[error("the root {subject:?} that vouches for the certificate has expired or is not valid yet")]
+    RootNotValid {
+        /// Subject of the root.
+        subject: String,
+    },
+    /// None of the roots vouches for it.
+    #[error("none of the {roots} root(s) of trust domain {trust_domain:?} vouches for the certificate")]
+    UnknownIssuer {
+        /// How many there are.
+        roots: usize,
+        /// Their trust domain.
+        trust_domain: String,
+    },
+    /// Its extended key usage does not allow this.
+    #[error("the certificate is not for this use (extended key usage)")]
+    Purpose,
+    /// No X.509, or a chain that does not hold together.
+    #[error("the certificate chain is not valid: {0}")]
+    Malformed(String),
+    /// No identity in it.
+    #[error(transparent)]
+    Identity(#[from] PeerIdentityError),
+    /// An identity of somebody else's mesh.
+    #[error("{identity} is not of the trust domain {trust_domain:?}")]
+    ForeignTrustDomain {
+        /// Whom it proves.
+        identity: Identity,
+        /// Ours.
+        trust_domain: String,
+    },
+    /// Another one than the only one expected.
+    #[error("it proves {identity}, and {expected} is expected")]
+    Unexpected {
+        /// Whom it proves.
+        identity: Identity,
+        /// Whom it should.
+        expected: Identity,
+    },
+}
+
+/// Why a certificate names no identity of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerIdentityError {
+    /// The peer showed no certificate.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    /// Not X.509.
+    #[error("the certificate cannot be read: {0}")]
+    Malformed(String),
+    /// A SPIFFE certificate has exactly one URI SAN (X509-SVID §2).
+    #[error("the certificate has {0} URI SANs; an identity is exactly one")]
+    NotOneUri(usize),
+    /// The URI is no identity.
+    #[error("the certificate's URI SAN is no identity: {0}")]
+    Identity(#[from] IdentityError),
+}
+
+/// The identity that a verified peer proved.
+pub fn peer_identity(certs: Option<&[CertificateDer<'_>]>) -> Result<Identity, PeerIdentityError> {
+    let leaf = certs.and_then(<[_]>::first).ok_or(PeerIdentityError::NoCertificate)?;
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| PeerIdentityError::Malformed(error.to_string()))?;
+    identity_of(&leaf)
+}
+
+fn identity_of(leaf: &X509Certificate<'_>) -> Result<Identity, PeerIdentityError> {
+    let san = leaf.subject_alternative_name().map_err(|error| PeerIdentityError::Malformed(error.to_string()))?;
+    let names = san.map(|san| san.value.general_names.as_slice()).unwrap_or_default();
+    let mut uris = names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None });
+    match (uris.next(), uris.count()) {
+        (Some(uri), 0) => Ok(uri.parse()?),
+        (Some(_), others) => Err(PeerIdentityError::NotOneUri(others + 1)),
+        (None, _) => Err(PeerIdentityError::NotOneUri(0)),
+    }
+}
+
+/// What is known of a certificate whose identity was verified.
+pub(super) fn facts(leaf: &CertificateDer<'_>, identity: Identity) -> Result<CertificateFacts, Rejected> {
+    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| Rejected::Malformed(error.to_string()))?;
+    Ok(CertificateFacts {
+        identity,
+        serial: leaf.raw_serial_as_string(),
+        issuer: leaf.issuer().to_string(),
+        not_before: at(leaf.validity().not_before.timestamp()),
+        not_after: at(leaf.validity().not_after.timestamp()),
+    })
 }
 
 impl Roots {
-    /// Parses a bundle.
-    pub fn new(bundle: &TrustBundle) -> Result<Self, UnusableRoots> {
-        let root = |(index, der): (usize, &bytes::Bytes)| {
-            let unusable = |reason: String| UnusableRoots { index, reason };
-            let certificate = CertificateDer::from(der.to_vec());
-            let anchor =
-                anchor_from_trusted_cert(&certificate).map_err(|error| unusable(error.to_string()))?.to_owned();
-            let (_, parsed) = X509Certificate::from_der(der).map_err(|error| unusable(error.to_string()))?;
-            let time = |seconds: i64| SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-            Ok(Root {
-                anchor,
-                not_before: time(parsed.validity().not_before.timestamp()),
-                not_after: time(parsed.validity().not_after.timestamp()),
-            })
-        };
-        let roots = bundle.roots.iter().enumerate().map(root).collect::<Result<_, _>>()?;
-        Ok(Self { trust_domain: bundle.trust_domain.clone(), roots })
-    }
-
-    fn valid_at(&self, now: UnixTime) -> Vec<TrustAnchor<'static>> {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
-        let valid = self.roots.iter().filter(|root| root.not_before <= now && now <= root.not_after);
-        valid.map(|root| root.anchor.clone()).collect()
-    }
-}
-
-/// Checks certificates of peers, either way.
-#[derive(Debug)]
-pub struct PeerVerifier {
-    roots: Roots,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl PeerVerifier {
-    /// Against these roots.
-    pub fn new(roots: Roots) -> Self {
-        Self { roots, algorithms: tls::provider().signature_verification_algorithms }
-    }
-
-    fn verify(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-        usage: KeyUsage,
-    ) -> Result<(), Error> {
-        let certificate = EndEntityCert::try_from(leaf).map_err(invalid)?;
-        let anchors = self.roots.valid_at(now);
-        certificate
-            .verify_for_usage(self.algorithms.all, &anchors, intermediates, now, usage, None, None)
-            .map_err(invalid)?;
-        let identity = peer_identity(Some(std::slice::from_ref(leaf))).map_err(other)?;
-        if identity.trust_domain() != self.roots.trust_domain {
-            return Err(other(PeerIdentityError::ForeignTrustDomain(identity)));
+    /// Reads a bundle.
+    pub fn new(bundle: &TrustBundle) -> Result<Self, RootsError> {
+        match bundle.roots.len() {
+            0 => return Err(RootsError::None),
+            many if many > MAX_ROOTS => return Err(RootsError::TooMany(many)),
+            _ => {}
         }
-        Ok(())
+        let read = bundle.roots.iter().enumerate().map(|(index, der)| {
+            let (anchor, subject) = anchor(der).map_err(|reason| RootsError::Malformed { index, reason })?;
+            Ok((anchor, DistinguishedName::from(subject)))
+        });
+        let (anchors, subjects) = read.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        Ok(Self { bundle: bundle.clone(), anchors, subjects })
+    }
+
+    /// As [`Roots::new`], and only where the bundle is of this trust domain.
+    pub fn of_domain(bundle: &TrustBundle, own: &str) -> Result<Self, RootsError> {
+        if bundle.trust_domain != own {
+            return Err(RootsError::OtherTrustDomain { bundle: bundle.trust_domain.clone(), own: own.to_owned() });
+        }
+        Self::new(bundle)
+    }
+
+    /// The bundle they were read from.
+    pub fn bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
+    /// Subject and end of each root, for people.
+    pub fn list(&self) -> impl Iterator<Item = (&str, SystemTime)> {
+        self.anchors.iter().map(|anchor| (anchor.subject.as_str(), anchor.not_after))
+    }
+
+    /// The identity that a chain (leaf first) proves at `now`.
+    pub fn verify(&self, chain: &[CertificateDer<'_>], usage: Usage, now: SystemTime) -> Result<Identity, Rejected> {
+        let (leaf, intermediates) = chain.split_first().ok_or(Rejected::Missing)?;
+        let (valid, not_valid): (Vec<_>, Vec<_>) =
+            self.anchors.iter().partition(|anchor| anchor.not_before <= now && now < anchor.not_after);
+        let anchors: Vec<_> = valid.iter().map(|anchor| anchor.key.clone()).collect();
+        if let Err(error) = check(leaf, intermediates, &anchors, usage, now) {
+            let vouches =
+                |anchor: &&&Anchor| check(leaf, intermediates, std::slice::from_ref(&anchor.key), usage, now).is_ok();
+            if let Some(root) = not_valid.iter().find(vouches) {
+                return Err(Rejected::RootNotValid { subject: root.subject.clone() });
+            }
+            return Err(self.explain(&error, now));
+        }
+        let identity = peer_identity(Some(chain))?;
+        if identity.trust_domain() != self.bundle.trust_domain {
+            return Err(Rejected::ForeignTrustDomain { identity, trust_domain: self.bundle.trust_domain.clone() });
+        }
+        Ok(identity)
+    }
+
+    fn explain(&self, error: &webpki::Error, now: SystemTime) -> Rejected {
+        let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()).as_secs();
+        match error {
+            webpki::Error::CertExpired { not_after, .. } => Rejected::Expired(now.saturating_sub(not_after.as_secs())),
+            webpki::Error::CertNotValidYet { not_before, .. } => {
+                Rejected::NotYetValid(not_before.as_secs().saturating_sub(now))
+            }
+            webpki::Error::UnknownIssuer => {
+                Rejected::UnknownIssuer { roots: self.anchors.len(), trust_domain: self.bundle.trust_domain.clone() }
+            }
+            webpki::Error::RequiredEkuNotFoundContext(_) => Rejected::Purpose,
+            other => Rejected::Malformed(other.to_string()),
+        }
     }
 }
 
-/// Keeps the difference that alerts and people care about.
-fn invalid(error: webpki::Error) -> Error {
-    let error = match error {
-        webpki::Error::CertExpired { .. } => CertificateError::Expired,
-        webpki::Error::CertNotValidYet { .. } => CertificateError::NotValidYet,
-        webpki::Error::UnknownIssuer => CertificateError::UnknownIssuer,
-        webpki::Error::InvalidSignatureForPublicKey => CertificateError::BadSignature,
-        webpki::Error::BadDer | webpki::Error::BadDerTime => CertificateError::BadEncoding,
-        error => CertificateError::Other(OtherError(Arc::new(error))),
+/// A trust anchor with its DER subject. webpki does not look at the validity of anchors, so it is kept beside.
+fn anchor(der: &[u8]) -> Result<(Anchor, Vec<u8>), String> {
+    let der = CertificateDer::from(der);
+    let anchor = webpki::anchor_from_trusted_cert(&der).map_err(|error| error.to_string())?.to_owned();
+    let (_, certificate) = X509Certificate::from_der(&der).map_err(|error| error.to_string())?;
+    let anchor = Anchor {
+        key: anchor,
+        not_before: at(certificate.validity().not_before.timestamp()),
+        not_after: at(certificate.validity().not_after.timestamp()),
+        subject: certificate.subject().to_string(),
     };
-    Error::InvalidCertificate(error)
+    Ok((anchor, certificate.subject().as_raw().to_vec()))
 }
 
-fn other(error: PeerIdentityError) -> Error {
-    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+fn check(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    anchors: &[TrustAnchor<'_>],
+    usage: Usage,
+    now: SystemTime,
+) -> Result<(), webpki::Error> {
+    let leaf = EndEntityCert::try_from(leaf)?;
+    let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+    let algorithms = provider().signature_verification_algorithms.all;
+    let usages: &[KeyUsage] = match usage {
+        Usage::Server => &[KeyUsage::server_auth()],
+        Usage::Client => &[KeyUsage::client_auth()],
+        Usage::Either => &[KeyUsage::server_auth(), KeyUsage::client_auth()],
+    };
+    usages.iter().try_for_each(|usage| {
+        leaf.verify_for_usage(algorithms, anchors, intermediates, now, *usage, None, None).map(drop)
+    })
 }
 
-impl ServerCertVerifier for PeerVerifier {
+/// Verifies servers.
+#[derive(Debug)]
+pub struct Servers {
+    roots: Arc<Roots>,
+    only: Option<Identity>,
+}
+
+impl Servers {
+    /// Any identity of the mesh.
+    pub fn of_mesh(roots: Arc<Roots>) -> Self {
+        Self { roots, only: None }
+    }
+
+    /// This identity alone.
+    pub fn only(roots: Arc<Roots>, identity: Identity) -> Self {
+        Self { roots, only: Some(identity) }
+    }
+}
+
+impl ServerCertVerifier for Servers {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -129,38 +312,53 @@ impl ServerCertVerifier for PeerVerifier {
         _name: &ServerName<'_>,
         _ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.verify(leaf, intermediates, now, KeyUsage::server_auth())?;
-        Ok(ServerCertVerified::assertion())
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let identity = self.roots.verify(&chain(leaf, intermediates), Usage::Server, time(now)).map_err(alert)?;
+        match &self.only {
+            Some(expected) if *expected != identity => {
+                Err(alert(Rejected::Unexpected { identity, expected: expected.clone() }))
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOfferedOrEnabled))
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &provider().signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        certificate: &CertificateDer<'_>,
+        cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &provider().signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
-impl ClientCertVerifier for PeerVerifier {
+/// Verifies clients, of which a certificate is required.
+#[derive(Debug)]
+pub struct Clients(Arc<Roots>);
+
+impl Clients {
+    /// Any identity of the mesh.
+    pub fn of_mesh(roots: Arc<Roots>) -> Self {
+        Self(roots)
+    }
+}
+
+impl ClientCertVerifier for Clients {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        // Proxies have one certificate and need no hint.
-        &[]
+        &self.0.subjects
     }
 
     fn verify_client_cert(
@@ -168,78 +366,82 @@ impl ClientCertVerifier for PeerVerifier {
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        self.verify(leaf, intermediates, now, KeyUsage::client_auth())?;
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.0.verify(&chain(leaf, intermediates), Usage::Client, time(now)).map_err(alert)?;
         Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
         &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(rustls::PeerIncompatible::Tls12NotOfferedOrEnabled))
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, signature, &provider().signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        certificate: &CertificateDer<'_>,
+        cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, signature, &provider().signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
-/// Why a certificate names nobody of the mesh.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerIdentityError {
-    /// No certificate was shown.
-    NoCertificate,
-    /// It cannot be read.
-    Unreadable,
-    /// It must have exactly one URI name.
-    UriNames(usize),
-    /// The URI is no identity of the mesh.
-    NotSpiffe(String),
-    /// An identity of somebody else's mesh.
-    ForeignTrustDomain(Identity),
+fn chain<'a>(leaf: &CertificateDer<'a>, intermediates: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {
+    std::iter::once(leaf).chain(intermediates).cloned().collect()
 }
 
-impl fmt::Display for PeerIdentityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoCertificate => f.write_str("the peer showed no certificate"),
-            Self::Unreadable => f.write_str("the peer's certificate cannot be read"),
-            Self::UriNames(count) => write!(f, "the peer's certificate has {count} URI names instead of one"),
-            Self::NotSpiffe(error) => write!(f, "the peer's certificate names nobody of the mesh: {error}"),
-            Self::ForeignTrustDomain(identity) => write!(f, "{identity} is of another trust domain"),
+fn time(now: UnixTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs())
+}
+
+/// As rustls wants it: what it has a name for by that name, so that the peer gets the right alert; our text is kept.
+fn alert(rejected: Rejected) -> rustls::Error {
+    tracing::debug!(reason = %rejected, "a peer's certificate was refused");
+    let error = match rejected {
+        Rejected::Missing => return rustls::Error::NoCertificatesPresented,
+        Rejected::Malformed(_) => CertificateError::BadEncoding,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    };
+    rustls::Error::InvalidCertificate(error)
+}
+
+impl Rejected {
+    /// The rejection inside an error of rustls (or of I/O that carries one), where it is ours.
+    pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(rejected) = error.downcast_ref::<Self>() {
+                return Some(rejected);
+            }
+            if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other)))) =
+                error.downcast_ref::<rustls::Error>()
+            {
+                return other.downcast_ref::<Self>();
+            }
+            if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+                next = Some(inner);
+                continue;
+            }
+            next = error.source();
         }
+        None
     }
 }
 
-impl std::error::Error for PeerIdentityError {}
-
-/// The identity in a peer's certificate. Its chain is checked by the handshake, not here.
-pub fn peer_identity(certificates: Option<&[CertificateDer<'_>]>) -> Result<Identity, PeerIdentityError> {
-    let leaf = certificates.and_then(<[_]>::first).ok_or(PeerIdentityError::NoCertificate)?;
-    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|_| PeerIdentityError::Unreadable)?;
-    let names = certificate.subject_alternative_name().map_err(|_| PeerIdentityError::Unreadable)?;
-    let names = names.map(|extension| &extension.value.general_names[..]).unwrap_or_default();
-    let uris: Vec<&str> = names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::Either => "server and client",
         })
-        .collect();
-    match uris[..] {
-        [uri] => uri.parse().map_err(|error| PeerIdentityError::NotSpiffe(format!("{error}"))),
-        _ => Err(PeerIdentityError::UriNames(uris.len())),
     }
 }
