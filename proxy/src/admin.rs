@@ -3,11 +3,7 @@
 //! Anyone: `/live`, `/ready`, `/metrics`, `/probe/<container>/<kind>`. Loopback only: `/config`, `/log-level`, the tap stream,
 //! and `/drain`, which changes something and needs the header that says so. No secret is anywhere in it.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use axum::{
     Json, Router,
@@ -85,9 +81,10 @@ impl Admin {
             "ready": self.readiness.is_ready(),
             "waitingFor": self.readiness.pending(),
             "draining": self.drain.is_draining(),
-            "config": self.config.to_json(),
+            "identity": self.credentials.identity().as_str(),
             "certificate": self.certificate(),
-            "trust": self.roots(),
+            "trustBundle": self.roots(),
+            "config": self.config.to_json(),
             "controller": {"connected": self.policies.is_connected(), "ageSeconds": self.policies.age().as_secs()},
             "policies": self.known(),
         })
@@ -98,11 +95,10 @@ impl Admin {
             return Value::Null;
         };
         json!({
-            "identity": facts.identity.as_str(),
             "serial": facts.serial,
             "issuer": facts.issuer,
-            "notBefore": seconds(facts.not_before),
-            "notAfter": seconds(facts.not_after),
+            "notBefore": utc(facts.not_before),
+            "notAfter": utc(facts.not_after),
         })
     }
 
@@ -111,9 +107,10 @@ impl Admin {
             Ok((roots, source)) => json!({
                 "trustDomain": roots.bundle().trust_domain,
                 "source": source.as_str(),
-                "roots": roots
+                "roots": roots.list().count(),
+                "rootList": roots
                     .list()
-                    .map(|(subject, not_after)| json!({"subject": subject, "notAfter": seconds(not_after)}))
+                    .map(|(subject, not_after)| json!({"subject": subject, "notAfter": utc(not_after)}))
                     .collect::<Vec<_>>(),
             }),
             Err(error) => json!({"error": error.to_string()}),
@@ -169,9 +166,9 @@ async fn probe(State(admin): State<Arc<Admin>>, Path((container, kind)): Path<(S
     }
 }
 
-/// Seconds since the epoch.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+/// RFC 3339, to the second; nothing where the year is beyond the calendar.
+fn utc(time: SystemTime) -> Option<String> {
+    jiff::Timestamp::try_from(time).ok().map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// The address where a local command finds the admin listener.

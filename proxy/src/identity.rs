@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_certificate_is_renewed_at_seventy_percent_with_jitter_and_not_in_a_hurry() {
         let schedule = Schedule::default();
-        let day = Duration::from_secs(24 * 3600);
+        let day = Duration::from_hours(24);
         for (left, random, low, high) in [(day, 0.0, 0.649, 0.651), (day, 0.5, 0.699, 0.701), (day, 1.0, 0.749, 0.751)]
         {
             let wait = schedule.wait(left, random);

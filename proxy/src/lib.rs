@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`cli`], [`app`] | the command line, and the whole proxy part by part |
 //! | [`config`] | what the injector says, parsed |
 //! | [`controller`], [`backoff`] | a connection to the controller, and when to try again |
 //! | [`identity`], [`trust`] | the certificate and its renewal; the roots of trust |
@@ -15,8 +16,10 @@
 //! | [`nft`] | nftables, as values and over netlink; knows nothing of the mesh |
 
 pub mod admin;
+pub mod app;
 pub mod backoff;
 mod balance;
+pub mod cli;
 pub mod config;
 mod connect;
 pub mod control_metrics;

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use mesh_proxy::redirect;
+use clap::Parser;
+use mesh_proxy::cli::Command;
 
 /// The sidecar of the mesh.
 #[derive(Debug, Parser)]
@@ -14,16 +14,8 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    Redirect(redirect::Args),
-}
-
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
-        Command::Redirect(args) => redirect::run(&args),
-    };
-    match done {
+    match Cli::parse().command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to do where even standard error is closed.

@@ -431,7 +431,7 @@ mod tests {
     async fn what_is_known_outlives_the_controller_and_tells_its_age() {
         let policies = Policies::new();
         policies.accepted();
-        let (_, _) = tokio::join!(policies.outbound(address(1)), async {
+        let (_, ()) = tokio::join!(policies.outbound(address(1)), async {
             policies.next_change().await;
             policies.set_outbound(address(1), OutboundPolicy::External, 1);
         });

@@ -208,6 +208,10 @@ impl<S: Strings> Reader<'_, S> {
             .take(MAX_POD_IPS)
             .map(|entry| entry.parse().map_err(|_| format!("{entry:?} is no address")))
             .collect();
+        let addresses = addresses.and_then(|addresses| {
+            let none = addresses.is_empty() && !text.is_empty();
+            if none { Err("has no address".to_owned()) } else { Ok(addresses) }
+        });
         addresses.unwrap_or_else(|reason| {
             self.wrong(names::ENV_POD_IPS, Some(&text), reason, FIX);
             Vec::new()

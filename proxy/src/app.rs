@@ -1,0 +1,210 @@
+//! The whole proxy, part by part, in order; the only module that knows them all.
+//!
+//! The main thread runs the control side (certificate, stream, admin) on a current-thread runtime, the data path has its
+//! own threads. [`App::start`] takes every port before anything runs; [`App::run`] ends after the drain.
+
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use anyhow::Context as _;
+use mesh_runtime::{
+    admin::Bound, metrics::Metrics, readiness::Readiness, shutdown::Signal, tasks::Tasks, telemetry::LogHandle,
+};
+use tokio::time::Duration;
+
+use crate::{
+    admin::Admin,
+    config::Config,
+    control_metrics::ControlMetrics,
+    controller::Controller,
+    drain::{Drain, Drained},
+    identity::{Renewal, Schedule},
+    listen::Listeners,
+    metrics,
+    policy::{Policies, client::Client},
+    probe::Prober,
+    tap,
+    tls::Credentials,
+    trust::Trust,
+    worker::{self, Shared},
+};
+
+/// What the control side gets to end; workers have ended before.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// A proxy that has its ports and runs.
+pub struct App {
+    /// Where the admin port is.
+    pub admin: SocketAddr,
+    /// Where the outbound listeners are: IPv4, and IPv6 where there is one.
+    pub outbound: Vec<SocketAddr>,
+    /// Where the inbound listener is.
+    pub inbound: SocketAddr,
+    /// Whether it is ready.
+    pub readiness: Readiness,
+    /// Its end.
+    pub drain: Drain,
+    /// Its certificate.
+    pub credentials: Credentials,
+    /// What the controller said.
+    pub policies: Policies,
+    tasks: Tasks,
+    workers: Vec<JoinHandle<()>>,
+    deadline: Duration,
+}
+
+impl App {
+    /// Takes the ports, then starts every part. Needs a runtime to run in.
+    pub async fn start(config: Config, schedule: Schedule, log: LogHandle) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let listeners = (0..config.workers).map(|index| bind(&config, index)).collect::<anyhow::Result<Vec<_>>>()?;
+        let outbound = listeners[0].outbound_addrs().context("read the outbound listeners' addresses")?;
+        let inbound = listeners[0].inbound_addr().context("read the inbound listener's address")?;
+        let admin = bind_admin(config.data.admin_port).await?;
+
+        let (metrics, readiness, tasks) = (Metrics::new(), Readiness::new(), Tasks::new());
+        let (drain, tap, policies) = (Drain::new(), tap::Hub::new(), Policies::new());
+        let credentials = Credentials::new(config.data.identity.clone());
+        let trust = Trust::new(config.data.identity.trust_domain(), config.trust.clone());
+        let control_metrics = ControlMetrics::new(&metrics, &policies);
+        let mark = config.data.socket_mark;
+        let controller =
+            Controller::new(config.controller.clone(), mark, credentials.clone(), trust.clone(), tasks.clone())
+                .context("name the controller's identity")?;
+
+        let renewal = Renewal {
+            controller: controller.clone(),
+            credentials: credentials.clone(),
+            trust: trust.clone(),
+            token_file: config.token_file.clone(),
+            schedule,
+            metrics: control_metrics.clone(),
+        };
+        let client = Client {
+            controller,
+            hello: config.hello(),
+            policies: policies.clone(),
+            credentials: credentials.clone(),
+            trust: trust.clone(),
+            drain: drain.clone(),
+            metrics: control_metrics,
+        };
+        // Nothing is ready before both are held (contracts §3).
+        let (identity_ready, policy_ready) = (readiness.block("identity"), readiness.block("inbound policy"));
+        until_cancelled(&tasks, "identity", renewal.run(identity_ready));
+        until_cancelled(&tasks, "configuration stream", client.run(policy_ready));
+
+        let routes = Admin {
+            config: Arc::clone(&config),
+            readiness: readiness.clone(),
+            metrics: metrics.clone(),
+            log,
+            policies: policies.clone(),
+            credentials: credentials.clone(),
+            trust,
+            tap: tap.clone(),
+            drain: drain.clone(),
+            prober: Prober { ip: config.data.pod_ips[0], mark, tasks: tasks.clone() },
+        };
+        let address = admin.addr;
+        tasks.spawn("admin", admin.run(routes.router(), tasks.cancelled()));
+
+        let shared = Shared {
+            config: Arc::clone(&config.data),
+            policies: policies.clone(),
+            credentials: credentials.clone(),
+            tap,
+            metrics: metrics::Metrics::new(&metrics),
+            drain: drain.clone(),
+        };
+        let workers = listeners
+            .into_iter()
+            .enumerate()
+            .map(|(index, listeners)| worker::spawn(index, shared.clone(), listeners))
+            .collect::<io::Result<_>>()
+            .context("start a worker thread")?;
+        let deadline = config.drain;
+        Ok(Self {
+            admin: address,
+            outbound,
+            inbound,
+            readiness,
+            drain,
+            credentials,
+            policies,
+            tasks,
+            workers,
+            deadline,
+        })
+    }
+
+    /// Runs until `signal` asks for the end, then drains and ends. A signal is a drain, the next an abort.
+    pub async fn run(self, mut signal: impl AsyncFnMut() -> Signal) {
+        if signal().await == Signal::Drain {
+            tracing::info!(deadline = ?self.deadline, "draining: connections are served until clients let go");
+            self.drain.start();
+        } else {
+            self.drain.abort();
+        }
+        let drained = tokio::select! {
+            drained = self.drain.finish(self.deadline) => drained,
+            _ = signal() => {
+                self.drain.abort();
+                self.drain.finish(Duration::ZERO).await
+            }
+        };
+        match drained {
+            Drained::Idle => tracing::info!("drained"),
+            Drained::Cut(connections) => {
+                tracing::warn!(connections, "connections were cut off at the end of the drain");
+            }
+        }
+        // Workers end with the abort, also where nothing is left to cut.
+        self.drain.abort();
+        let stopped = self.tasks.shutdown(LAST_WORDS).await;
+        if !stopped.is_clean() {
+            tracing::debug!(%stopped, "the control side did not end in time");
+        }
+        for worker in self.workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    }
+}
+
+/// Ends the part with the others: it has nothing to clean up.
+fn until_cancelled(tasks: &Tasks, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+    let cancelled = tasks.cancelled();
+    tasks.spawn(name, async move {
+        tokio::select! {
+            () = part => {}
+            () = cancelled => {}
+        }
+    });
+}
+
+fn bind(config: &Config, index: usize) -> anyhow::Result<Listeners> {
+    Listeners::bind(&config.data).with_context(|| {
+        let data = &config.data;
+        format!(
+            "take the ports {} (outbound) and {} (inbound) for worker {index}; another proxy in this pod has them?",
+            data.outbound_port, data.inbound_port
+        )
+    })
+}
+
+/// Both families, or IPv4 alone where the kernel has no IPv6.
+async fn bind_admin(port: u16) -> anyhow::Result<Bound> {
+    let both = Bound::bind((IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into()).await;
+    match both {
+        Ok(bound) => Ok(bound),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error.into()),
+        Err(_) => Ok(Bound::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into()).await?),
+    }
+}
