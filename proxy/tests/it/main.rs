@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy cannot tell here")]
 
+mod authority;
 mod bytes;
 mod detect;
 mod http1;

@@ -1,4 +1,4 @@
-//! Pods for tests: a worker with its credentials, applications, and a certificate authority.
+//! Pods for tests: workers with their credentials, and applications.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -8,10 +8,8 @@ use std::{
 
 use mesh_proto::{
     endpoint::Endpoint,
-    identity::Identity,
     inbound::{InboundPolicy, PortPolicy},
     outbound::{Backend, OutboundPolicy, ServiceTarget},
-    trust::TrustBundle,
     workload::{Protocol, ServicePort},
 };
 use mesh_proxy::{
@@ -25,59 +23,18 @@ use mesh_proxy::{
     worker::{self, Shared},
 };
 use mesh_runtime::tasks::Tasks;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
+
+pub(crate) use crate::authority::{Authority, identity};
 
 /// Longest any test waits for anything.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// Where clients believe to connect to; nothing is there.
 pub(crate) const SERVICE: &str = "10.96.0.1:80";
-
-/// A mesh's authority.
-pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
-}
-
-impl Authority {
-    pub(crate) fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let root = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: Issuer::new(params, key), root }
-    }
-
-    pub(crate) fn bundle(&self) -> TrustBundle {
-        TrustBundle { trust_domain: "cluster.local".to_owned(), roots: vec![self.root.as_ref().to_vec().into()] }
-    }
-
-    pub(crate) fn leaf(&self, identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        (vec![leaf], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-    }
-
-    pub(crate) fn credentials(&self, identity: &Identity) -> Credentials {
-        let credentials = Credentials::new(identity.clone());
-        let (chain, key) = self.leaf(identity);
-        credentials.install(chain, key, &self.bundle()).unwrap();
-        credentials
-    }
-}
-
-/// An identity of the test mesh.
-pub(crate) fn identity(name: &str) -> Identity {
-    Identity::new("cluster.local", "shop", name).unwrap()
-}
 
 /// A running worker.
 pub(crate) struct Pod {
