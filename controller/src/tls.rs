@@ -278,3 +278,28 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.tls).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::store::Store;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_controllers_own_certificate_is_renewed_at_70_percent_of_its_life() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let authority = Arc::new(Authority::open(&store, "cluster.local", Duration::from_mins(100)).unwrap());
+        let certificate = Port::new(&authority).unwrap().certificate();
+        let renew = Port::renew(Arc::clone(&certificate), authority);
+        tokio::pin!(renew);
+        let first = certificate.0.load_full();
+        // Polled until then, at 69 and 71 minutes of the paused clock, and once more a life later.
+        assert!(tokio::time::timeout(Duration::from_mins(69), &mut renew).await.is_err());
+        assert!(Arc::ptr_eq(&first, &certificate.0.load_full()));
+        assert!(tokio::time::timeout(Duration::from_mins(2), &mut renew).await.is_err());
+        let second = certificate.0.load_full();
+        assert_ne!(first.cert, second.cert);
+        assert!(tokio::time::timeout(Duration::from_mins(70), &mut renew).await.is_err());
+        assert_ne!(second.cert, certificate.0.load_full().cert);
+    }
+}

@@ -228,6 +228,14 @@ enum End {
     TooSlow,
 }
 
+/// One key of a stream.
+struct Subscription {
+    /// Ends the wait for its next change.
+    abort: AbortHandle,
+    /// Whether it has its first value.
+    answered: bool,
+}
+
 /// The next change of a key, with the receiver to wait for the one after.
 type Change = Abortable<BoxFuture<'static, Option<(Key, watch::Receiver<Latest>)>>>;
 
@@ -238,8 +246,8 @@ struct Stream {
     publisher: Publisher,
     trust_bundle: watch::Receiver<Latest>,
     metrics: Metrics,
-    /// Subscriptions, each with what ends it.
-    keys: HashMap<Key, AbortHandle>,
+    /// What is subscribed to.
+    keys: HashMap<Key, Subscription>,
     /// One per subscription that is up to date.
     changes: FuturesUnordered<Change>,
     /// Subscriptions with something to send.
@@ -302,7 +310,7 @@ impl Stream {
             }
             ProxyMessage::Unsubscribe(key) => {
                 if let Some(subscription) = self.keys.remove(&key) {
-                    subscription.abort();
+                    subscription.abort.abort();
                     self.waiting.retain(|(waiting, _)| *waiting != key);
                     self.row.unsubscribed(key);
                 }
@@ -334,30 +342,34 @@ impl Stream {
         // What is there already is news to this proxy.
         receiver.mark_changed();
         self.row.subscribed(key);
-        self.wait(key, receiver);
+        self.wait(key, receiver, false);
         Ok(())
     }
 
     /// Waits for the next change of a key.
-    fn wait(&mut self, key: Key, mut receiver: watch::Receiver<Latest>) {
+    fn wait(&mut self, key: Key, mut receiver: watch::Receiver<Latest>, answered: bool) {
         let change = async move {
             // The value is none until there is a first one.
             let there = receiver.changed().await.is_ok();
             there.then_some((key, receiver))
         };
-        let (handle, registration) = AbortHandle::new_pair();
+        let (abort, registration) = AbortHandle::new_pair();
         self.changes.push(Abortable::new(change.boxed(), registration));
-        self.keys.insert(key, handle);
+        self.keys.insert(key, Subscription { abort, answered });
     }
 
     /// The latest value of the key that has waited longest.
     fn next_update(&mut self) -> Option<Update> {
         let (key, mut receiver) = self.waiting.pop_front()?;
         let latest = receiver.borrow_and_update().clone();
-        self.wait(key, receiver);
+        let answered = self.keys.get(&key).is_some_and(|subscription| subscription.answered);
+        self.wait(key, receiver, answered || latest.is_some());
         let latest = latest?;
         self.row.sent(key, latest.version);
-        self.metrics.published(latest.since.elapsed());
+        // A first answer may be as old as the last change; how long that took to send says nothing.
+        if answered {
+            self.metrics.published(latest.since.elapsed());
+        }
         Some(Update { key, version: latest.version, value: Value::clone(&latest.value) })
     }
 }

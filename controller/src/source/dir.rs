@@ -134,10 +134,15 @@ impl Dir {
     /// Reads what changed and sends the difference.
     async fn scan(&mut self, events: &mpsc::Sender<Event>) -> Result<(), mpsc::error::SendError<Event>> {
         let touched = std::mem::take(&mut *self.changes.paths.lock());
-        let mut found = Vec::new();
-        list(&self.root, &mut found);
-        self.forget_missing(&found);
-        for path in found {
+        let mut listing = Listing::default();
+        listing.add(&self.root);
+        if !self.root.is_dir() {
+            // What a directory said that is gone as a whole, or not mounted for a moment, stays in force.
+            listing.unreadable.push((self.root.clone(), "the directory is not there".to_owned()));
+        }
+        self.report(&listing);
+        self.forget_missing(&listing);
+        for path in listing.files {
             let stamp = stamp(&path);
             let known = self.files.get(&path).is_some_and(|file| file.stamp == stamp);
             if !known || touched.contains(&path) {
@@ -147,11 +152,17 @@ impl Dir {
         self.send_difference(events).await
     }
 
-    fn forget_missing(&mut self, found: &[PathBuf]) {
-        let found: HashSet<&PathBuf> = found.iter().collect();
+    fn report(&mut self, listing: &Listing) {
+        let unreadable = listing.unreadable.iter().map(|(path, reason)| format!("{}: {reason}", path.display()));
+        self.problems.set(&self.root.display().to_string(), unreadable.collect());
+    }
+
+    fn forget_missing(&mut self, listing: &Listing) {
+        let found: HashSet<&PathBuf> = listing.files.iter().collect();
         let problems = &self.problems;
         self.files.retain(|path, _| {
-            let there = found.contains(path);
+            let hidden = listing.unreadable.iter().any(|(directory, _)| path.starts_with(directory));
+            let there = hidden || found.contains(path);
             if !there {
                 problems.set(&path.display().to_string(), Vec::new());
             }
@@ -229,22 +240,35 @@ impl File {
     }
 }
 
-/// Manifest files below `directory`. Names that start with a dot are editors' files and the machinery of ConfigMap
-/// volumes; links to directories are not followed, links to files are.
-fn list(directory: &Path, found: &mut Vec<PathBuf>) {
-    let entries = match fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) => return tracing::warn!(directory = %directory.display(), %error, "read the directory"),
-    };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            list(&path, found);
-        } else if path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json") {
-            found.push(path);
+/// What is below a directory.
+#[derive(Default)]
+struct Listing {
+    /// Manifest files.
+    files: Vec<PathBuf>,
+    /// Directories that could not be read, and why.
+    unreadable: Vec<(PathBuf, String)>,
+}
+
+impl Listing {
+    /// Adds the manifest files below `directory`. Names that start with a dot are editors' files and the machinery of
+    /// ConfigMap volumes; links to directories are not followed, links to files are.
+    fn add(&mut self, directory: &Path) {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            // Gone since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return self.unreadable.push((directory.to_owned(), error.to_string())),
+        };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                self.add(&path);
+            } else if path.extension().is_some_and(|end| end == "yaml" || end == "yml" || end == "json") {
+                self.files.push(path);
+            }
         }
     }
 }

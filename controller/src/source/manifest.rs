@@ -255,3 +255,57 @@ fn documents(text: &str) -> Vec<(u64, &str)> {
     });
     documents
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lines(text: &str) -> Vec<u64> {
+        documents(text).into_iter().map(|(line, _)| line).collect()
+    }
+
+    #[test]
+    fn documents_are_split_at_markers_and_know_their_lines() {
+        for (text, expected) in [
+            ("", vec![]),
+            ("# only\n---\n\n", vec![]),
+            ("a: 1", vec![1]),
+            ("---\na: 1\n---\nb: 2\n", vec![1, 3]),
+            ("a: 1\n--- # next\nb: 2\n", vec![1, 2]),
+            ("a: |\n  ---\n  text\n", vec![1]),
+            ("a: 1\n---b: 2\n", vec![1]),
+            ("a: 1\r\n---\r\nb: 2\r\n", vec![1, 2]),
+        ] {
+            assert_eq!(lines(text), expected, "{text:?}");
+        }
+    }
+
+    /// Depth, aliases and sizes that would take a naive reader's stack or memory.
+    #[test]
+    fn hostile_documents_are_mistakes() {
+        let head = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\nspec: ";
+        let bomb: String = (1..30).map(|n| format!("a{n}: &a{n} [*a{0}, *a{0}, *a{0}, *a{0}]\n", n - 1)).collect();
+        for text in [
+            "[".repeat(100_000),
+            "{a: ".repeat(100_000),
+            format!("{head}{}", "[".repeat(100_000)),
+            format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: a}}\na0: &a0 [x]\n{bomb}"),
+        ] {
+            let manifest = parse(&text, Format::Yaml);
+            assert_eq!((manifest.objects.len(), manifest.mistakes.len()), (0, 1), "{text:.60}");
+        }
+        let json = parse(&"[".repeat(100_000), Format::Json);
+        assert_eq!((json.objects.len(), json.mistakes.len()), (0, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_text_never_panics(text in ".{0,400}", kind in "[A-Za-z]{0,12}") {
+            parse(&text, Format::Yaml);
+            parse(&text, Format::Json);
+            parse(&format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {text}"), Format::Yaml);
+        }
+    }
+}

@@ -210,6 +210,24 @@ async fn an_object_in_two_files_is_taken_from_the_first_by_path() {
     watched.expect(&["apply Service shop/web"]).await;
 }
 
+#[tokio::test]
+async fn a_directory_that_vanishes_as_a_whole_leaves_everything_in_force() {
+    let mut watched = Watched::start(&[("a.yaml", &namespace("a"))]);
+    watched.expect(&["apply Namespace a", "synced"]).await;
+    let away = watched.root.with_extension("away");
+    fs::rename(&watched.root, &away).unwrap();
+    let problems = watched.problems.clone();
+    let noticed = async {
+        while problems.count() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, noticed).await.expect("the loss is reported");
+    fs::rename(&away, &watched.root).unwrap();
+    watched.settled().await;
+    assert_eq!(watched.problems(), [""; 0]);
+}
+
 #[test]
 fn a_directory_that_is_not_there_is_named() {
     let error = Dir::open("/nonexistent/manifests", Problems::default()).err().unwrap().to_string();
