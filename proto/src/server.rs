@@ -93,10 +93,16 @@ impl ProxyMessages {
     }
 }
 
+/// Largest message that the controller reads, in bytes: tokens, certificate requests and reasons are a few KiB, and who
+/// calls `Certify` is a stranger until the token is checked.
+const LARGEST_MESSAGE: usize = 64 * 1024;
+
 /// The gRPC services of the controller's port, ready to be served.
 pub fn controller<I: IdentityService, C: ConfigService>(identity: Arc<I>, config: Arc<C>) -> tonic::service::Routes {
-    tonic::service::Routes::new(wire::identity_server::IdentityServer::new(IdentityAdapter(identity)))
-        .add_service(wire::config_server::ConfigServer::new(ConfigAdapter(config)))
+    let identity = wire::identity_server::IdentityServer::new(IdentityAdapter(identity));
+    let config = wire::config_server::ConfigServer::new(ConfigAdapter(config));
+    tonic::service::Routes::new(identity.max_decoding_message_size(LARGEST_MESSAGE))
+        .add_service(config.max_decoding_message_size(LARGEST_MESSAGE))
 }
 
 /// The gRPC service of a proxy's loopback admin listener.
