@@ -42,6 +42,8 @@ use crate::{
 const EVENTS: usize = 4096;
 /// Most streams of one HTTP/2 connection; a proxy needs two.
 const MOST_STREAMS: u32 = 1000;
+/// How long a call may take to be answered; a stream is answered when its hello is accepted, which takes 13 s at most.
+const LONGEST_CALL: Duration = Duration::from_secs(30);
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long everything may take to end.
@@ -196,6 +198,7 @@ impl Bound {
         let incoming = ReceiverStream::new(port.listen(listener, &tasks, connections));
         tracing::info!(%addr, "controller serves");
         tonic::transport::Server::builder()
+            .timeout(LONGEST_CALL)
             .max_concurrent_streams(MOST_STREAMS)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))

@@ -281,9 +281,7 @@ impl Task {
             }
             Question::Topic(topic, reply) => {
                 if !self.topics.contains_key(&topic) {
-                    if self.topics.len() >= MOST_TOPICS {
-                        self.sweep();
-                    }
+                    // The reply is dropped: whoever asked is told that there is no room. The next sweep may make some.
                     if self.topics.len() >= MOST_TOPICS {
                         return;
                     }

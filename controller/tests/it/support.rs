@@ -48,6 +48,7 @@ pub(crate) struct Mesh {
     readiness: Readiness,
     tasks: Tasks,
     manifests: PathBuf,
+    pub(crate) state: PathBuf,
     directory: Arc<tempfile::TempDir>,
 }
 
@@ -96,8 +97,8 @@ impl Mesh {
         let pem = fs::read(bundle).unwrap();
         let roots = <CertificateDer<'_> as rustls::pki_types::pem::PemObject>::pem_slice_iter(&pem);
         let roots = roots.map(|root| Bytes::copy_from_slice(&root.unwrap())).collect();
-        let minter = Minter::open(&Store::open(state).unwrap()).unwrap();
-        let mesh = Self { addr, minter, metrics, roots, readiness, tasks, manifests, directory };
+        let minter = Minter::open(&Store::open(&state).unwrap()).unwrap();
+        let mesh = Self { addr, minter, metrics, roots, readiness, tasks, manifests, state, directory };
         tokio::time::timeout(DEADLINE, mesh.readiness.ready()).await.unwrap();
         mesh
     }
