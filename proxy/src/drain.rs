@@ -76,8 +76,9 @@ impl Drain {
             _ = live.wait_for(|live| *live == 0) => Drained::Idle,
             () = self.aborted.cancelled() => Drained::Cut(*self.live.borrow()),
             () = tokio::time::sleep(deadline) => {
+                let cut = *self.live.borrow();
                 self.aborted.cancel();
-                Drained::Cut(*self.live.borrow())
+                Drained::Cut(cut)
             }
         }
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod body;
 pub(crate) mod client;
+mod head_watch;
 pub(crate) mod headers;
 pub(crate) mod respond;
 pub(crate) mod serve;

@@ -35,7 +35,8 @@ type H2Sender = hyper::client::conn::http2::SendRequest<RequestBody>;
 
 /// Idle HTTP/1 connections kept per upstream and worker: what a burst of that many concurrent requests leaves behind.
 const MAX_IDLE: usize = 128;
-/// Between proxies. Shorter than the 15 s after which the inbound side closes, so that the side that sends decides.
+/// Between proxies. The inbound side never closes an idle connection by itself (but for a drain), so that no request meets a
+/// connection that is just being closed.
 const IDLE_MESH: Duration = Duration::from_secs(10);
 /// To applications: shorter than the keep-alive of common servers (Node 5 s, Puma and Apache 5 s; gunicorn 2 s notices first).
 const IDLE_PLAIN: Duration = Duration::from_secs(3);

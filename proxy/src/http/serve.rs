@@ -1,33 +1,31 @@
 //! Serves HTTP on a client's connection until it ends, with the limits of reliability.md §1.3, and drains it.
 
-use std::{convert::Infallible, future::Future, pin::pin, rc::Rc, time::Duration};
+use std::{convert::Infallible, future::Future, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-use super::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, Version, body::ResponseBody};
+use super::{
+    CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, Version,
+    body::ResponseBody,
+    head_watch::{HeadWatch, Watched},
+};
 use crate::{drain::Drain, stream::Stream, worker::Worker};
 
 /// While draining, an HTTP/1 connection that stays idle this long is closed; one in use learns of it by `connection: close`.
 /// Closing idle ones at once would race with requests already on the way.
 const DRAIN_IDLE: Duration = Duration::from_secs(2);
 
-/// Serves every request of the connection with `handle`. `head_timeout` bounds the time until a request's head is whole; with
-/// HTTP/1 it counts from the end of the request before, so it bounds idleness, too.
-pub(crate) async fn serve<H, F>(
-    worker: &Rc<Worker>,
-    stream: Stream,
-    version: Version,
-    head_timeout: Option<Duration>,
-    handle: H,
-) where
+/// Serves every request of the connection with `handle`.
+pub(crate) async fn serve<H, F>(worker: &Rc<Worker>, stream: Stream, version: Version, handle: H)
+where
     H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
     let drain = worker.shared.drain.clone();
     let result = match version {
-        Version::Http1 => serve_http1(stream, head_timeout, handle, &drain).await,
+        Version::Http1 => serve_http1(worker.config().head_timeout, stream, handle, &drain).await,
         Version::Http2 => serve_http2(worker, stream, handle, &drain).await,
     };
     if let Err(error) = result {
@@ -35,22 +33,21 @@ pub(crate) async fn serve<H, F>(
     }
 }
 
-async fn serve_http1<H, F>(
-    stream: Stream,
-    head_timeout: Option<Duration>,
-    handle: H,
-    drain: &Drain,
-) -> hyper::Result<()>
+async fn serve_http1<H, F>(head_timeout: Duration, stream: Stream, handle: H, drain: &Drain) -> hyper::Result<()>
 where
     H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
-    let draining = drain.clone();
+    let watch = Arc::new(HeadWatch::default());
+    let stream = Watched::new(stream, Arc::clone(&watch));
+    let (draining, heads) = (drain.clone(), Arc::clone(&watch));
     let service = service_fn(move |request| {
+        let answering = heads.head();
         let answer = handle(request);
         let draining = draining.clone();
         async move {
             let mut response = answer.await;
+            drop(answering);
             if draining.is_draining() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -58,8 +55,8 @@ where
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        // Ours bounds only the head: see `head_watch`.
+        .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
         .half_close(true)
@@ -68,16 +65,19 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
+    let mut too_slow = pin!(watch.too_slow(head_timeout));
     let idle = async {
         drain.started().await;
         tokio::time::sleep(DRAIN_IDLE).await;
     };
     tokio::select! {
         result = connection.as_mut() => return result,
+        () = too_slow.as_mut() => return Ok(()),
         () = idle => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         result = connection => result,
+        () = too_slow => Ok(()),
         () = drain.aborted() => Ok(()),
     }
 }

@@ -24,8 +24,7 @@ use crate::{
 /// Serves every request of the connection.
 pub(super) async fn serve(connection: Rc<Connection>, version: Version, client: Stream) {
     let worker = Rc::clone(&connection.worker);
-    // No limit on the time between requests: the application may keep its connections as long as its server would.
-    server::serve(&worker, client, version, None, move |request| {
+    server::serve(&worker, client, version, move |request| {
         let connection = Rc::clone(&connection);
         async move { answer(&connection, version, request).await }
     })
@@ -34,8 +33,7 @@ pub(super) async fn serve(connection: Rc<Connection>, version: Version, client: 
 
 /// Answers every request with the same error.
 pub(super) async fn refuse_all(worker: &Rc<Worker>, client: Stream, version: Version, error: ProxyError) {
-    let head_timeout = Some(worker.config().head_timeout);
-    server::serve(worker, client, version, head_timeout, move |request: Request<Incoming>| {
+    server::serve(worker, client, version, move |request: Request<Incoming>| {
         let mut answer = respond::error(error.outcome, headers::is_grpc(request.headers()));
         // The next connection may find the controller back.
         if version == Version::Http1 {

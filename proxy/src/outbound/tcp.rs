@@ -107,6 +107,8 @@ pub(crate) async fn carry(worker: &Worker, mut client: Stream, mut server: Strea
         result = copy::bidirectional(&mut client, &mut server, &record) => result,
         () = worker.shared.drain.aborted() => {
             record.cut_off();
+            client.abort();
+            server.abort();
             return;
         }
     };

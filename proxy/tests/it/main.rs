@@ -6,7 +6,9 @@
 mod authority;
 mod bytes;
 mod detect;
+mod drain;
 mod http1;
 mod http2;
+mod live;
 mod refusals;
 mod support;

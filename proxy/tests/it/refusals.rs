@@ -375,3 +375,35 @@ async fn connections_to_the_proxys_own_listeners_are_refused() {
     is_reset(pod.inbound, GET).await;
     pod.ended_with("inbound", "loop").await;
 }
+
+#[tokio::test]
+async fn a_request_head_must_come_in_time_but_a_connection_may_be_idle() {
+    let witness = App::new(|mut socket| async move {
+        let mut read = Vec::new();
+        while socket.read_buf(&mut read).await.is_ok_and(|n| n > 0) {
+            if read.ends_with(b"\r\n\r\n") {
+                read.clear();
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await;
+    let limit = std::time::Duration::from_millis(150);
+    let config = DataConfig { head_timeout: limit, ..config("server", "127.0.0.1", witness.address) };
+    let policies = Policies::fixed(Some(allow(Protocol::Http1)), []);
+    let pod = Pod::start(config, policies, Authority::new().credentials(&identity("server")));
+    let mut idle = TcpStream::connect(pod.inbound).await.unwrap();
+    let mut slow = TcpStream::connect(pod.inbound).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: web\r\n\r\n";
+    for _ in 0..2 {
+        idle.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok") {
+            assert!(soon(idle.read_buf(&mut answer)).await.unwrap() > 0);
+        }
+        // Meanwhile the other one is cut off: several times the limit passes for the first, too.
+        slow.write_all(b"GET / HTTP/1.1\r\nhost").await.unwrap();
+        let _ = soon(slow.read_u8()).await.unwrap_err();
+        slow = TcpStream::connect(pod.inbound).await.unwrap();
+    }
+}

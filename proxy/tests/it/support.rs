@@ -41,6 +41,7 @@ pub(crate) struct Pod {
     pub(crate) outbound: SocketAddr,
     pub(crate) inbound: SocketAddr,
     pub(crate) drain: Drain,
+    pub(crate) tap: tap::Hub,
     metrics: mesh_runtime::metrics::Metrics,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -62,17 +63,17 @@ impl Pod {
         let listeners = Listeners::bind(&config).unwrap();
         let outbound = listeners.outbound_addrs().unwrap()[0];
         let inbound = SocketAddr::from(([127, 0, 0, 1], listeners.inbound_addr().unwrap().port()));
-        let (metrics, drain) = (mesh_runtime::metrics::Metrics::new(), Drain::new());
+        let (metrics, drain, tap) = (mesh_runtime::metrics::Metrics::new(), Drain::new(), tap::Hub::new());
         let shared = Shared {
             config: Arc::new(config),
             policies,
             credentials,
-            tap: tap::Hub::new(),
+            tap: tap.clone(),
             metrics: Metrics::new(&metrics),
             drain: drain.clone(),
         };
         let thread = Some(worker::spawn(0, shared, listeners).unwrap());
-        Self { outbound, inbound, drain, metrics, thread }
+        Self { outbound, inbound, drain, tap, metrics, thread }
     }
 
     /// Whether a metric stands there with this value; waits for it, because it may be written after the answer.
