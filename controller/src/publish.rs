@@ -167,7 +167,14 @@ impl Task {
             tokio::select! {
                 biased;
                 event = events.recv(), if source_there => match event {
-                    Some(event) => self.burst(event, &mut events),
+                    Some(event) => {
+                        self.burst(event, &mut events);
+                        // Events come first, but not for ever: whoever waits is answered after each burst.
+                        for _ in 0..QUESTIONS {
+                            let Ok(question) = self.questions.try_recv() else { break };
+                            self.answer(question);
+                        }
+                    }
                     None => source_there = false,
                 },
                 question = self.questions.recv(), if anyone_there => match question {

@@ -193,12 +193,22 @@ impl Dir {
 
     async fn send_difference(&mut self, events: &mpsc::Sender<Event>) -> Result<(), mpsc::error::SendError<Event>> {
         let mut wanted: BTreeMap<ObjectRef, Arc<Object>> = BTreeMap::new();
-        for file in self.files.values() {
+        let mut twice = Vec::new();
+        for (path, file) in &self.files {
             for (object_ref, object) in &file.objects {
-                // The same object in two files: the first by path, so that it does not depend on the order of reading.
-                wanted.entry(object_ref.clone()).or_insert_with(|| Arc::clone(object));
+                match wanted.entry(object_ref.clone()) {
+                    Entry::Vacant(place) => {
+                        place.insert(Arc::clone(object));
+                    }
+                    // The first by path, so that it does not depend on the order of reading.
+                    Entry::Occupied(_) => {
+                        let path = path.display();
+                        twice.push(format!("{path}: {object_ref} is in an earlier file too; that one is in force"));
+                    }
+                }
             }
         }
+        self.problems.set(&format!("{} (objects in two files)", self.root.display()), twice);
         for object_ref in self.sent.keys().filter(|object_ref| !wanted.contains_key(object_ref)) {
             events.send(Event::Delete(object_ref.clone())).await?;
         }

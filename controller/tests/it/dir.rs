@@ -206,6 +206,7 @@ async fn an_object_in_two_files_is_taken_from_the_first_by_path() {
     watched.expect(&["apply Service shop/web"]).await;
     watched.replace("b.yaml", &service("web", "82"));
     watched.settled().await;
+    assert_eq!(watched.problems(), ["b.yaml: Service shop/web is in an earlier file too; that one is in force"]);
     fs::remove_file(watched.root.join("a.yaml")).unwrap();
     watched.expect(&["apply Service shop/web"]).await;
 }
