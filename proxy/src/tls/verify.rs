@@ -242,7 +242,8 @@ impl Roots {
             webpki::Error::CertNotValidYet { not_before, .. } => {
                 Rejected::NotYetValid(not_before.as_secs().saturating_sub(now))
             }
-            webpki::Error::UnknownIssuer => {
+            // The second: a root of the same name, with another key.
+            webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
                 Rejected::UnknownIssuer { roots: self.anchors.len(), trust_domain: self.bundle.trust_domain.clone() }
             }
             webpki::Error::RequiredEkuNotFoundContext(_) => Rejected::Purpose,
@@ -402,12 +403,11 @@ fn time(now: UnixTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs())
 }
 
-/// As rustls wants it: what it has a name for by that name, so that the peer gets the right alert; our text is kept.
+/// As rustls wants it, with our reason kept for whoever logs the failed handshake.
 fn alert(rejected: Rejected) -> rustls::Error {
     tracing::debug!(reason = %rejected, "a peer's certificate was refused");
     let error = match rejected {
         Rejected::Missing => return rustls::Error::NoCertificatesPresented,
-        Rejected::Malformed(_) => CertificateError::BadEncoding,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     };
     rustls::Error::InvalidCertificate(error)

@@ -7,15 +7,24 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A mesh's authority.
 pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    root: CertificateDer<'static>,
+    pub(crate) issuer: Issuer<'static, KeyPair>,
+    pub(crate) root: CertificateDer<'static>,
 }
+
+/// Chain and key.
+pub(crate) type Issued = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 impl Authority {
     pub(crate) fn new() -> Self {
+        Self::with_root(|_| {})
+    }
+
+    /// With a root that is not as usual.
+    pub(crate) fn with_root(change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        change(&mut params);
         let root = params.self_signed(&key).unwrap().der().clone();
         Self { issuer: Issuer::new(params, key), root }
     }
@@ -24,11 +33,17 @@ impl Authority {
         TrustBundle { trust_domain: "cluster.local".to_owned(), roots: vec![self.root.as_ref().to_vec().into()] }
     }
 
-    pub(crate) fn leaf(&self, identity: &Identity) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    pub(crate) fn leaf(&self, identity: &Identity) -> Issued {
+        self.issue(identity.as_str(), |_| {})
+    }
+
+    /// A certificate that is not as usual.
+    pub(crate) fn issue(&self, uri: &str, change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        change(&mut params);
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         (vec![leaf], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
     }

@@ -1,14 +1,18 @@
-//! The data path on loopback: real workers, real sockets, real certificates; what the redirect would do is said by
-//! `OriginalDst::Fixed`, what the controller would say by `Policies::fixed`.
+//! Layer 2: a real proxy on loopback, in process: real workers, real sockets, real certificates. What the redirect would do
+//! is said by `OriginalDst::Fixed`; what the controller would say by `Policies::fixed` where only the data path is asked, by
+//! a scripted controller where it is the control side.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy cannot tell here")]
 
 mod authority;
 mod bytes;
+mod control;
 mod detect;
 mod drain;
 mod http1;
 mod http2;
 mod live;
+mod peers;
+mod probes;
 mod refusals;
 mod support;

@@ -1,5 +1,7 @@
 //! Pods for tests: workers with their credentials, and applications.
 
+pub(crate) mod controller;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
