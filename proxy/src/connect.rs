@@ -28,13 +28,22 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for the peer's word that its application took the connection: its own connect timeout and some air.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Dials `address` in plain TCP.
+/// For a destination outside the mesh: there is no other endpoint to try, and it may be far away. The application waits as long
+/// as it would without us, or until it gives up itself.
+pub(crate) const PATIENT: Duration = Duration::from_mins(1);
+
+/// Dials `address` in plain TCP, for the time that an endpoint of the mesh gets.
 pub(crate) async fn dial(config: &DataConfig, address: SocketAddr) -> Result<TcpStream> {
+    dial_for(config, address, config.connect_timeout).await
+}
+
+/// Dials `address` in plain TCP, for at most `limit`.
+pub(crate) async fn dial_for(config: &DataConfig, address: SocketAddr, limit: Duration) -> Result<TcpStream> {
     let connect = async {
         let socket = new_socket(config, address)?;
         socket.connect(address).await
     };
-    let socket = match tokio::time::timeout(config.connect_timeout, connect).await {
+    let socket = match tokio::time::timeout(limit, connect).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(error)) => {
             // What the kernel gave up on by itself, as after TCP_USER_TIMEOUT.
@@ -45,7 +54,6 @@ pub(crate) async fn dial(config: &DataConfig, address: SocketAddr) -> Result<Tcp
             return Err(ProxyError::new(outcome, format!("{address}: {error}")));
         }
         Err(_elapsed) => {
-            let limit = config.connect_timeout;
             return Err(ProxyError::new(Outcome::ConnectTimeout, format!("{address}: no answer within {limit:?}")));
         }
     };

@@ -30,6 +30,12 @@ impl ProxyError {
     pub fn retry_safe(&self) -> bool {
         self.outcome.facts().retry_safe
     }
+
+    /// Whether the same endpoint may do better at once. A lost SYN is sent again by the kernel after 1 s, which is when
+    /// we give up: without a second attempt, one lost packet would fail a request.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.outcome == Outcome::ConnectTimeout
+    }
 }
 
 /// Whether rustls, anywhere below `error`, says that this is not (or no longer) a TLS connection to a proxy of the mesh.

@@ -56,6 +56,8 @@ pub(crate) enum Reach {
     Mesh(Identity),
     /// In plain TCP: not meshed.
     Plain,
+    /// In plain TCP and with patience: outside the mesh, nothing is known about it.
+    External,
     /// The application of this pod, from the inbound side.
     App,
     /// This pod, from the outbound side: handed over in process, never dialled (contracts §3).
@@ -175,7 +177,7 @@ impl Upstream {
     pub(crate) fn sweep(&self, now: Instant) -> bool {
         let limit = match self.reach {
             Reach::Mesh(_) | Reach::Own => IDLE_MESH,
-            Reach::Plain | Reach::App => IDLE_PLAIN,
+            Reach::Plain | Reach::External | Reach::App => IDLE_PLAIN,
         };
         let fresh = |since: Instant| now.saturating_duration_since(since) < limit;
         self.idle.borrow_mut().retain(|(sender, since)| !sender.is_closed() && fresh(*since));
@@ -204,6 +206,9 @@ pub(crate) async fn open(worker: &Rc<Worker>, upstream: &Upstream, alpn: Alpn) -
     let address = upstream.address();
     let opened = match &upstream.reach {
         Reach::Plain => connect::dial(worker.config(), address).await.map(|socket| Io::Tcp(socket).into()),
+        Reach::External => {
+            connect::dial_for(worker.config(), address, connect::PATIENT).await.map(|socket| Io::Tcp(socket).into())
+        }
         Reach::App => match upstream.take_spare() {
             Some(socket) => Ok(Io::Tcp(socket).into()),
             None => {

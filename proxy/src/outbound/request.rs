@@ -170,7 +170,7 @@ fn second_chance<'a>(
         Err(unanswered) => {
             let client::Unanswered { error, request, again } = *unanswered;
             match (request, repeat) {
-                (Some(request), _) if error.retry_safe() && others => {
+                (Some(request), _) if (error.retry_safe() && others) || error.may_pass() => {
                     Verdict::Again { request: Box::new(request), not: Some(member) }
                 }
                 (None, Some(parts)) if again == Again::Safe || (again == Again::IfIdempotent && idempotent) => {

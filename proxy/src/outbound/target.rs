@@ -108,7 +108,8 @@ impl Target {
 impl Compiled {
     fn new(worker: &Worker, destination: SocketAddr, policy: Arc<OutboundPolicy>) -> Self {
         let balancer = |service: Option<&ServicePort>, endpoints: &[Endpoint]| {
-            Balancer::new(endpoints.iter().map(|endpoint| Member::new(worker, service, endpoint)).collect())
+            let member = |endpoint| Member::new(service, worker.upstream(endpoint));
+            Balancer::new(endpoints.iter().map(member).collect())
         };
         let backends = match &*policy {
             OutboundPolicy::Service(target) => {
@@ -117,7 +118,8 @@ impl Compiled {
             OutboundPolicy::Pod(pod) => vec![balancer(None, std::slice::from_ref(&pod.endpoint))],
             // Where it was going; plain, as it would be without us.
             OutboundPolicy::External => {
-                vec![balancer(None, &[Endpoint { address: destination, identity: None, pod: None }])]
+                let endpoint = Endpoint { address: destination, identity: None, pod: None };
+                vec![Balancer::new(vec![Member::new(None, Rc::new(Upstream::new(endpoint, Reach::External)))])]
             }
         };
         let labels = labels(service_of(&policy), None, destination.port(), false);
@@ -178,10 +180,9 @@ impl Compiled {
 }
 
 impl Member {
-    fn new(worker: &Worker, service: Option<&ServicePort>, endpoint: &Endpoint) -> Rc<Self> {
-        let upstream = worker.upstream(endpoint);
+    fn new(service: Option<&ServicePort>, upstream: Rc<Upstream>) -> Rc<Self> {
         let tls = matches!(upstream.reach, Reach::Mesh(_));
-        let labels = labels(service, Some(endpoint), endpoint.address.port(), tls);
+        let labels = labels(service, Some(&upstream.endpoint), upstream.address().port(), tls);
         Rc::new(Self { upstream, labels, edge: OnceCell::new() })
     }
 

@@ -60,7 +60,11 @@ pub(super) async fn open_early(worker: &Rc<Worker>, compiled: &Compiled) -> Resu
 async fn open(worker: &Rc<Worker>, compiled: &Compiled, alpn: Alpn) -> Result<(Rc<Member>, Stream)> {
     let balancer = compiled.unrouted()?;
     let mut failed: Option<(Rc<Member>, ProxyError)> = None;
-    for _ in 0..ATTEMPTS.min(balancer.len().max(1)) {
+    for attempt in 0..ATTEMPTS {
+        // The only endpoint gets a second chance where that may help.
+        if attempt >= balancer.len() && !failed.as_ref().is_some_and(|(_, error)| attempt == 1 && error.may_pass()) {
+            break;
+        }
         let Some(member) = balancer.pick(failed.as_ref().map(|(member, _)| member)) else {
             break;
         };
@@ -90,7 +94,7 @@ pub(super) async fn pass_through(worker: &Rc<Worker>, socket: TcpStream, side: S
     let mut record = Record::connection(worker, &Rc::new(side), &edge);
     record.opened();
     let client: Stream = Io::Tcp(socket).into();
-    match connect::dial(worker.config(), destination).await {
+    match connect::dial_for(worker.config(), destination, connect::PATIENT).await {
         Ok(server) => {
             carry(worker, client, Io::Tcp(server).into(), record).await;
         }
