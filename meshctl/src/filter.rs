@@ -102,7 +102,7 @@ mod tests {
         for (text, expected) in [
             ("200ms", Some(Duration::from_millis(200))),
             ("1.5s", Some(Duration::from_millis(1500))),
-            ("2m", Some(Duration::from_secs(120))),
+            ("2m", Some(Duration::from_mins(2))),
             ("5", None),
             ("s", None),
             ("1..2s", None),
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(show_latency(Duration::from_micros(3_140)), "3.1ms");
         assert_eq!(show_latency(Duration::from_millis(12)), "12ms");
         assert_eq!(show_latency(Duration::from_millis(2_340)), "2.3s");
-        assert_eq!(show_span(Duration::from_secs(23 * 3600 + 59 * 60)), "23h59m");
+        assert_eq!(show_span(Duration::from_mins(24 * 60 - 1)), "23h59m");
         assert_eq!(show_bytes(1536), "1.5KiB");
     }
 }

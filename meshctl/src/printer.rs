@@ -75,6 +75,7 @@ impl Printer {
     }
 
     /// Prints data as it is.
+    #[expect(clippy::unused_self, reason = "whoever prints was given a printer")]
     pub(crate) fn data(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -86,6 +87,7 @@ impl Printer {
     }
 
     /// Says something to the person, not the program.
+    #[expect(clippy::unused_self, reason = "whoever talks was given a printer")]
     pub(crate) fn say(&self, text: impl AsRef<str>) {
         // Nobody left to tell is no reason to fail.
         let _ = writeln!(io::stderr().lock(), "{}", text.as_ref());
