@@ -102,18 +102,7 @@ pub fn spawn(index: usize, shared: Shared, listeners: Listeners) -> io::Result<J
 /// Runs a worker on the current thread, inside a `LocalSet`, until the drain is over.
 pub async fn run(shared: Shared, listeners: Listeners) -> io::Result<()> {
     let own_ports = [listeners.outbound[0].local_addr()?.port(), listeners.inbound_addr()?.port()];
-    let worker = Rc::new(Worker {
-        tasks: Tasks::new(),
-        log_limit: LogLimit::new(),
-        inbound_policy: shared.policies.inbound(),
-        own_ports,
-        targets: RefCell::default(),
-        upstreams: RefCell::default(),
-        apps: RefCell::default(),
-        connections: Cell::new(0),
-        max_connections: max_connections(),
-        shared,
-    });
+    let worker = Rc::new(Worker::new(shared, own_ports));
     for listener in listeners.outbound {
         let listener = TcpListener::from_std(listener)?;
         let accepting = accept_all(Rc::clone(&worker), listener, Direction::Outbound, outbound::serve);
@@ -197,6 +186,22 @@ impl Drop for Held {
 }
 
 impl Worker {
+    /// With nothing open; `own_ports` are those of its listeners.
+    pub(crate) fn new(shared: Shared, own_ports: [u16; 2]) -> Self {
+        Self {
+            tasks: Tasks::new(),
+            log_limit: LogLimit::new(),
+            inbound_policy: shared.policies.inbound(),
+            own_ports,
+            targets: RefCell::default(),
+            upstreams: RefCell::default(),
+            apps: RefCell::default(),
+            connections: Cell::new(0),
+            max_connections: max_connections(),
+            shared,
+        }
+    }
+
     /// Settings.
     pub(crate) fn config(&self) -> &DataConfig {
         &self.shared.config

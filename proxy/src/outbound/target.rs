@@ -212,3 +212,99 @@ fn labels(service: Option<&ServicePort>, endpoint: Option<&Endpoint>, port: u16,
         tls,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_proto::{
+        identity::Identity,
+        outbound::{Backend, ServiceTarget},
+    };
+
+    use super::*;
+    use crate::{
+        config::DataConfig, drain::Drain, metrics::Metrics, policy::Policies, tap, tls::Credentials, worker::Shared,
+    };
+
+    fn worker() -> Worker {
+        let identity = Identity::new("cluster.local", "shop", "web").unwrap();
+        let shared = Shared {
+            config: Arc::new(DataConfig::new(identity.clone(), vec!["10.0.0.9".parse().unwrap()])),
+            policies: Policies::fixed(None, []),
+            credentials: Credentials::new(identity),
+            tap: tap::Hub::new(),
+            metrics: Metrics::new(&mesh_runtime::metrics::Metrics::new()),
+            drain: Drain::new(),
+        };
+        Worker::new(shared, [4140, 4143])
+    }
+
+    fn endpoint(last: u8, meshed: bool) -> Endpoint {
+        let identity = meshed.then(|| Identity::new("cluster.local", "shop", "server").unwrap());
+        Endpoint { address: ([10, 0, 0, last], 80).into(), identity, pod: None }
+    }
+
+    fn service(endpoints: &[Endpoint]) -> Arc<OutboundPolicy> {
+        let service = ServicePort { namespace: "shop".into(), name: "server".into(), port: 80 };
+        Arc::new(OutboundPolicy::Service(ServiceTarget {
+            service: service.clone(),
+            protocol: Protocol::Detect,
+            routes: vec![],
+            backends: vec![Backend { service, endpoints: endpoints.to_vec() }],
+        }))
+    }
+
+    fn upstreams(target: &Target, worker: &Worker) -> Vec<Rc<Upstream>> {
+        let compiled = target.current(worker);
+        let mut found: Vec<Rc<Upstream>> = Vec::new();
+        for _ in 0..200 {
+            let Some(member) = compiled.unrouted().unwrap().pick(None) else { break };
+            if !found.iter().any(|known| Rc::ptr_eq(known, &member.upstream)) {
+                found.push(Rc::clone(&member.upstream));
+            }
+        }
+        found.sort_by_key(|upstream| upstream.address());
+        found
+    }
+
+    #[tokio::test]
+    async fn the_next_request_goes_by_the_new_policy_and_an_endpoint_that_stays_keeps_its_connections() {
+        let worker = worker();
+        let (updates, watch) = watch::channel(service(&[endpoint(1, true), endpoint(2, true)]));
+        let target = Target::discovered(&worker, "10.96.0.1:80".parse().unwrap(), watch);
+        let before = upstreams(&target, &worker);
+        assert_eq!(before.len(), 2);
+
+        updates.send_replace(service(&[endpoint(2, true), endpoint(3, false)]));
+        let after = upstreams(&target, &worker);
+        assert_eq!(
+            after.iter().map(|upstream| upstream.endpoint.clone()).collect::<Vec<_>>(),
+            [endpoint(2, true), endpoint(3, false)]
+        );
+        assert!(Rc::ptr_eq(&before[1], &after[0]), "the same upstream, with its load and pool");
+        assert_eq!(after[1].reach, Reach::Plain);
+
+        updates.send_replace(service(&[]));
+        assert!(upstreams(&target, &worker).is_empty());
+
+        // The cache gives it up: what holds it goes on, and a new connection asks anew.
+        assert!(!target.is_orphan());
+        drop(updates);
+        assert!(target.is_orphan() && upstreams(&target, &worker).is_empty());
+    }
+
+    #[tokio::test]
+    async fn how_an_endpoint_is_reached_follows_from_who_it_is() {
+        let worker = worker();
+        let identity = endpoint(1, true).identity.unwrap();
+        for (endpoint, reach) in [
+            (endpoint(1, true), Reach::Mesh(identity)),
+            (endpoint(1, false), Reach::Plain),
+            (endpoint(9, true), Reach::Own),
+        ] {
+            assert_eq!(worker.upstream(&endpoint).reach, reach, "{endpoint:?}");
+        }
+        let (_updates, watch) = watch::channel(Arc::new(OutboundPolicy::External));
+        let outside = Target::discovered(&worker, "192.0.2.1:443".parse().unwrap(), watch);
+        assert_eq!(upstreams(&outside, &worker)[0].reach, Reach::External);
+    }
+}

@@ -117,3 +117,25 @@ async fn what_is_left_at_the_deadline_is_cut_and_seen_to_be_cut() {
     let error = soon(socket.read(&mut read)).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
+
+#[tokio::test]
+async fn no_request_is_lost_while_the_servers_proxy_drains() {
+    let app = answering().await;
+    let pair = pair(app.address, Protocol::Http1);
+    let mut socket = TcpStream::connect(pair.client.outbound).await.unwrap();
+    for sent in 0..300 {
+        if sent == 20 {
+            pair.server.drain.start();
+        }
+        socket.write_all(GET).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok") {
+            let read = soon(socket.read_buf(&mut answer)).await.unwrap();
+            assert!(
+                read > 0 && !answer.starts_with(b"HTTP/1.1 5"),
+                "request {sent}: {}",
+                String::from_utf8_lossy(&answer)
+            );
+        }
+    }
+}
