@@ -12,6 +12,7 @@ mod drain;
 mod http1;
 mod http2;
 mod live;
+mod many;
 mod peers;
 mod probes;
 mod refusals;
