@@ -45,3 +45,7 @@ ci:
 # The playground, as the README starts it.
 playground *args:
     cargo run --release --package meshctl -- playground {{args}}
+
+# What one more proxy costs: start to ready, idle memory, size of the release binary. Fails where a bar is missed.
+bench:
+    cargo bench --quiet --locked --package mesh-proxy --bench footprint

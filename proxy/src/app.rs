@@ -53,6 +53,8 @@ pub struct App {
     pub credentials: Credentials,
     /// What the controller said.
     pub policies: Policies,
+    /// Its live traffic.
+    pub tap: tap::Hub,
     tasks: Tasks,
     workers: Vec<JoinHandle<()>>,
     deadline: Duration,
@@ -118,7 +120,7 @@ impl App {
             config: Arc::clone(&config.data),
             policies: policies.clone(),
             credentials: credentials.clone(),
-            tap,
+            tap: tap.clone(),
             metrics: metrics::Metrics::new(&metrics),
             drain: drain.clone(),
         };
@@ -137,6 +139,7 @@ impl App {
             drain,
             credentials,
             policies,
+            tap,
             tasks,
             workers,
             deadline,

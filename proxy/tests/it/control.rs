@@ -4,15 +4,18 @@ use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
+    process::Command,
     sync::Arc,
     time::Duration,
 };
 
 use mesh_proto::{
+    client::TapClient,
     config::{Key, ProxyMessage, Value},
     names,
     outbound::OutboundPolicy,
     outcome::Outcome,
+    tap::{Direction, TapEvent, TapFilter},
     trust::TrustBundle,
     workload::Protocol,
 };
@@ -22,6 +25,7 @@ use mesh_proxy::{
     drain::Drain,
     identity::Schedule,
     policy::Policies,
+    tap::Hub,
     tls::{Alpn, Credentials, peer_identity},
 };
 use mesh_runtime::{
@@ -50,6 +54,7 @@ struct Proxy {
     drain: Drain,
     credentials: Credentials,
     policies: Policies,
+    tap: Hub,
     readiness: mesh_runtime::readiness::Readiness,
     signals: mpsc::UnboundedSender<Signal>,
     tasks: Tasks,
@@ -73,6 +78,7 @@ impl Proxy {
             drain: app.drain.clone(),
             credentials: app.credentials.clone(),
             policies: app.policies.clone(),
+            tap: app.tap.clone(),
             readiness: app.readiness.clone(),
             signals,
             tasks: Tasks::new(),
@@ -426,4 +432,75 @@ async fn a_change_needs_a_post_the_header_and_a_host_of_localhost() {
     let answer = ask(proxy.admin, &request("POST", "localhost", "mesh-admin: 1\r\n")).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(proxy.drain.is_draining());
+}
+
+#[tokio::test]
+async fn the_drain_command_asks_the_running_proxy() {
+    let authority = Arc::new(Authority::new());
+    let controller = Controller::start(&authority).await;
+    let proxy = Proxy::start(&authority, controller.address).await;
+    let port = proxy.admin.port().to_string();
+    let run = move || Command::new(env!("CARGO_BIN_EXE_mesh-proxy")).args(["drain", "--port", &port]).output();
+    let output = tokio::task::spawn_blocking(run).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(proxy.drain.is_draining());
+}
+
+#[test]
+fn a_proxy_with_a_bad_environment_names_every_mistake_and_ends() {
+    let output = Command::new(env!("CARGO_BIN_EXE_mesh-proxy"))
+        .arg("run")
+        .env_clear()
+        .env(names::ENV_POD_IPS, "nowhere")
+        .env(names::ENV_WORKERS, "many")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    let missing = [names::ENV_POD_NAMESPACE, names::ENV_POD_NAME, names::ENV_CONTROLLER_ADDR, names::ENV_TRUST_BUNDLE];
+    for variable in missing {
+        assert!(text.contains(&format!("{variable}: is not set")), "{variable}: {text}");
+    }
+    for wrong in ["MESH_POD_IPS=\"nowhere\"", "MESH_WORKERS=\"many\""] {
+        assert!(text.contains(wrong), "{wrong}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_tap_is_opened_on_localhost_and_for_no_other_host() {
+    let authority = Arc::new(Authority::new());
+    let controller = Controller::start(&authority).await;
+    let proxy = Proxy::start(&authority, controller.address).await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", proxy.admin)).unwrap();
+    let watch = async |endpoint: tonic::transport::Endpoint| {
+        TapClient::new(endpoint.connect().await.unwrap()).watch(TapFilter::default()).await
+    };
+    let mut forged = watch(endpoint.clone().origin("http://evil.example".parse().unwrap())).await.unwrap();
+    assert!(forged.next().await.is_err());
+    assert!(!proxy.tap.is_active());
+    let mut events = watch(endpoint).await.unwrap();
+    assert!(proxy.tap.is_active());
+    proxy.tap.publish(event);
+    assert_eq!(events.next().await.unwrap(), Some(event()));
+}
+
+fn event() -> TapEvent {
+    TapEvent {
+        direction: Direction::Inbound,
+        started_us: 1,
+        latency_us: 2,
+        source: destination(1),
+        destination: destination(2),
+        source_identity: Some(identity("web")),
+        destination_identity: None,
+        destination_pod: None,
+        service: None,
+        tls: true,
+        outcome: String::new(),
+        bytes_in: 3,
+        bytes_out: 4,
+        request: None,
+        dropped: 0,
+        route: String::new(),
+    }
 }
