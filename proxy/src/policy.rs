@@ -184,13 +184,20 @@ impl Policies {
         // Taken before anybody can answer, so that no answer is missed.
         let waiting = Arc::clone(&answered).notified_owned();
         targets.insert(destination, Target::Asked { answered });
-        drop(targets);
+        // Still under the lock: a new stream sees the target in the map or the change in the queue, not both.
         self.tell(Change::Subscribe(destination));
         Ok(Some(waiting))
     }
 
     fn tell(&self, change: Change) {
-        self.0.changes.lock().push_back(change);
+        let connected = self.is_connected();
+        let mut changes = self.0.changes.lock();
+        if !connected && changes.len() >= MAX_TARGETS {
+            // Nobody is listening, and a new stream is told everything anyway.
+            changes.clear();
+        }
+        changes.push_back(change);
+        drop(changes);
         self.0.changed.notify_one();
     }
 
@@ -425,6 +432,17 @@ mod tests {
         });
         assert!(policies.set_outbound(address(1), pod.clone(), 9));
         assert_eq!(**policy.borrow_and_update(), pod);
+    }
+
+    #[test]
+    fn while_the_controller_is_away_what_it_would_be_told_is_bounded() {
+        let policies = Policies::new();
+        for n in 0..u32::try_from(3 * MAX_TARGETS).unwrap() {
+            drop(policies.ask(address(n)));
+        }
+        assert!(policies.0.changes.lock().len() <= MAX_TARGETS);
+        assert!(policies.len() <= MAX_TARGETS);
+        assert_eq!(policies.link_up().len(), policies.len());
     }
 
     #[tokio::test(start_paused = true)]
