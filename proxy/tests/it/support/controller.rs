@@ -84,6 +84,7 @@ impl Controller {
         let serve = async move {
             loop {
                 let (tcp, peer) = listener.accept().await.unwrap();
+                tcp.set_nodelay(true).unwrap();
                 let connection = serve(acceptor.clone(), tcp, peer, routes.clone(), accepting.clone());
                 let cancelled = accepting.cancelled();
                 accepting.spawn("connection", async move {
