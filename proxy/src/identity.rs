@@ -56,7 +56,8 @@ pub struct Schedule {
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { after: 0.7, jitter: 0.05, at_least: Duration::from_secs(10) }
+        // The shortest life that a controller gives is 5 s.
+        Self { after: 0.7, jitter: 0.05, at_least: Duration::from_secs(1) }
     }
 }
 
@@ -129,7 +130,7 @@ mod tests {
             let wait = schedule.wait(left, random);
             assert!(wait > day.mul_f64(low) && wait < day.mul_f64(high), "{wait:?}");
         }
-        assert_eq!(schedule.wait(Duration::ZERO, 0.5), Duration::from_secs(10));
-        assert_eq!(schedule.wait(Duration::from_secs(5), 1.0), Duration::from_secs(10));
+        assert_eq!(schedule.wait(Duration::ZERO, 0.5), Duration::from_secs(1));
+        assert_eq!(schedule.wait(Duration::from_secs(5), 1.0), Duration::from_millis(3750));
     }
 }

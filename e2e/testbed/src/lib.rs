@@ -1,0 +1,56 @@
+//! mesh-testbed: a whole mesh for tests and benchmarks, without a cluster and without root.
+//!
+//! The real controller and real `mesh-proxy run` processes, each in a pod of its own ([`mesh_netlab`]), with the real redirect,
+//! real join tokens and a directory of manifests. Used by `proxy/tests/mesh.rs` and `e2e/bench`; what is asked of the mesh is
+//! theirs. It knows neither the proxy's nor the controller's inside: it starts programs and speaks to their sockets.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`mesh`] | the network with its control pod |
+//! | [`control`] | the controller's process and its directory of manifests |
+//! | [`member`] | one meshed pod: applications, token, proxy, redirect |
+//! | [`apps`] | the applications |
+//! | [`manifests`] | objects as text |
+//! | [`talk`] | clients |
+//! | [`tap`] | what a proxy's tap shows |
+//! | [`wait`] | waiting for what must come to be |
+
+pub mod apps;
+pub mod control;
+pub mod manifests;
+pub mod member;
+pub mod mesh;
+pub mod talk;
+pub mod tap;
+pub mod wait;
+
+pub use member::Member;
+pub use mesh::{Mesh, Settings};
+pub use wait::until;
+
+use std::process::ExitCode;
+
+/// First thing in `main`: moves the process into its own user namespace. `Some` where this process is a controller of a
+/// testbed instead, which has ended by then.
+pub fn enter() -> Option<ExitCode> {
+    let ended = if control::is_role() {
+        control::role()
+    } else {
+        match mesh_netlab::userns::enter(mesh_netlab::userns::Isolation::default()) {
+            Ok(()) => return None,
+            Err(error) => Err(error.into()),
+        }
+    };
+    Some(match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "a program that cannot start says so to the person who runs it")]
+fn complain(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}

@@ -1,0 +1,102 @@
+//! Kubernetes objects as text, as a person would write them. All live in the namespace [`NAMESPACE`].
+
+use std::net::Ipv4Addr;
+
+use mesh_proto::names;
+
+use crate::apps::{HTTP_PORT, LINES_PORT};
+
+/// Where everything is.
+pub const NAMESPACE: &str = "shop";
+
+/// The namespace itself.
+pub fn namespace() -> String {
+    format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n")
+}
+
+/// A meshed pod with the label `app` and its own name as the label `pod`.
+pub fn pod(name: &str, account: &str, app: &str, ip: Ipv4Addr, ready: bool) -> String {
+    let ready = if ready { "True" } else { "False" };
+    let sidecar = names::CONTAINER_PROXY;
+    format!(
+        r"apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {NAMESPACE}, uid: {uid}, labels: {{app: {app}, pod: {name}}}}}
+spec:
+  serviceAccountName: {account}
+  initContainers:
+    - {{name: {sidecar}, image: proxy, restartPolicy: Always}}
+  containers:
+    - name: app
+      image: app
+      ports: [{{name: http, containerPort: {HTTP_PORT}}}, {{containerPort: {LINES_PORT}}}]
+status:
+  phase: Running
+  podIP: {ip}
+  podIPs: [{{ip: {ip}}}]
+  conditions: [{{type: Ready, status: {ready:?}}}]
+",
+        uid = uid(name),
+    )
+}
+
+/// The uid of a pod.
+pub fn uid(pod: &str) -> String {
+    format!("uid-{pod}")
+}
+
+/// A Service that picks pods by one label: port 80 is declared HTTP, port 7000 says nothing about itself.
+pub fn service(name: &str, (label, value): (&str, &str), ip: Ipv4Addr) -> String {
+    format!(
+        r"apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  clusterIP: {ip}
+  clusterIPs: [{ip}]
+  selector: {{{label}: {value}}}
+  ports:
+    - {{name: http, port: 80, targetPort: http, appProtocol: http}}
+    - {{name: lines, port: {LINES_PORT}, targetPort: {LINES_PORT}}}
+"
+    )
+}
+
+/// An HTTPRoute for port 80 of a Service. Requests with the header `x-to: SERVICE` go to it, for each of `by_header`; the others
+/// by `weights`.
+pub fn route(service: &str, by_header: &[&str], weights: &[(&str, u32)]) -> String {
+    let mut text = format!(
+        r#"apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {service}, namespace: {NAMESPACE}}}
+spec:
+  parentRefs: [{{group: "", kind: Service, name: {service}, port: 80}}]
+  rules:
+"#
+    );
+    for to in by_header {
+        text += &format!(
+            "    - matches: [{{headers: [{{name: x-to, value: {to}}}]}}]\n      backendRefs: [{{name: {to}, port: 80}}]\n"
+        );
+    }
+    text += "    - backendRefs:\n";
+    for (to, weight) in weights {
+        text += &format!("        - {{name: {to}, port: 80, weight: {weight}}}\n");
+    }
+    text
+}
+
+/// An AuthorizationPolicy for the pods of a Service: only these service accounts.
+pub fn only(service: &str, accounts: &[&str]) -> String {
+    format!(
+        r"apiVersion: {group}/v1alpha1
+kind: AuthorizationPolicy
+metadata: {{name: {service}, namespace: {NAMESPACE}}}
+spec:
+  targetRefs: [{{kind: Service, name: {service}}}]
+  from: [{{serviceAccounts: [{accounts}]}}]
+",
+        group = names::GROUP,
+        accounts = accounts.join(", "),
+    )
+}

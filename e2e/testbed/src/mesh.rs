@@ -1,0 +1,66 @@
+//! The network with its control pod; pods are added one by one.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use mesh_netlab::{Addresses, Lab};
+use tempfile::TempDir;
+
+use crate::{
+    control::Control,
+    manifests,
+    member::{Member, Pod},
+};
+
+/// How a mesh is made.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The program `mesh-proxy`.
+    pub proxy: PathBuf,
+    /// Life of a certificate, in whole seconds.
+    pub leaf_lifetime: Duration,
+}
+
+impl Settings {
+    /// With certificates that live for a day.
+    pub fn new(proxy: impl Into<PathBuf>) -> Self {
+        Self { proxy: proxy.into(), leaf_lifetime: Duration::from_hours(24) }
+    }
+}
+
+/// A mesh; everything ends with it.
+#[derive(Debug)]
+pub struct Mesh {
+    /// The controller.
+    pub control: Control,
+    settings: Settings,
+    lab: Lab,
+    directory: TempDir,
+}
+
+impl Mesh {
+    /// The network and a running controller that knows the namespace and nothing else.
+    pub fn start(settings: Settings) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir().context("make a directory")?;
+        let lab = Lab::new(Addresses { v4: Ipv4Addr::new(10, 0, 0, 254), v6: None })?;
+        let pod = lab.pod("control", Addresses { v4: Ipv4Addr::new(10, 0, 0, 253), v6: None })?;
+        let control = Control::start(pod, directory.path(), settings.leaf_lifetime)?;
+        control.apply("namespace.yaml", &manifests::namespace())?;
+        Ok(Self { control, settings, lab, directory })
+    }
+
+    /// A meshed pod that is ready, with its manifest in force. Its token is replaced all the time, as a kubelet does.
+    pub fn member(&self, pod: &Pod<'_>) -> anyhow::Result<Member> {
+        let member = self.unready_member(pod)?;
+        member.until_ready()?;
+        member.redirect()?;
+        Ok(member)
+    }
+
+    /// The same as far as the start of the proxy, which has no redirect then.
+    pub fn unready_member(&self, pod: &Pod<'_>) -> anyhow::Result<Member> {
+        let network = self.lab.pod(pod.name, Addresses { v4: pod.ip(), v6: None })?;
+        self.control.apply(&pod.file(), &pod.manifest(true))?;
+        Member::start(network, pod, &self.settings.proxy, &self.control, self.directory.path())
+    }
+}

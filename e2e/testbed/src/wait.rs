@@ -1,0 +1,22 @@
+//! Waiting for an event that nobody reports: asked again and again, with a deadline.
+
+use std::{thread, time::Duration};
+
+use tokio::time::Instant;
+
+/// Far more than anything takes; only what fails waits for it.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The first answer; an error that says `what` did not happen after [`DEADLINE`].
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return Ok(answer);
+        }
+        anyhow::ensure!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        thread::sleep(PAUSE);
+    }
+}

@@ -1,0 +1,80 @@
+//! The real proxy with the real controller: `mesh-proxy run` processes behind the real redirect, join tokens, and a directory
+//! of manifests that changes. As an ordinary user; where no network can be made, the tests fail.
+
+#[path = "mesh/away.rs"]
+mod away;
+#[path = "mesh/changes.rs"]
+mod changes;
+#[path = "mesh/identity.rs"]
+mod identity;
+#[path = "mesh/thread.rs"]
+mod thread;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use mesh_testbed::{Mesh, Settings, apps::LINES_PORT, manifests};
+
+fn main() -> ExitCode {
+    if let Some(ended) = mesh_testbed::enter() {
+        return ended;
+    }
+    let tests: &[(&str, Test)] = &[
+        (
+            "a_request_and_a_connection_go_by_service_over_mutual_tls",
+            thread::a_request_and_a_connection_go_by_service_over_mutual_tls,
+        ),
+        (
+            "certificates_are_renewed_under_load_and_nobody_notices",
+            identity::certificates_are_renewed_under_load_and_nobody_notices,
+        ),
+        ("a_token_of_another_account_makes_no_proxy_ready", identity::a_token_of_another_account_makes_no_proxy_ready),
+        ("an_expired_token_makes_no_proxy_ready", identity::an_expired_token_makes_no_proxy_ready),
+        (
+            "what_is_known_outlives_the_controller_and_what_is_not_is_refused",
+            away::what_is_known_outlives_the_controller_and_what_is_not_is_refused,
+        ),
+        ("a_changed_route_is_in_force", changes::a_changed_route_is_in_force),
+        ("a_changed_authorization_is_in_force", changes::a_changed_authorization_is_in_force),
+        ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
+    ];
+    let trial = |(name, test): &(&str, Test)| {
+        let test = *test;
+        Trial::test(*name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
+    };
+    libtest_mimic::run(&Arguments::from_args(), tests.iter().map(trial).collect()).exit_code()
+}
+
+type Test = fn() -> anyhow::Result<()>;
+
+/// Cluster IP of the Service `web`: the pods with this label.
+const WEB: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// Likewise of `web-a` and `web-b`: the pods `a` and `b` alone.
+const WEB_A: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 2);
+const WEB_B: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 3);
+
+fn settings() -> Settings {
+    Settings::new(env!("CARGO_BIN_EXE_mesh-proxy"))
+}
+
+/// A mesh with the Services and no pod.
+fn mesh(settings: Settings) -> anyhow::Result<Mesh> {
+    let mesh = Mesh::start(settings)?;
+    for (name, label, ip) in
+        [("web", ("app", "web"), WEB), ("web-a", ("pod", "a"), WEB_A), ("web-b", ("pod", "b"), WEB_B)]
+    {
+        mesh.control.apply(&format!("service-{name}.yaml"), &manifests::service(name, label, ip))?;
+    }
+    Ok(mesh)
+}
+
+fn http(service: Ipv4Addr) -> SocketAddr {
+    (service, 80).into()
+}
+
+fn lines(service: Ipv4Addr) -> SocketAddr {
+    (service, LINES_PORT).into()
+}

@@ -1,0 +1,96 @@
+//! Certificates: their renewal, and who gets none.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use mesh_proto::outcome::Outcome;
+use mesh_testbed::{
+    Member, Settings,
+    member::{Pod, Token},
+    talk::{Http, Lines, get},
+    until,
+};
+
+use crate::{WEB, http, lines, mesh, settings};
+
+/// How often each certificate is renewed while requests flow.
+const RENEWALS: usize = 3;
+
+pub(crate) fn certificates_are_renewed_under_load_and_nobody_notices() -> anyhow::Result<()> {
+    // The shortest there is: renewed after three and a half.
+    let mesh = mesh(Settings { leaf_lifetime: Duration::from_secs(5), ..settings() })?;
+    let server = mesh.member(&Pod::new("a", "web", 1))?;
+    let client = mesh.member(&Pod::new("client", "client", 2))?;
+    let (mut connection, _) = client.run(|| Lines::connect(lines(WEB)))??;
+    let (stop, requests) = (AtomicBool::new(false), AtomicU64::new(0));
+
+    thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            client.run(|| -> anyhow::Result<()> {
+                let mut kept = Http::connect(http(WEB))?;
+                while !stop.load(Ordering::Relaxed) {
+                    // One connection that lives on, and a new one each time.
+                    for answer in [kept.get("/", &[])?, get(http(WEB), "/", &[])?] {
+                        anyhow::ensure!(answer.status == 200, "{answer:?}");
+                        requests.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Ok(())
+            })
+        });
+        let renewed = renewed(&client, &server, || load.is_finished());
+        stop.store(true, Ordering::Relaxed);
+        load.join().expect("the load does not panic")?.context("a request failed")?;
+        renewed
+    })?;
+    assert_eq!(connection.ask("still there?")?, "still there?");
+    assert!(requests.load(Ordering::Relaxed) > 100, "{requests:?} requests are no load");
+    for member in [&client, &server] {
+        assert_eq!(member.count("mesh_error_total", &[])?, 0);
+        assert_eq!(member.count("identity_cert_failures_total", &[])?, 0);
+    }
+    Ok(())
+}
+
+/// Waits until both have had so many certificates, each with a serial of its own.
+fn renewed(one: &Member, other: &Member, is_over: impl Fn() -> bool) -> anyhow::Result<()> {
+    let mut serials = [BTreeSet::new(), BTreeSet::new()];
+    until("both certificates are renewed again and again", || {
+        for (seen, member) in serials.iter_mut().zip([one, other]) {
+            seen.extend(member.serial());
+        }
+        (is_over() || serials.iter().all(|seen| seen.len() > RENEWALS)).then_some(())
+    })
+}
+
+pub(crate) fn a_token_of_another_account_makes_no_proxy_ready() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let impostor = Pod { token: Token::Of("client"), ..Pod::new("a", "web", 1) };
+    is_refused(&mesh.unready_member(&impostor)?, Outcome::IdentityMismatch)
+}
+
+pub(crate) fn an_expired_token_makes_no_proxy_ready() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let token = mesh.control.expired_token("web", "a")?;
+    let late = Pod { token: Token::Fixed(&token), ..Pod::new("a", "web", 1) };
+    is_refused(&mesh.unready_member(&late)?, Outcome::TokenExpired)
+}
+
+/// It goes on trying, is told why each time, and is never ready.
+fn is_refused(member: &Member, outcome: Outcome) -> anyhow::Result<()> {
+    let code = format!("code={:?}", outcome.code());
+    until("three refusals", || {
+        let refusals: u64 = member.count("identity_cert_failures_total", &[&code]).ok()?;
+        (refusals >= 3).then_some(())
+    })
+    .with_context(|| member.log())?;
+    assert_eq!(member.count("identity_cert_refreshes_total", &[])?, 0);
+    assert!(!member.is_ready());
+    assert!(member.log().contains(outcome.code()), "{}", member.log());
+    Ok(())
+}
