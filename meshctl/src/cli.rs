@@ -70,6 +70,8 @@ pub(crate) enum Color {
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the whole mesh with a demo shop on this machine: no cluster, no root
+    Playground(crate::playground::Args),
     /// Show which workloads are meshed, and if not, why
     List,
     /// Show success rate, requests per second and latency of each workload, live from the proxies

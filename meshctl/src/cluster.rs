@@ -7,8 +7,9 @@ pub(crate) mod playground;
 
 use std::{net::IpAddr, path::PathBuf};
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use mesh_proto::names;
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A mesh to look at.
@@ -77,15 +78,6 @@ impl Cluster {
         }
     }
 
-    /// The Services of one namespace or of all.
-    pub(crate) async fn services(&self, namespace: Option<&str>) -> Result<Vec<Service>, ClusterError> {
-        let mut services: Vec<Service> = match self {
-            Self::Playground(client) => client.objects("services").await?,
-        };
-        services.retain(|service| namespace.is_none_or(|wanted| service.metadata.namespace.as_deref() == Some(wanted)));
-        Ok(services)
-    }
-
     /// Opens a connection to a port on the loopback of a pod, as a port-forward does.
     pub(crate) async fn connect(&self, pod: &PodInfo, port: u16) -> Result<Box<dyn ByteStream>, ClusterError> {
         match self {
@@ -95,7 +87,8 @@ impl Cluster {
 }
 
 /// A pod, as far as commands care.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct PodInfo {
     /// Its namespace.
     pub(crate) namespace: String,

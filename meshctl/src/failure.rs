@@ -62,8 +62,8 @@ impl std::error::Error for Failure {}
 /// Anything unforeseen: exit code 1, the whole chain of causes in one line.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        match error.downcast::<Self>() {
-            Ok(failure) => failure,
+        match error.downcast::<crate::cluster::ClusterError>() {
+            Ok(error) => error.into(),
             Err(error) => Self::new(Exit::Bad, format!("{error:#}")),
         }
     }

@@ -12,8 +12,9 @@ mod playground;
 mod printer;
 mod reason;
 mod resource;
+mod roles;
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -21,12 +22,17 @@ use cli::{Cli, Command};
 use cluster::Cluster;
 use failure::Failure;
 use printer::Printer;
+use roles::Role;
 
 fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let Some(role) = words.first().and_then(|word| Role::named(word)) {
+        return role.run(words);
+    }
     let cli = Cli::parse();
     let printer = Printer::new(cli.globals.output, !cli.globals.no_headers, cli.globals.color);
     match run(&cli, &printer) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // `meshctl … | head`: the reader has what it wanted.
         Err(failure) if printer::is_broken_pipe(&failure) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -36,31 +42,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
+fn run(cli: &Cli, printer: &Printer) -> Result<ExitCode, Failure> {
     match &cli.command {
-        Command::Inject(args) => commands::inject::inject(args, printer),
-        Command::Uninject(args) => commands::inject::uninject(args, printer),
-        Command::Install(args) => commands::install(args, printer),
-        Command::Version => printer.data(&format!("meshctl {}\n", env!("CARGO_PKG_VERSION"))),
-        live => look(cli, live, printer),
+        Command::Playground(args) => return playground::run(args, printer),
+        Command::Inject(args) => commands::inject::inject(args, printer)?,
+        Command::Uninject(args) => commands::inject::uninject(args, printer)?,
+        Command::Install(args) => commands::install(args, printer)?,
+        Command::Version => printer.data(&format!("meshctl {}\n", env!("CARGO_PKG_VERSION")))?,
+        Command::List | Command::Stat(_) | Command::Tap(_) | Command::Identity(_) => look(cli, printer)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Commands that look at a mesh.
-fn look(cli: &Cli, command: &Command, printer: &Printer) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(failure::Exit::Bad, format!("start: {error}")))?;
+fn look(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
     let namespace = cli.globals.namespace.as_deref();
     runtime.block_on(async {
         let cluster = Cluster::select(cli.globals.playground)?;
-        match command {
+        match &cli.command {
             Command::List => commands::list::run(&cluster, namespace, printer).await,
             Command::Stat(args) => commands::stat::run(&cluster, namespace, args, printer).await,
             Command::Tap(args) => commands::tap::run(&cluster, namespace, args, printer).await,
             Command::Identity(args) => commands::identity::run(&cluster, namespace, args, printer).await,
-            Command::Inject(_) | Command::Uninject(_) | Command::Install(_) | Command::Version => Ok(()),
+            _ => Ok(()),
         }
     })
 }

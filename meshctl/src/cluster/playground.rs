@@ -3,10 +3,7 @@
 //! Its other side is `playground::control`. It works on a current-thread runtime and starts no thread, so that a
 //! command may still join a user namespace after it asked.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
@@ -136,11 +133,6 @@ impl Client {
 
     fn socket_error(&self, error: &io::Error) -> ClusterError {
         ClusterError::Socket { path: self.socket.clone(), reason: error.to_string() }
-    }
-
-    /// The socket it speaks to.
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
     }
 }
 

@@ -1,0 +1,73 @@
+//! The keeper: makes the namespaces, starts the supervisor as the first process inside, and removes the runtime
+//! directory when that has ended, however it ended.
+//!
+//! Its own death ends the supervisor, and with it everything inside (the kernel sees to both). Knows no pods.
+
+use std::{
+    ffi::OsString,
+    path::PathBuf,
+    process::{Child, Command, ExitCode, Stdio},
+};
+
+use anyhow::Context as _;
+use mesh_netlab::userns::{self, Isolation};
+use nix::{
+    sys::{prctl, signal::Signal},
+    unistd::{Pid, getppid, setsid},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{launch::WITH_PARENT, paths::RuntimeDir, progress::News};
+use crate::roles::Role;
+
+/// `playground-keeper DIR [--with-parent]`
+pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
+    let Some(directory) = arguments.first() else { return ExitCode::from(2) };
+    let directory = RuntimeDir::at(PathBuf::from(directory));
+    let with_parent = arguments.get(1).is_some_and(|argument| argument == WITH_PARENT);
+    let done = keep(&directory, with_parent);
+    let removed = directory.remove().with_context(|| format!("remove {}", directory.path().display()));
+    match done.and(removed) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            News::failed(&error).tell();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn keep(directory: &RuntimeDir, with_parent: bool) -> anyhow::Result<()> {
+    // The terminal's Ctrl-C is the launcher's alone: it asks the supervisor to stop.
+    setsid().context("leave the terminal")?;
+    userns::enter(Isolation { pids: true })?;
+    if with_parent {
+        prctl::set_pdeathsig(Signal::SIGTERM).context("follow the launcher's end")?;
+        // It may have ended before.
+        anyhow::ensure!(getppid() != Pid::from_raw(1), "the launcher has ended");
+    }
+    let supervisor = Command::new("/proc/self/exe")
+        .arg(Role::PlaygroundSupervisor.name())
+        .arg(directory.path())
+        .stdin(Stdio::null())
+        .spawn()
+        .context("start meshctl again as the playground's supervisor")?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(wait(supervisor))
+}
+
+/// Waits for the supervisor; a signal (the launcher has ended, or somebody wants us gone) ends it first.
+async fn wait(mut supervisor: Child) -> anyhow::Result<()> {
+    let mut child = signal(SignalKind::child())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        if let Some(status) = supervisor.try_wait().context("wait for the supervisor")? {
+            anyhow::ensure!(status.success(), "the playground ended: {status}");
+            return Ok(());
+        }
+        tokio::select! {
+            _ = child.recv() => {}
+            _ = terminate.recv() => supervisor.kill().context("end the supervisor")?,
+            _ = interrupt.recv() => supervisor.kill().context("end the supervisor")?,
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The playground as a person runs it: the real binary, from start to nothing left.
+//!
+//! One test, since each start is seconds of work; its steps say what they prove.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+struct Playground {
+    runtime: tempfile::TempDir,
+}
+
+impl Playground {
+    fn meshctl(&self, line: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_meshctl"))
+            .args(line.split_whitespace())
+            .env("XDG_RUNTIME_DIR", self.runtime.path())
+            .output()
+            .unwrap()
+    }
+
+    /// What a command that must succeed prints.
+    fn ok(&self, line: &str) -> String {
+        let output = self.meshctl(line);
+        assert!(output.status.success(), "meshctl {line}: {}\n{}", output.status, text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn json(&self, line: &str) -> Vec<Value> {
+        let list: Value = serde_json::from_str(&self.ok(&format!("{line} -o json"))).unwrap();
+        list["items"].as_array().unwrap().clone()
+    }
+
+    /// Runs the shop's own `curl` in a pod.
+    fn get(&self, pod: &str, arguments: &str) -> String {
+        self.ok(&format!("playground exec {pod} -- {} mesh-shop get -i {arguments}", env!("CARGO_BIN_EXE_meshctl")))
+    }
+}
+
+impl Drop for Playground {
+    fn drop(&mut self) {
+        // Also where an assertion failed before; refused where it has ended in order.
+        self.meshctl("playground stop");
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn from_the_first_command_to_nothing_left() {
+    let playground = Playground { runtime: tempfile::tempdir().unwrap() };
+    nothing_runs(&playground);
+    let start = playground.meshctl("playground --detach");
+    assert!(start.status.success(), "{}", text(&start.stderr));
+    assert!(text(&start.stderr).contains("ready in"), "{}", text(&start.stderr));
+    assert!(start.stdout.is_empty(), "talk is not data");
+
+    a_second_start_is_refused(&playground);
+    pods_are_listed_with_their_reasons(&playground);
+    a_request_by_name_crosses_the_mesh(&playground);
+    routes_and_policies_are_in_force(&playground);
+    the_planted_fault_is_found(&playground);
+    identities_are_held(&playground);
+    typing_errors_are_explained(&playground);
+    it_leaves_nothing(&playground);
+}
+
+fn nothing_runs(playground: &Playground) {
+    for line in ["list --playground", "stat --playground", "playground status", "playground stop"] {
+        let output = playground.meshctl(line);
+        assert_eq!(output.status.code(), Some(3), "{line}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("meshctl playground"), "{line}: {}", text(&output.stderr));
+    }
+}
+
+fn a_second_start_is_refused(playground: &Playground) {
+    let again = playground.meshctl("playground --detach");
+    assert_eq!(again.status.code(), Some(1));
+    let error = text(&again.stderr);
+    assert!(error.contains("already running") && error.contains("meshctl playground stop"), "{error}");
+    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+}
+
+fn pods_are_listed_with_their_reasons(playground: &Playground) {
+    let rows = playground.json("list --playground");
+    let row = |workload: &str| rows.iter().find(|row| row["workload"] == workload).unwrap();
+    for workload in ["deployment/load", "deployment/web-v1", "deployment/web-v2", "deployment/stock"] {
+        assert_eq!((&row(workload)["meshed"], &row(workload)["ready"]), (&1.into(), &1.into()), "{workload}");
+    }
+    assert_eq!(row("deployment/visitor")["reason"], "disabled-by-pod");
+    assert_eq!(row("deployment/mesh-controller")["reason"], "system-namespace");
+    let status = playground.meshctl("playground status");
+    assert!(status.status.success() && text(&status.stderr).contains("7 of 7 pods are ready"));
+}
+
+fn a_request_by_name_crosses_the_mesh(playground: &Playground) {
+    for name in ["web", "web.shop", "web.shop.svc.cluster.local"] {
+        let answer = playground.get("deploy/load", &format!("http://{name}/"));
+        assert!(answer.starts_with("200 OK") && answer.contains("\"service\":\"web\""), "{answer}");
+    }
+    // The server's proxy says by which identity, and that it was mutual TLS.
+    let tap = playground.ok("tap deploy/web-v1 --playground --from deploy/load --path /items -o ndjson -c 1");
+    let event: Value = serde_json::from_str(&tap).unwrap();
+    assert_eq!(event["tls"], true);
+    assert_eq!(event["source"]["identity"], "spiffe://cluster.local/ns/shop/sa/load");
+    assert_eq!(event["destination"]["workload"], "deployment/web-v1");
+    // A pod outside the mesh gets through in the clear where policy lets it, and is seen without an identity.
+    let tap = playground.ok("tap --playground --from deploy/visitor -o ndjson -c 1");
+    let event: Value = serde_json::from_str(&tap).unwrap();
+    assert_eq!((&event["tls"], &event["source"]["identity"]), (&false.into(), &Value::Null));
+}
+
+fn routes_and_policies_are_in_force(playground: &Playground) {
+    for _ in 0..5 {
+        let answer = playground.get("deploy/load", "http://web/ -H x-version:v2");
+        assert!(answer.contains("\"version\":\"v2\""), "{answer}");
+    }
+    // Only the web service may ask for stock; others are told so before a byte of them reaches it.
+    for pod in ["deploy/load", "deploy/visitor"] {
+        let refused = playground.get(pod, "http://stock:7000/");
+        assert!(refused.starts_with("403") && refused.contains("mesh-error: denied"), "{pod}: {refused}");
+    }
+}
+
+fn the_planted_fault_is_found(playground: &Playground) {
+    let events = playground.ok("tap --playground --status 5xx -o ndjson -c 3");
+    for event in events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
+        assert!(event["status"].as_u64().unwrap() >= 500, "{event}");
+        assert_eq!(event["destination"]["workload"], "deployment/web-v2");
+        assert_eq!(event["path"], "/checkout", "and no query");
+    }
+    // The fault shows in version two and nowhere else. It hits one in seven requests of a fifth of the traffic: a window
+    // without it is rare, five in a row are not to be seen.
+    let is_seen = (0..5).any(|_| {
+        let rows = playground.json("stat --playground --window 4s");
+        let success = |workload: &str| {
+            let row = rows.iter().find(|row| row["workload"] == workload).unwrap();
+            row["success"].as_f64()
+        };
+        assert_eq!(success("deployment/web-v1"), Some(1.0));
+        success("deployment/web-v2").is_some_and(|share| share < 1.0)
+    });
+    assert!(is_seen);
+}
+
+fn identities_are_held(playground: &Playground) {
+    let rows = playground.json("identity --playground --all");
+    assert_eq!(rows.len(), 4, "the meshed pods");
+    for row in &rows {
+        assert!(row["remainingSeconds"].as_i64().unwrap() > 23 * 3600, "{row}");
+        assert_eq!((&row["trustDomain"], &row["roots"]), (&"cluster.local".into(), &1.into()));
+    }
+}
+
+fn typing_errors_are_explained(playground: &Playground) {
+    for (line, code, part) in [
+        ("stat deploy/wbe --playground", 6, "deployment/web-v1"),
+        ("tap svc/web --playground", 2, "--to svc/NAME"),
+        ("identity deploy/visitor --playground", 6, "meshctl list"),
+        ("playground exec deploy/nobody -- true", 6, "selects no pod"),
+        ("playground logs deploy/load -c nothing", 6, "mesh-proxy"),
+    ] {
+        let output = playground.meshctl(line);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{line}: {error}");
+        assert!(error.contains(part), "{line}: {error}");
+    }
+}
+
+fn it_leaves_nothing(playground: &Playground) {
+    let runtime = playground.runtime.path();
+    // The kernel closes it when the supervisor, first process of its namespace, is gone, and everybody with it.
+    let socket = UnixStream::connect(runtime.join("meshctl-playground/control.sock")).unwrap();
+    let supervisor = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials).unwrap().pid();
+    socket.shutdown(Shutdown::Both).unwrap();
+    let namespace = fs::read_link(format!("/proc/{supervisor}/ns/pid")).unwrap();
+    assert!(in_namespace(&namespace) > 10, "controller, injector, four proxies, five containers");
+    playground.ok("playground stop");
+    assert_eq!(fs::read_dir(runtime).unwrap().count(), 0, "no file");
+    assert_eq!(in_namespace(&namespace), 0, "no process, and so no namespace and no mount");
+    nothing_runs(playground);
+}
+
+/// Processes of this machine in a process namespace.
+fn in_namespace(namespace: &Path) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes.filter(|process| fs::read_link(process.path().join("ns/pid")).is_ok_and(|link| link == namespace)).count()
+}
