@@ -47,7 +47,7 @@ pub(crate) async fn run(
     }
     drop(sender);
 
-    let mut screen = Screen { printer, names, args, shown: 0, seen: 0, header: false };
+    let mut screen = Screen { printer, names, args, shown: 0, seen: 0, header: false, explained: false };
     let deadline = async {
         match args.duration {
             Some(duration) => tokio::time::sleep(duration).await,
@@ -73,7 +73,7 @@ pub(crate) async fn run(
                     }
                 }
             }
-            () = tokio::time::sleep(SILENCE), if screen.shown == 0 => {
+            () = tokio::time::sleep(SILENCE), if screen.shown == 0 && !screen.explained => {
                 screen.explain_silence(pods.len() - failures.len());
             }
             () = &mut deadline => return Ok(()),
@@ -127,6 +127,7 @@ struct Screen<'a> {
     shown: u64,
     seen: u64,
     header: bool,
+    explained: bool,
 }
 
 impl Screen<'_> {
@@ -157,7 +158,8 @@ impl Screen<'_> {
         }
     }
 
-    fn explain_silence(&self, pods: usize) {
+    fn explain_silence(&mut self, pods: usize) {
+        self.explained = true;
         let why = if self.seen == 0 {
             "no request or connection that matches has finished"
         } else {

@@ -96,6 +96,11 @@ async fn watch(client: &Client, pipe: OwnedFd, detach: bool) -> anyhow::Result<W
                     return Ok(Watched::Ready);
                 }
             }
+            // The rest is the keeper's, whose end is waited for.
+            Some(News::Stopped) => {
+                screen.say("stopped; nothing is left");
+                return Ok(Watched::Ended);
+            }
             Some(News::Failed { message }) => {
                 drain(&mut lines, &screen).await;
                 bail!("{message}");
@@ -109,7 +114,7 @@ async fn watch(client: &Client, pipe: OwnedFd, detach: bool) -> anyhow::Result<W
     if client.text("/v1/status").await.is_ok() {
         bail!("lost the playground's pipe; it still runs: `meshctl playground stop` ends it");
     }
-    bail!("the playground ended by itself or was stopped from elsewhere")
+    bail!("the playground ended by itself")
 }
 
 /// What still comes before the end.

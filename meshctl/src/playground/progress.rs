@@ -20,6 +20,8 @@ pub(crate) enum News {
         /// Since the start.
         millis: u64,
     },
+    /// Somebody asked for the end, and everything has ended.
+    Stopped,
     /// It cannot start, or cannot go on. One line with what to do, then perhaps lines of the culprit's log.
     Failed {
         /// The text.

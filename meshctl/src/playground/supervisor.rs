@@ -90,6 +90,9 @@ fn supervise(directory: &RuntimeDir) -> anyhow::Result<()> {
             _ = terminate.recv() => Ok(()),
         };
         end(&tasks, &processes).await;
+        if done.is_ok() {
+            News::Stopped.tell();
+        }
         done
     })
 }

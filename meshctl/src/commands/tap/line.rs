@@ -137,22 +137,27 @@ impl End {
         }
     }
 
-    fn text(&self) -> String {
-        match (&self.namespace, &self.pod, &self.service) {
-            (Some(namespace), Some(pod), _) => format!("{namespace}/{pod}"),
-            (Some(namespace), None, Some(service)) => format!("{namespace}/{service}"),
+    /// The workload, which fits a line and says enough; the pod where `wide`.
+    fn text(&self, wide: bool) -> String {
+        let workload = self.workload.as_deref().and_then(|workload| workload.split_once('/')).map(|(_, name)| name);
+        let name = if wide { None } else { workload }.or(self.pod.as_deref()).or(self.service.as_deref());
+        match (&self.namespace, name) {
+            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
             _ => self.address.to_string(),
         }
     }
 }
 
-const WIDTHS: [usize; 7] = [12, 26, 26, 6, 24, 7, 8];
+/// Fits a terminal of 100 columns.
+const NARROW: [usize; 7] = [12, 16, 16, 6, 16, 6, 7];
+/// Whole pod names.
+const WIDE: [usize; 7] = [12, 34, 34, 6, 24, 6, 7];
 
 impl Line {
     pub(super) fn header(wide: bool) -> String {
         let names = ["TIME", "SOURCE", "DESTINATION", "METHOD", "PATH", "STATUS", "LATENCY"];
-        let tail = if wide { "BYTES     TLS  CLIENT → SERVER  ROUTE" } else { "BYTES     TLS" };
-        format!("{}{tail}\n", pad(&names.map(str::to_owned)))
+        let tail = if wide { "BYTES    TLS  CLIENT → SERVER  ROUTE" } else { "BYTES    TLS" };
+        format!("{}{tail}\n", pad(&names.map(str::to_owned), wide))
     }
 
     pub(super) fn text(&self, wide: bool, color: bool) -> String {
@@ -165,17 +170,17 @@ impl Line {
         };
         let cells = [
             self.time.get(11..23).unwrap_or(&self.time).to_owned(),
-            self.source.text(),
-            self.destination.text(),
+            self.source.text(wide),
+            self.destination.text(wide),
             self.method.clone().unwrap_or_else(|| "TCP".to_owned()),
             self.path.clone().unwrap_or_else(|| format!(":{}", self.destination.address.port())),
             status,
             show_latency(Duration::from_micros(self.latency_us)),
         ]
         .map(|cell| clean(&cell));
-        let mut text = pad(&cells);
+        let mut text = pad(&cells, wide);
         let tls = if self.tls { "√" } else { "-" };
-        text.push_str(&format!("{:<10}{tls}", show_bytes(self.bytes_in + self.bytes_out)));
+        text.push_str(&format!("{:<9}{tls}", show_bytes(self.bytes_in + self.bytes_out)));
         if wide {
             let name = |end: &End| end.identity.clone().unwrap_or_else(|| "-".to_owned());
             let route = self.route.as_deref().unwrap_or("-");
@@ -198,8 +203,8 @@ impl Line {
 }
 
 /// Columns of a stream cannot wait for the widest cell: a cell that is too long pushes the rest of its line.
-fn pad(cells: &[String; 7]) -> String {
-    cells.iter().zip(WIDTHS).map(|(cell, width)| format!("{cell:<width$}  ")).collect()
+fn pad(cells: &[String; 7], wide: bool) -> String {
+    cells.iter().zip(if wide { WIDE } else { NARROW }).map(|(cell, width)| format!("{cell:<width$}  ")).collect()
 }
 
 /// Microseconds since the epoch as UTC with microseconds.
@@ -255,11 +260,13 @@ mod tests {
         let line = Names::new(&pods()).line(&event());
         assert_eq!(
             line.text(false, false),
-            "04:14:11.201  shop/load-1                 shop/web-1                  POST    /checkout                 500      31ms      112B      √\n"
+            "04:14:11.201  shop/load         shop/web          POST    /checkout         500     31ms     112B     √\n"
         );
+        let wide = line.text(true, false);
+        assert!(wide.contains("shop/load-1 ") && wide.contains("spiffe://cluster.local/ns/shop/sa/load"), "{wide}");
         let columns = |text: &str, word: &str| text.find(word);
         let header = Line::header(false);
-        assert_eq!(columns(&header, "DESTINATION"), columns(&line.text(false, false), "shop/web-1"));
+        assert_eq!(columns(&header, "DESTINATION"), columns(&line.text(false, false), "shop/web"));
         assert_eq!(columns(&header, "STATUS"), columns(&line.text(false, false), "500"));
     }
 
