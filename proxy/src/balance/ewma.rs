@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 /// Time for an old observation to lose two thirds of its weight (Linkerd's default).
 const DECAY: Duration = Duration::from_secs(10);
-/// Assumed of an endpoint that has not answered yet: enough not to send everything to a newcomer (Linkerd's default).
+/// Assumed of an endpoint that has not answered yet while something is in flight to it: enough not to send everything to
+/// a newcomer (Linkerd's default).
 const FIRST: Duration = Duration::from_millis(30);
 
 /// Load of one endpoint.
@@ -33,9 +34,15 @@ impl Load {
         Self { latency: RefCell::new(Latency { seconds: FIRST.as_secs_f64(), at: None }), pending: Cell::new(0) }
     }
 
-    /// The number that is compared: expected seconds of waiting.
+    /// The number that is compared: expected seconds of waiting. An endpoint that was never asked is best of all until
+    /// something is in flight to it (as in Finagle): where others answer faster than [`FIRST`], it would never be asked.
     pub(crate) fn estimate(&self, now: Instant) -> f64 {
-        self.latency.borrow().decayed(now) * f64::from(self.pending.get() + 1)
+        let latency = *self.latency.borrow();
+        let pending = self.pending.get();
+        if latency.at.is_none() && pending == 0 {
+            return 0.0;
+        }
+        latency.decayed(now) * f64::from(pending + 1)
     }
 
     /// Records that an answer began (or a failure was known) after `latency`.
@@ -103,10 +110,22 @@ mod tests {
     }
 
     #[test]
+    fn a_newcomer_is_asked_at_once_and_one_at_a_time_until_it_has_answered() {
+        let now = Instant::now();
+        let (quick, newcomer) = (Load::new(), Load::new());
+        quick.observe(ms(1), now);
+        assert!(newcomer.estimate(now) < quick.estimate(now));
+        let first = newcomer.pending_guard();
+        assert!(newcomer.estimate(now) > quick.estimate(now));
+        newcomer.observe(ms(2), now);
+        drop(first);
+        assert!((newcomer.estimate(now) - 0.002).abs() < 1e-9);
+    }
+
+    #[test]
     fn a_peak_counts_at_once_and_is_forgotten_slowly() {
         let start = Instant::now();
         let load = Load::new();
-        assert!((load.estimate(start) - 0.030).abs() < 1e-9);
         load.observe(ms(10), start);
         assert!((load.estimate(start) - 0.010).abs() < 1e-9);
         load.observe(ms(500), start + ms(1));
