@@ -46,6 +46,7 @@ ci:
 playground *args:
     cargo run --release --package meshctl -- playground {{args}}
 
-# What one more proxy costs: start to ready, idle memory, size of the release binary. Fails where a bar is missed.
-bench:
-    cargo bench --quiet --locked --package mesh-proxy --bench footprint
+# Measure what is promised in numbers (docs/performance.md): a table, and target/bench/report.json.
+bench *args:
+    cargo build --release --locked --package mesh-proxy
+    cargo run --release --locked --package mesh-bench -- {{args}}

@@ -6,8 +6,19 @@ use std::{
 };
 
 /// Crates that make up the product, and those that test it, in the order a reader should meet them.
-pub const CRATES: &[&str] =
-    &["proto", "runtime", "proxy", "controller", "injector", "meshctl", "e2e/netlab", "e2e/testbed", "e2e/shop", "e2e"];
+pub const CRATES: &[&str] = &[
+    "proto",
+    "runtime",
+    "proxy",
+    "controller",
+    "injector",
+    "meshctl",
+    "e2e/netlab",
+    "e2e/testbed",
+    "e2e/bench",
+    "e2e/shop",
+    "e2e",
+];
 
 /// One hand-written source file.
 #[derive(Debug, Clone)]

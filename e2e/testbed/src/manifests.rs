@@ -62,6 +62,19 @@ spec:
     )
 }
 
+/// The endpoints of port 80 of a Service, whatever pods it picks: one address.
+pub fn endpoints(service: &str, ip: Ipv4Addr) -> String {
+    format!(
+        r"apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {service}-1, namespace: {NAMESPACE}, labels: {{kubernetes.io/service-name: {service}}}}}
+addressType: IPv4
+ports: [{{name: http, port: {HTTP_PORT}, protocol: TCP}}]
+endpoints: [{{addresses: [{ip}], conditions: {{ready: true}}}}]
+"
+    )
+}
+
 /// An HTTPRoute for port 80 of a Service. Requests with the header `x-to: SERVICE` go to it, for each of `by_header`; the others
 /// by `weights`.
 pub fn route(service: &str, by_header: &[&str], weights: &[(&str, u32)]) -> String {

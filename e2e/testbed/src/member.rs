@@ -15,6 +15,8 @@ use std::{
 use anyhow::Context as _;
 use mesh_netlab::Process;
 use mesh_proto::names;
+use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::{
     apps::Apps,
@@ -80,9 +82,11 @@ impl<'a> Pod<'a> {
 #[derive(Debug)]
 pub struct Member {
     proxy: Process,
+    started: Instant,
     program: PathBuf,
     _apps: Apps,
     _token: Option<Refresher>,
+    _directory: TempDir,
     pod: mesh_netlab::Pod,
 }
 
@@ -94,9 +98,8 @@ impl Member {
         control: &Control,
         directory: &Path,
     ) -> anyhow::Result<Self> {
-        let own = directory.join(pod.name);
-        fs::create_dir(&own).context("make the pod's directory")?;
-        let token_file = own.join("token");
+        let own = tempfile::tempdir_in(directory).context("make the pod's directory")?;
+        let token_file = own.path().join("token");
         let token = match pod.token {
             Token::Own => Some(Refresher::start(control, pod.account, pod.name, &token_file)?),
             Token::Of(account) => Some(Refresher::start(control, account, pod.name, &token_file)?),
@@ -116,11 +119,20 @@ impl Member {
             (names::ENV_CONTROLLER_ADDR, control.address().to_string()),
             (names::ENV_TOKEN_FILE, token_file.display().to_string()),
             (names::ENV_TRUST_BUNDLE_FILE, control.trust_bundle().display().to_string()),
-            (names::ENV_STATE_DIR, own.display().to_string()),
+            (names::ENV_STATE_DIR, own.path().display().to_string()),
             (names::ENV_SOCKET_MARK, names::PROXY_MARK.to_string()),
         ]);
+        let started = Instant::now();
         let proxy = network.start(&mut command).with_context(|| format!("start {}", program.display()))?;
-        Ok(Self { proxy, program: program.to_owned(), _apps: apps, _token: token, pod: network })
+        Ok(Self {
+            proxy,
+            started,
+            program: program.to_owned(),
+            _apps: apps,
+            _token: token,
+            _directory: own,
+            pod: network,
+        })
     }
 
     /// Waits until the proxy says that it is.
@@ -181,6 +193,11 @@ impl Member {
         let page: serde_json::Value = serde_json::from_str(&self.admin("/config")?.body)?;
         let serial = page.pointer("/certificate/serial").and_then(serde_json::Value::as_str);
         serial.map(str::to_owned).context("/config shows no serial")
+    }
+
+    /// When the proxy's process was started.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// Process id of the proxy.

@@ -1,0 +1,56 @@
+//! What one more proxy costs: from its start to ready, its memory when idle, its size on disk.
+
+use std::{fs, path::Path, thread, time::Duration};
+
+use anyhow::Context as _;
+use mesh_testbed::{Mesh, Settings, manifests, member::Pod};
+
+use crate::{report::Report, samples::Samples};
+
+/// Milliseconds from start to ready, median.
+const READY: f64 = 150.0;
+/// Resident MiB of an idle proxy, median.
+const MEMORY: f64 = 12.0;
+/// MiB of the stripped binary.
+const SIZE: f64 = 15.0;
+/// Before an idle proxy's memory is read: what its start needed may be given back by then.
+const IDLE: Duration = Duration::from_secs(1);
+/// Between two questions whether it is ready.
+const PAUSE: Duration = Duration::from_micros(500);
+
+pub(crate) fn measure(proxy: &Path, starts: u32, report: &mut Report) -> anyhow::Result<()> {
+    let mesh = Mesh::start(Settings::new(proxy))?;
+    let (mut ready, mut resident, mut anonymous) = (Vec::new(), Vec::new(), Vec::new());
+    let pod = Pod::new("a", "web", 1);
+    mesh.control.apply(&pod.file(), &pod.manifest(true))?;
+    mesh.control.apply("service.yaml", &manifests::service("web", ("app", "web"), [10, 96, 0, 1].into()))?;
+    for _ in 0..starts {
+        let member = mesh.unready_member(&pod)?;
+        while !member.is_ready() {
+            anyhow::ensure!(member.started().elapsed() < mesh_testbed::wait::DEADLINE, "not ready:\n{}", member.log());
+            thread::sleep(PAUSE);
+        }
+        ready.push(member.started().elapsed().as_secs_f64() * 1000.0);
+        member.redirect()?;
+        thread::sleep(IDLE);
+        let memory = |field| of_status(member.pid(), field);
+        resident.push(memory("VmRSS:")?);
+        anonymous.push(memory("RssAnon:")?);
+    }
+    let (ready, resident, anonymous) = (Samples::new(ready)?, Samples::new(resident)?, Samples::new(anonymous)?);
+    report.promised("proxy: start to ready, median", "ms", ready.median(), READY, ready.count());
+    report.told("proxy: start to ready, slowest", "ms", ready.most(), ready.count());
+    report.promised("proxy: idle memory (RSS), median", "MiB", resident.median(), MEMORY, resident.count());
+    report.told("  of it not backed by the binary", "MiB", anonymous.median(), anonymous.count());
+    let size = fs::metadata(proxy).with_context(|| format!("look at {}", proxy.display()))?.len();
+    report.promised("proxy: size of the binary", "MiB", size as f64 / f64::from(1 << 20), SIZE, 1);
+    Ok(())
+}
+
+/// A field of `/proc/PID/status`, which is in KiB, as MiB.
+fn of_status(process: u32, field: &str) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    Ok(kib.with_context(|| format!("the kernel tells no {field}"))? / 1024.0)
+}
