@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use mesh_proto::{identity::is_trust_domain, inbound::DefaultPolicy};
+
 /// The templates, in the order in which they are applied.
 const TEMPLATES: [(&str, &str); 3] = [
     ("deploy/crds/authorizationpolicies.yaml", include_str!("../../deploy/crds/authorizationpolicies.yaml")),
@@ -31,13 +33,15 @@ pub(crate) enum ValuesError {
         /// The key that is nearest to it.
         near: Option<String>,
     },
-    /// Would be read as something else once it stands in YAML.
-    #[error("value of {key}: {value:?} may hold letters, digits and . : / _ - @ only")]
-    Unsafe {
+    /// Not a value of the key's kind.
+    #[error("value of {key}: {value:?} is not {expected}")]
+    Invalid {
         /// The key.
         key: String,
         /// What was given.
         value: String,
+        /// What it must be.
+        expected: &'static str,
     },
 }
 
@@ -51,16 +55,21 @@ impl Values {
         Self(values)
     }
 
+    /// One value.
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(String::as_str)
+    }
+
     /// With one value changed.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Result<Self, ValuesError> {
         let Some(slot) = self.0.get_mut(key) else {
             return Err(ValuesError::Unknown { key: key.to_owned(), near: nearest(key, self.0.keys()) });
         };
-        // Values stand bare in YAML: whatever could end a scalar or change its meaning stays out.
-        let safe = |c: char| c.is_ascii_alphanumeric() || ".:/_-@".contains(c);
-        if value.is_empty() || !value.chars().all(safe) {
-            return Err(ValuesError::Unsafe { key: key.to_owned(), value: value.to_owned() });
-        }
+        expected(key, value).map_err(|expected| ValuesError::Invalid {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            expected,
+        })?;
         value.clone_into(slot);
         Ok(self)
     }
@@ -72,6 +81,33 @@ impl Values {
             values.set(key, value)
         })
     }
+}
+
+/// What a value of `key` must be, where it is not.
+fn expected(key: &str, value: &str) -> Result<(), &'static str> {
+    let (valid, expected) = match key {
+        "trustDomain" => (is_trust_domain(value), "a trust domain: a-z, 0-9, '.', '-' and '_'"),
+        "defaultPolicy" => {
+            (value.parse::<DefaultPolicy>().is_ok(), "allow, authenticated, same-namespace, deny or audit")
+        }
+        "controller.source" => {
+            let path = value.strip_prefix("dir:/").unwrap_or_default();
+            (value == "kube" || is_word(path, "/._-"), "kube or dir:/PATH")
+        }
+        "injector.failurePolicy" => (matches!(value, "Ignore" | "Fail"), "Ignore or Fail"),
+        "controller.replicas" | "injector.replicas" => {
+            (value.parse::<u8>().is_ok_and(|replicas| replicas > 0), "a number from 1 to 255")
+        }
+        "logLevel" => (is_word(value, ",=:_"), "a log filter such as info or warn,mesh_controller=debug"),
+        _ => (is_word(value, "./:@_-") && !value.ends_with(':'), "the name of an image"),
+    };
+    if valid { Ok(()) } else { Err(expected) }
+}
+
+/// Letters and digits, and these marks: nothing that could end a scalar or change its meaning.
+fn is_word(text: &str, marks: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || marks.contains(c))
 }
 
 /// The whole manifest.
@@ -221,9 +257,28 @@ mod tests {
         assert_eq!(set("trustDomain"), Err(ValuesError::NotAPair("trustDomain".into())));
         let error = set("trustdomain=x").unwrap_err().to_string();
         assert!(error.contains("did you mean \"trustDomain\""), "{error}");
-        for value in ["", "a b", "x\ny: 1", "\"", "{}"] {
-            assert!(set(&format!("logLevel={value}")).is_err(), "{value:?}");
+        for (key, value) in [
+            ("logLevel", ""),
+            ("logLevel", "a b"),
+            ("logLevel", "x\ny: 1"),
+            ("logLevel", "\""),
+            ("controller.image", "foo:"),
+            ("controller.image", "=@x"),
+            ("controller.replicas", "abc"),
+            ("controller.replicas", "0"),
+            ("controller.source", "nonsense"),
+            ("controller.source", "dir:"),
+            ("injector.failurePolicy", "Maybe"),
+            ("defaultPolicy", "bogus"),
+            ("trustDomain", "Example.org"),
+        ] {
+            let error = set(&format!("{key}={value}")).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains("is not"), "{error}");
         }
+        let numeric = objects(&render(&set("controller.image=123").unwrap()));
+        let deployment = numeric.iter().find(|object| object["kind"] == "Deployment").unwrap();
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], "123", "a name stays text");
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! S: 221 bye
 //! ```
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 const LINE_LIMIT: u64 = 256;
 /// Connections served at a time; further ones wait in the listen queue.
 const CONNECTIONS: usize = 1_024;
+
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// `shop stock`.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,12 +50,16 @@ impl Stock {
         Ok(Self { addr: listener.local_addr()?, listener })
     }
 
-    /// Serves until `stop`, then lets open connections end.
+    /// Serves until `stop`, which ends open connections, too: clients ask again elsewhere.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS => {
+                    if accepted.is_err() {
+                        // Out of descriptors: at once would be in vain.
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
                     if let Ok((stream, _)) = accepted {
                         let stop = stop.clone();
                         connections.spawn(async move {

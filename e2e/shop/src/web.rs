@@ -34,6 +34,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Open requests have this long once the role is told to end.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// After an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// `shop web`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -76,7 +79,11 @@ impl Web {
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS => {
-                    let Ok((stream, _)) = accepted else { continue };
+                    let Ok((stream, _)) = accepted else {
+                        // Out of descriptors: at once would be in vain.
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        continue;
+                    };
                     let args = self.args.clone();
                     let service = service_fn(move |request| answer(args.clone(), request));
                     let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
