@@ -60,10 +60,7 @@ fn text(bytes: &[u8]) -> String {
 fn from_the_first_command_to_nothing_left() {
     let playground = Playground { runtime: tempfile::tempdir().unwrap() };
     nothing_runs(&playground);
-    let start = playground.meshctl("playground --detach");
-    assert!(start.status.success(), "{}", text(&start.stderr));
-    assert!(text(&start.stderr).contains("ready in"), "{}", text(&start.stderr));
-    assert!(start.stdout.is_empty(), "talk is not data");
+    of_two_starts_at_once_one_runs(&playground);
 
     a_second_start_is_refused(&playground);
     pods_are_listed_with_their_reasons(&playground);
@@ -81,6 +78,20 @@ fn nothing_runs(playground: &Playground) {
         assert_eq!(output.status.code(), Some(3), "{line}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains("meshctl playground"), "{line}: {}", text(&output.stderr));
     }
+}
+
+fn of_two_starts_at_once_one_runs(playground: &Playground) {
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| playground.meshctl("playground --detach"));
+        let second = playground.meshctl("playground --detach");
+        (first.join().unwrap(), second)
+    });
+    let (runs, refused) = if first.status.success() { (first, second) } else { (second, first) };
+    assert!(runs.status.success(), "{}", text(&runs.stderr));
+    assert!(text(&runs.stderr).contains("ready in"), "{}", text(&runs.stderr));
+    assert!(runs.stdout.is_empty(), "talk is not data");
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("already running"), "{}", text(&refused.stderr));
 }
 
 fn a_second_start_is_refused(playground: &Playground) {

@@ -5,6 +5,8 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
+    io,
     path::PathBuf,
     process::{Child, Command, ExitCode, Stdio},
 };
@@ -12,20 +14,30 @@ use std::{
 use anyhow::Context as _;
 use mesh_netlab::userns::{self, Isolation};
 use nix::{
+    fcntl::{Flock, FlockArg},
     sys::{prctl, signal::Signal},
     unistd::{Pid, getppid, setsid},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{launch::WITH_PARENT, paths::RuntimeDir, progress::News};
+use super::{
+    launch::{self, WITH_PARENT},
+    paths::RuntimeDir,
+    progress::News,
+};
 use crate::roles::Role;
 
-/// `playground-keeper DIR [--with-parent]`
+/// `playground-keeper DIR [--with-parent=PID]`
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     let Some(directory) = arguments.first() else { return ExitCode::from(2) };
     let directory = RuntimeDir::at(PathBuf::from(directory));
-    let with_parent = arguments.get(1).is_some_and(|argument| argument == WITH_PARENT);
-    let done = keep(&directory, with_parent);
+    // Of two starts at the same moment one is refused here, and must not remove what is the other's.
+    let Ok(_lock) = lock(&directory) else {
+        News::failed(&anyhow::anyhow!(launch::ALREADY_RUNNING)).tell();
+        return ExitCode::FAILURE;
+    };
+    let parent = arguments.get(1).and_then(|argument| argument.to_str()?.strip_prefix(WITH_PARENT)?.parse().ok());
+    let done = keep(&directory, parent.map(Pid::from_raw));
     let removed = directory.remove().with_context(|| format!("remove {}", directory.path().display()));
     match done.and(removed) {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,14 +48,20 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn keep(directory: &RuntimeDir, with_parent: bool) -> anyhow::Result<()> {
+/// Held for the keeper's life, and given back by the kernel however that ends.
+fn lock(directory: &RuntimeDir) -> io::Result<Flock<File>> {
+    let directory = File::open(directory.path())?;
+    Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
+}
+
+fn keep(directory: &RuntimeDir, parent: Option<Pid>) -> anyhow::Result<()> {
     // The terminal's Ctrl-C is the launcher's alone: it asks the supervisor to stop.
     setsid().context("leave the terminal")?;
     userns::enter(Isolation { pids: true })?;
-    if with_parent {
+    if let Some(parent) = parent {
         prctl::set_pdeathsig(Signal::SIGTERM).context("follow the launcher's end")?;
         // It may have ended before.
-        anyhow::ensure!(getppid() != Pid::from_raw(1), "the launcher has ended");
+        anyhow::ensure!(getppid() == parent, "the launcher has ended");
     }
     let supervisor = Command::new("/proc/self/exe")
         .arg(Role::PlaygroundSupervisor.name())

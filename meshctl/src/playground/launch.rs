@@ -18,8 +18,11 @@ use tokio::{
 use super::{paths::RuntimeDir, progress::News};
 use crate::{cluster::playground::Client, roles::Role};
 
-/// Tells the keeper to end with this process.
-pub(super) const WITH_PARENT: &str = "--with-parent";
+/// Tells the keeper to end with the process of this number.
+pub(super) const WITH_PARENT: &str = "--with-parent=";
+/// Why there is no second one.
+pub(super) const ALREADY_RUNNING: &str =
+    "a playground is already running; `meshctl playground status` shows it, `meshctl playground stop` ends it";
 
 /// Runs until the playground ends, or with `detach` until it is ready.
 pub(crate) fn run(detach: bool) -> anyhow::Result<()> {
@@ -27,9 +30,7 @@ pub(crate) fn run(detach: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = Client::at(dir.socket());
     if runtime.block_on(client.text("/v1/status")).is_ok() {
-        bail!(
-            "a playground is already running; `meshctl playground status` shows it, `meshctl playground stop` ends it"
-        );
+        bail!(ALREADY_RUNNING);
     }
     dir.create()?;
     let (mut keeper, news) = start_keeper(&dir, detach)?;
@@ -58,7 +59,7 @@ fn start_keeper(dir: &RuntimeDir, detach: bool) -> anyhow::Result<(Child, OwnedF
     command
         .arg(Role::PlaygroundKeeper.name())
         .arg(dir.path())
-        .args((!detach).then_some(WITH_PARENT))
+        .args((!detach).then(|| format!("{WITH_PARENT}{}", std::process::id())))
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer);
