@@ -9,13 +9,12 @@ mod csr;
 
 use std::{path::PathBuf, time::SystemTime};
 
-use mesh_runtime::readiness::BlockReady;
+use mesh_runtime::{backoff::Backoff, readiness::BlockReady};
 use tokio::time::Duration;
 
 pub use certify::CertifyError;
 
 use crate::{
-    backoff::Backoff,
     control_metrics::ControlMetrics,
     controller::Controller,
     tls::{CertificateFacts, Credentials},

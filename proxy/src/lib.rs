@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`cli`], [`app`] | the command line, and the whole proxy part by part |
 //! | [`config`] | what the injector says, parsed |
-//! | [`controller`], [`backoff`] | a connection to the controller, and when to try again |
+//! | [`controller`] | a connection to the controller |
 //! | [`identity`], [`trust`] | the certificate and its renewal; the roots of trust |
 //! | [`tls`] | credentials, and who a peer is |
 //! | [`policy`] | what the controller has told us |
@@ -17,7 +17,6 @@
 
 pub mod admin;
 pub mod app;
-pub mod backoff;
 mod balance;
 pub mod cli;
 pub mod config;

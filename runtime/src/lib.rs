@@ -5,6 +5,7 @@
 //! only names), and that is what keeps it small: a thing that one process alone needs belongs in that process.
 
 pub mod admin;
+pub mod backoff;
 pub mod build_info;
 pub mod metrics;
 pub mod readiness;

@@ -11,7 +11,7 @@ use mesh_proto::{
     config::{ControllerMessage, Hello, Key, PROTOCOL_VERSION, ProxyMessage, Update, Value},
     outcome::Outcome,
 };
-use mesh_runtime::readiness::BlockReady;
+use mesh_runtime::{backoff::Backoff, readiness::BlockReady};
 use tokio::{
     sync::mpsc,
     time::{Duration, Instant, MissedTickBehavior, interval_at},
@@ -19,7 +19,6 @@ use tokio::{
 
 use super::{Change, MAX_TARGETS, Policies};
 use crate::{
-    backoff::Backoff,
     control_metrics::ControlMetrics,
     controller::{ConnectError, Controller, Show},
     drain::Drain,

@@ -1,7 +1,7 @@
-//! How long to wait before trying again: doubling, bounded, and never the same for two proxies.
+//! How long to wait before trying again: doubling, bounded, and never the same for two processes.
 //!
-//! Used by [`crate::identity`] and [`crate::policy::client`]. A mesh of thousands of proxies loses its controller at one
-//! moment; the jitter is what spreads their return.
+//! Used by proxies towards the controller and by the controller towards the Kubernetes API. A mesh of thousands of
+//! proxies loses its controller at one moment; the jitter is what spreads their return.
 
 use tokio::time::Duration;
 
