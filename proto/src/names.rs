@@ -91,8 +91,10 @@ pub const ALPN_DETECT: &[u8] = b"mesh/1/detect";
 
 /// Response header that carries the code of an outcome a proxy made itself.
 pub const HEADER_ERROR: &str = "mesh-error";
-/// Request header that a state-changing call to the loopback admin must carry (any value would do; we send `1`).
+/// Request header that a state-changing call to the loopback admin must carry, with the value [`ADMIN_MEANT`].
 pub const HEADER_ADMIN: &str = "mesh-admin";
+/// The only value of [`HEADER_ADMIN`] that lets a change through.
+pub const ADMIN_MEANT: &str = "1";
 
 /// `namespace/name` of the pod (downward API).
 pub const ENV_POD_NAME: &str = "MESH_POD_NAME";

@@ -75,10 +75,10 @@ fn drain(port: u16) -> anyhow::Result<()> {
         let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
         stream.set_read_timeout(Some(ANSWER))?;
         stream.set_write_timeout(Some(ANSWER))?;
-        let (path, header) = (admin::DRAIN, names::HEADER_ADMIN);
+        let (path, header, meant) = (admin::DRAIN, names::HEADER_ADMIN, names::ADMIN_MEANT);
         write!(
             stream,
-            "POST {path} HTTP/1.1\r\nhost: localhost\r\n{header}: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\n{header}: {meant}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         )?;
         let mut answer = String::new();
         stream.take(MAX_ANSWER).read_to_string(&mut answer)?;

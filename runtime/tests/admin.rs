@@ -63,6 +63,10 @@ async fn the_log_level_changes_only_for_a_meant_change_from_localhost() {
         ("POST", "127.0.0.1.evil.example", admin, 403),
         ("POST", "localhost", "", 403),
         ("PUT", "[::1]:4191", "", 403),
+        ("POST", "localhost", "mesh-admin: 0\r\n", 403),
+        ("POST", "localhost", "mesh-admin: true\r\n", 403),
+        ("POST", "localhost", "mesh-admin:\r\n", 403),
+        ("POST", "localhost", "mesh-admin: 1\r\nmesh-admin: 0\r\n", 403),
         ("POST", "localhost\r\nHost: evil.example", admin, 403),
         ("DELETE", "localhost", admin, 405),
     ];

@@ -11,7 +11,7 @@ use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use mesh_proto::names::HEADER_ADMIN;
+use mesh_proto::names::{ADMIN_MEANT, HEADER_ADMIN};
 
 /// The peer is on loopback and asked for localhost.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub struct Loopback {
     pub peer: SocketAddr,
 }
 
-/// [`Loopback`], and a POST or PUT that carries the header `mesh-admin`: may change something.
+/// [`Loopback`], and a POST or PUT that carries the header `mesh-admin: 1`: may change something.
 #[derive(Clone, Copy, Debug)]
 pub struct AdminChange {
     /// Who asks.
@@ -40,7 +40,7 @@ pub enum Refused {
     #[error("a change must be a POST or PUT")]
     NotAChange,
     /// A change must say that it is meant.
-    #[error("a change must carry the header `{HEADER_ADMIN}: 1`")]
+    #[error("a change must carry the header `{HEADER_ADMIN}: {ADMIN_MEANT}`")]
     NoAdminHeader,
 }
 
@@ -80,7 +80,7 @@ impl<S: Sync> FromRequestParts<S> for AdminChange {
         if !matches!(parts.method, Method::POST | Method::PUT) {
             return Err(Refused::NotAChange);
         }
-        if !parts.headers.contains_key(HEADER_ADMIN) {
+        if !is_meant(&parts.headers) {
             return Err(Refused::NoAdminHeader);
         }
         Ok(Self { peer })
@@ -93,6 +93,12 @@ fn peer(parts: &Parts) -> Result<SocketAddr, Refused> {
         Some(ConnectInfo(peer)) if SocketAddr::ip(peer).to_canonical().is_loopback() => Ok(*peer),
         _ => Err(Refused::NotLoopback),
     }
+}
+
+/// Whether the header of a change is there, and says nothing but that it is meant.
+fn is_meant(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(HEADER_ADMIN).iter().peekable();
+    values.peek().is_some() && values.all(|value| value == ADMIN_MEANT)
 }
 
 /// Whether every place that names a host (`Host`, `:authority`, an absolute target) names localhost, and at least one
