@@ -16,7 +16,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_proto::{identity::Identity, server::Peer};
-use mesh_runtime::{tasks::Tasks, tls};
+use mesh_runtime::{serve, tasks::Tasks, tls};
 use parking_lot::Mutex;
 use rustls::{
     RootCertStore, ServerConfig,
@@ -40,8 +40,6 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const MOST_CONNECTIONS: usize = 12_000;
 /// Finished handshakes that wait to be served.
 const READY: usize = 64;
-/// After an accept error (no file descriptors left) there is no use in trying at once.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why the port cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -127,14 +125,7 @@ impl Port {
                     accepted = accept(&listener, &permits) => accepted,
                     () = ready.closed() => return,
                 };
-                let (tcp, address, permit) = match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        tracing::warn!(%error, "accept");
-                        tokio::time::sleep(PAUSE).await;
-                        continue;
-                    }
-                };
+                let Some((tcp, address, permit)) = accepted else { return };
                 let (acceptor, trust_domain) = (acceptor.clone(), Arc::clone(&trust_domain));
                 let (ready, connections) = (ready.clone(), connections.clone());
                 own.spawn("controller handshake", async move {
@@ -153,15 +144,16 @@ impl Port {
     }
 }
 
+/// The next connection, once there is room for it; none when no more are wanted.
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
-    let (tcp, address) = listener.accept().await?;
+) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+    let (tcp, address) = serve::accept(listener).await;
     // Best effort: without it a message waits for an acknowledgement of the one before.
     let _ = tcp.set_nodelay(true);
-    Ok((tcp, address, permit))
+    Some((tcp, address, permit))
 }
 
 async fn handshake(

@@ -14,11 +14,12 @@
 //! | [`review`] | AdmissionReview in and out |
 //! | [`manifest`] | the same for YAML text, comments kept |
 //! | [`pod`] | reading a pod as a JSON value |
-//! | [`server`] | the HTTPS webhook and its limits |
+//! | [`server`], [`bodies`] | the HTTPS webhook and its limits |
 //! | [`certificate`], [`namespaces`] | what it reads besides |
 //! | [`config`], [`app`] | command line; wiring |
 
 pub mod app;
+pub mod bodies;
 pub mod certificate;
 pub mod config;
 pub mod decide;

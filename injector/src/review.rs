@@ -17,6 +17,9 @@ use crate::{
 const API_VERSION: &str = "admission.k8s.io/v1";
 /// The API server cuts a warning after this many bytes.
 const MAX_WARNING: usize = 256;
+/// Most objects, lists and entries that a body may have. Each costs some 300 bytes as a value, though it may be two bytes
+/// of JSON; the largest pods of the world have a tenth of it.
+pub const MAX_NODES: usize = 50_000;
 /// Most warnings of one answer.
 const MAX_WARNINGS: usize = 16;
 
@@ -50,6 +53,9 @@ pub enum BadReview {
     /// Not JSON, nested too deeply, or fields of the wrong type.
     #[error("read the body as an AdmissionReview: {0}")]
     Json(#[from] serde_json::Error),
+    /// More than [`MAX_NODES`].
+    #[error("the body has more than {MAX_NODES} values; no pod has")]
+    TooManyValues,
     /// Another kind or version.
     #[error("the body is {kind:?} of {api_version:?}, not AdmissionReview of {API_VERSION}")]
     OtherKind {
@@ -102,6 +108,9 @@ struct WireKind {
 impl Review {
     /// Reads a body. `serde_json` refuses nesting deeper than 128, so no body exhausts the stack.
     pub fn parse(body: &[u8]) -> Result<Self, BadReview> {
+        if nodes(body) > MAX_NODES {
+            return Err(BadReview::TooManyValues);
+        }
         let WireReview { api_version, kind, request } = serde_json::from_slice(body)?;
         if api_version != API_VERSION || kind != "AdmissionReview" {
             let short = |text: String| text.chars().take(64).collect();
@@ -119,6 +128,21 @@ impl Review {
         }
         Ok(Self { uid: request.uid, namespace: request.namespace, creates_pod, object: request.object })
     }
+}
+
+/// How many objects, lists and entries this JSON has, or more; known before anything is made of it.
+fn nodes(json: &[u8]) -> usize {
+    let (mut nodes, mut in_string, mut escaped) = (0, false, false);
+    for byte in json {
+        match (in_string, byte) {
+            (true, _) if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'{' | b'[' | b',') => nodes += 1,
+            _ => {}
+        }
+    }
+    nodes
 }
 
 /// Answers a review. `meta` is what the pod's namespace says, where that is known.
@@ -210,6 +234,17 @@ mod tests {
         ] {
             assert!(Review::parse(&body).is_err(), "{}", String::from_utf8_lossy(&body[..body.len().min(80)]));
         }
+    }
+
+    #[test]
+    fn a_body_of_too_many_values_is_refused_before_it_is_read_and_strings_count_once() {
+        for many in ["[],", "{},", "0,", "[[[]]],"] {
+            let list = format!("[{}0]", many.repeat(MAX_NODES));
+            let body = String::from_utf8(review("CREATE", "Pod", json!("X"))).unwrap().replace("\"X\"", &list);
+            assert!(matches!(Review::parse(body.as_bytes()), Err(BadReview::TooManyValues)), "{many}");
+        }
+        let script = json!({"spec": {"containers": [{"args": ["{[,\\\"".repeat(MAX_NODES)]}]}});
+        assert!(Review::parse(&review("CREATE", "Pod", script)).is_ok());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use mesh_runtime::serve;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,10 +20,6 @@ use crate::config::DataConfig;
 
 /// Connections the kernel holds for us while a worker is busy. The kernel caps it at `net.core.somaxconn` (4096).
 const BACKLOG: i32 = 4096;
-
-/// Pause after an accept that failed for want of a resource (descriptors, memory): the connection stays in the backlog,
-/// so trying at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// When a peer that is gone without a word is noticed (features.md: same as linkerd2-proxy).
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -104,29 +101,11 @@ fn where_supported<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Accepts one connection; failures are survived here. Pauses where trying again at once would spin.
+/// Accepts one connection; failures are survived.
 pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((socket, peer)) => {
-                tune(&socket);
-                return (socket, canonical(peer));
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection; trying again in 50 ms");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Errors of a connection that died before it was accepted (accept(2) passes them on); the next one may be fine.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
-    )
+    let (socket, peer) = serve::accept(listener).await;
+    tune(&socket);
+    (socket, canonical(peer))
 }
 
 /// Options of every connection, accepted or dialled: no delay (a proxy writes whole messages), and a peer that vanished

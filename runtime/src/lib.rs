@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod build_info;
 pub mod metrics;
 pub mod readiness;
+pub mod serve;
 pub mod shutdown;
 pub mod tasks;
 pub mod telemetry;

@@ -9,17 +9,18 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use mesh_injector::{
     app,
+    bodies::MAX_BODY,
     certificate::{self, AUTHORITY_FILE, Certificate},
     config::Config,
     namespaces::Namespaces,
-    server::{Bound, MAX_BODY, Webhook},
+    server::{Bound, Webhook},
 };
 use mesh_runtime::{tasks::Tasks, telemetry, tls};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_rustls::TlsConnector;
 
 use crate::corpus::mesh;
@@ -151,6 +152,24 @@ async fn what_is_no_review_is_refused_and_the_webhook_goes_on() {
 
 fn injection(result: &'static str) -> mesh_injector::server::Injection {
     mesh_injector::server::Injection { result, reason: "" }
+}
+
+#[tokio::test]
+async fn senders_that_never_end_keep_nobody_else_from_being_answered() {
+    let running = start().await;
+    let connector = TlsConnector::from(Arc::new(client_config(running.directory.path(), tls::TLS13)));
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let stream = TcpStream::connect(running.addr).await.unwrap();
+        let mut stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+        let head = "POST /inject HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+        stream.write_all(format!("{head}content-length: 1000\r\n\r\n{{").as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        slow.push(stream);
+    }
+    let answered = tokio::time::timeout(Duration::from_secs(4), running.post(review(&pod())));
+    assert_eq!(answered.await.expect("before the slow ones are given up").0, StatusCode::OK);
+    drop(slow);
 }
 
 #[tokio::test]
