@@ -13,9 +13,11 @@
 //! | [`outcome`] | the one enum of everything that can go wrong |
 //! | [`ports`], [`probe`] | what the injector writes into a sidecar's environment |
 //! | [`config`], [`tap`] | the conversations, as values |
+//! | [`admin`] | the JSON pages of a proxy's admin port |
 //! | [`client`], [`server`] | the services as their callers and implementers see them |
 #![cfg_attr(feature = "crd", doc = "| [`crd`] | our Kubernetes custom resources |")]
 
+pub mod admin;
 pub mod client;
 pub mod config;
 #[cfg(feature = "crd")]

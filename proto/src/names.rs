@@ -134,6 +134,12 @@ pub const ENV_LOG: &str = "MESH_LOG";
 pub const ENV_WORKERS: &str = "MESH_WORKERS";
 /// Longest a drain may take, in seconds.
 pub const ENV_DRAIN_SECONDS: &str = "MESH_DRAIN_SECONDS";
+/// Access log of the proxy: `off` (default) or `json`, one line per finished request or connection on standard output.
+pub const ENV_ACCESS_LOG: &str = "MESH_ACCESS_LOG";
+/// Collector of traces, OTLP over gRPC: `http://host:port`. Unset: no traces, and no header is touched.
+pub const ENV_TRACE_ENDPOINT: &str = "MESH_TRACE_ENDPOINT";
+/// Share of the traces that begin here which are sampled, `0` to `1` (default `0.1`; only with [`ENV_TRACE_ENDPOINT`]).
+pub const ENV_TRACE_SAMPLE: &str = "MESH_TRACE_SAMPLE";
 /// JSON list of the application's original probes, performed by the proxy at `/probe/<container>/<kind>`.
 pub const ENV_PROBES: &str = "MESH_PROBES";
 
