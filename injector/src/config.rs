@@ -19,7 +19,7 @@ pub struct Args {
     /// File with the roots of trust (PEM) that sidecars start with; followed as it changes
     #[arg(long, value_name = "FILE")]
     pub trust_bundle_file: Option<PathBuf>,
-    /// Directory of manifests with the namespaces; without it the webhook's selectors are believed
+    /// Directory of manifests with the namespaces
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
     /// Where the webhook listens

@@ -29,9 +29,9 @@ const LABEL_POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 pub struct Namespace {
     /// Its name.
     pub name: String,
-    /// Its labels and annotations. None where they cannot be known (`meshctl inject` on a file, an injector without a
-    /// source of namespaces): then whoever calls has selected the pod already, and it counts as opted in.
-    pub meta: Option<NamespaceMeta>,
+    /// Its labels and annotations. Who does not know them cannot decide: without its PodSecurity level a sidecar may be
+    /// what keeps the pod from starting, and without its annotations its settings are lost.
+    pub meta: NamespaceMeta,
 }
 
 /// What a namespace says about its pods.
@@ -41,6 +41,15 @@ pub struct NamespaceMeta {
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
+}
+
+impl NamespaceMeta {
+    /// As if the namespace had opted in: for who has named the objects that are to be injected.
+    #[must_use]
+    pub fn opted_in(mut self) -> Self {
+        self.labels.insert(names::LABEL_INJECT.into(), names::INJECT_ENABLED.into());
+        self
+    }
 }
 
 /// A verdict, and what the user should be told beside it.
@@ -167,7 +176,7 @@ pub fn decide(pod: &Value, namespace: &Namespace) -> Decision {
         warnings.push(format!("no sidecar: {} ({})", reason.text(), reason.code()));
         return Decision { verdict: Verdict::Refuse(reason), warnings };
     }
-    let inherited = namespace.meta.iter().flat_map(|meta| &meta.annotations);
+    let inherited = namespace.meta.annotations.iter();
     let (settings, told) = settings::read(inherited.map(|(k, v)| (k.as_str(), v.as_str())), pod::annotations(pod));
     warnings.extend(told);
     if pod.pointer("/spec/shareProcessNamespace").and_then(Value::as_bool) == Some(true) {
@@ -194,8 +203,8 @@ fn skip(pod: &Value, namespace: &Namespace, warnings: &mut Vec<String>) -> Optio
                 let wrong: String = wrong.chars().take(64).collect();
                 warnings.push(format!("label {}: {wrong:?} is neither enabled nor disabled", names::LABEL_INJECT));
             }
-            let label = namespace.meta.as_ref().map(|meta| meta.labels.get(names::LABEL_INJECT).map(String::as_str));
-            if !matches!(label, None | Some(Some(names::INJECT_ENABLED))) {
+            let label = namespace.meta.labels.get(names::LABEL_INJECT).map(String::as_str);
+            if label != Some(names::INJECT_ENABLED) {
                 return Some(Reason::NotLabelled);
             }
         }
@@ -235,15 +244,21 @@ fn refuse(pod: &Value, namespace: &Namespace) -> Option<Reason> {
             }
         }
     }
-    let level = namespace.meta.as_ref().and_then(|meta| meta.labels.get(LABEL_POD_SECURITY));
-    level
-        .filter(|level| matches!(level.as_str(), "baseline" | "restricted"))
-        .map(|level| Reason::PodSecurityForbidsRedirect(level.clone()))
+    // A level that PodSecurity does not know counts as `restricted` there.
+    let level = namespace.meta.labels.get(LABEL_POD_SECURITY).filter(|level| *level != "privileged");
+    level.map(|level| Reason::PodSecurityForbidsRedirect(level.chars().take(63).collect()))
 }
 
-/// Whether a pod (or template) carries our sidecar.
+/// Whether a pod (or template) carries our sidecar: its name alone is not enough, the pod may have brought it.
 pub fn is_injected(pod: &Value) -> bool {
-    pod::list(pod, "initContainers").iter().any(|container| pod::name(container) == Some(names::CONTAINER_PROXY))
+    pod::list(pod, "initContainers").iter().any(is_sidecar)
+}
+
+/// Whether an init container is the sidecar that the injector adds: no proxy runs without the file of its token.
+pub fn is_sidecar(container: &Value) -> bool {
+    let mut env = container.get("env").and_then(Value::as_array).into_iter().flatten();
+    pod::name(container) == Some(names::CONTAINER_PROXY)
+        && env.any(|entry| pod::name(entry) == Some(names::ENV_TOKEN_FILE))
 }
 
 #[cfg(test)]
@@ -254,7 +269,7 @@ mod tests {
 
     fn namespace(labels: &[(&str, &str)]) -> Namespace {
         let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Namespace { name: "shop".into(), meta: Some(NamespaceMeta { labels, annotations: BTreeMap::new() }) }
+        Namespace { name: "shop".into(), meta: NamespaceMeta { labels, annotations: BTreeMap::new() } }
     }
 
     fn enabled() -> Namespace {
@@ -285,16 +300,13 @@ mod tests {
     #[test]
     fn the_pods_label_wins_over_the_namespaces() {
         let disabled = namespace(&[("meshctl.dev/inject", "disabled")]);
-        let unknown = Namespace { name: "shop".into(), meta: None };
         for (pod, namespace, want) in [
             (pod(json!({})), enabled(), "inject"),
             (pod(json!({})), namespace(&[]), "skip not-labelled"),
             (pod(json!({})), disabled.clone(), "skip not-labelled"),
-            (pod(json!({})), unknown.clone(), "inject"),
             (labelled("enabled"), namespace(&[]), "inject"),
             (labelled("enabled"), disabled, "inject"),
             (labelled("disabled"), enabled(), "skip disabled-by-pod"),
-            (labelled("disabled"), unknown, "skip disabled-by-pod"),
             (labelled("yes"), enabled(), "inject"),
             (labelled("yes"), namespace(&[]), "skip not-labelled"),
         ] {
@@ -313,7 +325,12 @@ mod tests {
             (json!({"os": {"name": "windows"}}), "skip windows"),
             (json!({"nodeSelector": {"kubernetes.io/os": "windows"}}), "skip windows"),
             (json!({"nodeSelector": {"kubernetes.io/os": "linux"}}), "inject"),
-            (json!({"initContainers": [{"name": "mesh-proxy"}]}), "skip already-injected"),
+            (
+                json!({"initContainers": [{"name": "mesh-proxy", "env": [{"name": "MESH_TOKEN_FILE", "value": "/t"}]}]}),
+                "skip already-injected",
+            ),
+            (json!({"initContainers": [{"name": "mesh-proxy"}]}), "refuse name-taken"),
+            (json!({"initContainers": [{"name": "mesh-proxy", "env": [{"name": "A"}, 1]}]}), "refuse name-taken"),
             (json!({"containers": [{"name": "mesh-proxy"}]}), "refuse name-taken"),
             (json!({"initContainers": [{"name": "mesh-redirect"}]}), "refuse name-taken"),
             (json!({"volumes": [{"name": "mesh-state"}]}), "refuse name-taken"),
@@ -342,6 +359,7 @@ mod tests {
             ("privileged", "inject"),
             ("baseline", "refuse pod-security-forbids-redirect"),
             ("restricted", "refuse pod-security-forbids-redirect"),
+            ("Privileged", "refuse pod-security-forbids-redirect"),
         ] {
             let labels = [("meshctl.dev/inject", "enabled"), ("pod-security.kubernetes.io/enforce", level)];
             assert_eq!(code(&pod(json!({})), &namespace(&labels)), want, "{level}");
@@ -355,6 +373,7 @@ mod tests {
         let told = |spec| decide(&pod(spec), &enabled()).warnings.join("\n");
         assert!(told(json!({"hostNetwork": true})).contains("hostNetwork"));
         assert!(told(json!({"containers": [{"name": "istio-proxy"}]})).contains("(other-mesh)"));
+        assert!(told(json!({"initContainers": [{"name": "mesh-proxy"}]})).contains("mesh-proxy is taken by the pod"));
         assert!(told(json!({"shareProcessNamespace": true})).contains("shareProcessNamespace"));
         assert_eq!(told(json!({})), "");
         assert!(decide(&pod(json!({})), &namespace(&[])).warnings.is_empty());

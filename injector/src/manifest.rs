@@ -6,7 +6,6 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use mesh_proto::names;
 use serde_json::Value;
 
 use crate::{
@@ -101,7 +100,8 @@ pub fn inject(file: &str, text: &str, mesh: &Mesh) -> Result<Edited, ManifestErr
     for object in objects(&documents) {
         let pod = object.template.value();
         let name = object.namespace.clone().unwrap_or_else(|| "default".into());
-        let meta = namespaces.get(&name).cloned();
+        // To be in the text is to be asked for.
+        let meta = namespaces.get(&name).cloned().unwrap_or_default().opted_in();
         let Decision { verdict, mut warnings } = decide(&pod, &Namespace { name, meta });
         let outcome = match verdict {
             Verdict::Inject(settings) => {
@@ -194,7 +194,7 @@ fn object(node: &Node) -> Option<Object<'_>> {
     Some(Object { kind: kind.to_owned(), namespace: metadata("namespace"), name, template })
 }
 
-/// What the Namespaces in the same text say. They count as opted in: the user has named the text.
+/// What the Namespaces in the same text say.
 fn namespaces(documents: &[Node]) -> BTreeMap<String, NamespaceMeta> {
     let is_namespace = |node: &&Node| node.get("kind").and_then(Node::text) == Some("Namespace");
     let read = |node: &Node| {
@@ -203,9 +203,7 @@ fn namespaces(documents: &[Node]) -> BTreeMap<String, NamespaceMeta> {
             let map = metadata.get(field).and_then(Value::as_object).into_iter().flatten();
             map.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
         };
-        let mut labels = strings("labels");
-        labels.insert(names::LABEL_INJECT.into(), names::INJECT_ENABLED.into());
-        let meta = NamespaceMeta { labels, annotations: strings("annotations") };
+        let meta = NamespaceMeta { labels: strings("labels"), annotations: strings("annotations") };
         Some((metadata.get("name")?.as_str()?.to_owned(), meta))
     };
     flat(documents).filter(is_namespace).filter_map(read).collect()

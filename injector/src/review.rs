@@ -145,8 +145,8 @@ fn nodes(json: &[u8]) -> usize {
     nodes
 }
 
-/// Answers a review. `meta` is what the pod's namespace says, where that is known.
-pub fn answer(review: &Review, meta: Option<NamespaceMeta>, mesh: &Mesh) -> Answer {
+/// Answers a review. `meta` is what the pod's namespace says.
+pub fn answer(review: &Review, meta: NamespaceMeta, mesh: &Mesh) -> Answer {
     let namespace = Namespace { name: review.namespace.clone(), meta };
     let Decision { verdict, mut warnings } = if review.creates_pod {
         decide(&review.object, &namespace)
@@ -255,7 +255,7 @@ mod tests {
             for byte in [b'{', b'"', b'0', 0xff] {
                 changed[index] = byte;
                 if let Ok(review) = Review::parse(&changed) {
-                    answer(&review, Some(enabled()), &Mesh::default());
+                    answer(&review, enabled(), &Mesh::default());
                 }
             }
             assert!(Review::parse(&whole[..index]).is_err());
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn the_patch_of_an_injected_pod_applies() {
         let review = Review::parse(&review("CREATE", "Pod", pod())).unwrap();
-        let answer = answer(&review, Some(enabled()), &Mesh::default());
+        let answer = answer(&review, enabled(), &Mesh::default());
         assert_eq!((answer.result, answer.reason), ("injected", ""));
         let response = &answer.body["response"];
         assert_eq!((&response["uid"], &response["allowed"]), (&json!("u1"), &json!(true)));
@@ -281,11 +281,11 @@ mod tests {
     fn whatever_is_not_injected_is_admitted_unchanged() {
         let network = json!({"spec": {"hostNetwork": true, "containers": []}});
         for (body, meta, result, reason) in [
-            (review("UPDATE", "Pod", pod()), Some(enabled()), "skipped", "not-a-pod"),
-            (review("DELETE", "Pod", Value::Null), Some(enabled()), "skipped", "not-a-pod"),
-            (review("CREATE", "Service", pod()), Some(enabled()), "skipped", "not-a-pod"),
-            (review("CREATE", "Pod", pod()), Some(NamespaceMeta::default()), "skipped", "not-labelled"),
-            (review("CREATE", "Pod", network), Some(enabled()), "skipped", "host-network"),
+            (review("UPDATE", "Pod", pod()), enabled(), "skipped", "not-a-pod"),
+            (review("DELETE", "Pod", Value::Null), enabled(), "skipped", "not-a-pod"),
+            (review("CREATE", "Service", pod()), enabled(), "skipped", "not-a-pod"),
+            (review("CREATE", "Pod", pod()), NamespaceMeta::default(), "skipped", "not-labelled"),
+            (review("CREATE", "Pod", network), enabled(), "skipped", "host-network"),
         ] {
             let answer = answer(&Review::parse(&body).unwrap(), meta, &Mesh::default());
             assert_eq!((answer.result, answer.reason), (result, reason));

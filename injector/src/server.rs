@@ -61,7 +61,7 @@ pub struct Webhook {
 /// Labels of `injection_total`. Both come from fixed sets, so there are a dozen series.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Injection {
-    /// `injected`, `skipped`, `refused` or `bad-request`.
+    /// `injected`, `skipped`, `refused`, `bad-request` or `failed`.
     pub result: &'static str,
     /// Stable code of the reason; empty when injected.
     pub reason: &'static str,
@@ -117,11 +117,16 @@ fn acceptor(certificate: Certificate) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
+/// Foreign text, short enough for a message.
+fn short(text: &str) -> String {
+    text.chars().take(63).collect()
+}
+
 async fn inject(State(webhook): State<Webhook>, headers: HeaderMap, body: Body) -> Response {
     match answer(&webhook, &headers, body).await {
         Ok(response) => response,
         Err((status, reason)) => {
-            webhook.count("bad-request", "");
+            webhook.count(if status.is_server_error() { "failed" } else { "bad-request" }, "");
             tracing::info!(%status, reason, "request to the webhook refused");
             (status, format!("{reason}\n")).into_response()
         }
@@ -139,7 +144,10 @@ async fn answer(webhook: &Webhook, headers: &HeaderMap, body: Body) -> Result<Re
     let _slot = webhook.reviews.acquire().await;
     let review = Review::parse(body.bytes()).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
     drop(body);
-    let meta = webhook.namespaces.meta(&review.namespace).await;
+    let meta = webhook.namespaces.meta(&review.namespace).await.map_err(|error| {
+        let text = format!("what namespace {:?} says is not known: {error}", short(&review.namespace));
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    })?;
     let mesh = Arc::clone(&webhook.mesh.read());
     // A panic would be a bug of ours; it must cost one answer, not the connection with all its other requests.
     let answer = panic::catch_unwind(AssertUnwindSafe(|| review::answer(&review, meta, &mesh))).map_err(|_panic| {

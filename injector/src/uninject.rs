@@ -56,7 +56,7 @@ pub const VOLUMES: &[&str] = &[names::VOLUME_TOKEN, names::VOLUME_STATE, names::
 
 /// The original probes that an injected pod's sidecar performs.
 pub fn originals(pod: &Value) -> Result<Vec<Probe>, BadProbes> {
-    let sidecar = pod::list(pod, "initContainers").iter().find(|c| pod::name(c) == Some(names::CONTAINER_PROXY));
+    let sidecar = pod::list(pod, "initContainers").iter().find(|container| decide::is_sidecar(container));
     let mut env = sidecar.and_then(|sidecar| sidecar.get("env")?.as_array()).into_iter().flatten();
     let list =
         env.find(|entry| pod::name(entry) == Some(names::ENV_PROBES)).and_then(|entry| entry.get("value")?.as_str());

@@ -29,7 +29,8 @@ impl Reasons {
         for object in cluster.objects("pods").await? {
             let wanted = key(&text(&object, "namespace"), &text(&object, "name"));
             if pods.iter().any(|pod| !pod.meshed && key(&pod.namespace, &pod.name) == wanted) {
-                let namespace = Namespace { meta: namespaces.get(&wanted.0).cloned(), name: wanted.0.clone() };
+                let namespace =
+                    Namespace { meta: namespaces.get(&wanted.0).cloned().unwrap_or_default(), name: wanted.0.clone() };
                 reasons.insert(wanted, code(&object, &namespace));
             }
         }
@@ -77,7 +78,7 @@ mod tests {
     fn the_reason_is_the_injectors() {
         let namespace = |label: &str| Namespace {
             name: "shop".into(),
-            meta: Some(meta(&json!({"metadata": {"labels": {"meshctl.dev/inject": label}}}))),
+            meta: meta(&json!({"metadata": {"labels": {"meshctl.dev/inject": label}}})),
         };
         let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "app", "image": "x"}]}});
         assert_eq!(code(&pod, &namespace("disabled")), "not-labelled");

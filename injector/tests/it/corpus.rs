@@ -28,7 +28,7 @@ fn pods() -> Vec<(String, Value)> {
 /// A namespace that has opted in.
 pub(crate) fn enabled() -> Namespace {
     let labels = [("meshctl.dev/inject".to_owned(), "enabled".to_owned())].into();
-    Namespace { name: "shop".into(), meta: Some(NamespaceMeta { labels, ..NamespaceMeta::default() }) }
+    Namespace { name: "shop".into(), meta: NamespaceMeta { labels, ..NamespaceMeta::default() } }
 }
 
 /// A mesh with everything set.

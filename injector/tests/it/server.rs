@@ -1,6 +1,11 @@
 //! The webhook over real TLS on loopback.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{Method, Request, StatusCode, header};
@@ -44,7 +49,7 @@ async fn start() -> Running {
     let tasks = Tasks::new();
     let running = Running {
         addr: bound.addr,
-        webhook: Webhook::new(mesh(), Namespaces::Unknown),
+        webhook: Webhook::new(mesh(), Namespaces::Directory(manifests(directory.path()))),
         tasks: tasks.clone(),
         directory,
     };
@@ -54,6 +59,15 @@ async fn start() -> Running {
         bound.run(webhook, certificate, ending.cancelled()).await;
     });
     running
+}
+
+/// A directory of manifests in which the namespace `shop` has opted in.
+fn manifests(directory: &Path) -> PathBuf {
+    let folder = directory.join("manifests");
+    std::fs::create_dir(&folder).unwrap();
+    let shop = "kind: Namespace\nmetadata: {name: shop, labels: {meshctl.dev/inject: enabled}}\n";
+    std::fs::write(folder.join("shop.yaml"), shop).unwrap();
+    folder
 }
 
 fn client_config(directory: &Path, versions: &[&'static rustls::SupportedProtocolVersion]) -> ClientConfig {
@@ -155,6 +169,17 @@ fn injection(result: &'static str) -> mesh_injector::server::Injection {
 }
 
 #[tokio::test]
+async fn a_pod_whose_namespace_is_not_known_is_not_reviewed() {
+    let running = start().await;
+    std::fs::write(running.directory.path().join("manifests/other.yaml"), "kind: Namespace\n  x: [").unwrap();
+    let other = review(&pod()).replace("\"shop\"", "\"other\"");
+    let (status, text) = running.post(other).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+    assert!(text.contains("other.yaml is not YAML"), "{text}");
+    assert_eq!(running.post(review(&pod())).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn senders_that_never_end_keep_nobody_else_from_being_answered() {
     let running = start().await;
     let connector = TlsConnector::from(Arc::new(client_config(running.directory.path(), tls::TLS13)));
@@ -199,7 +224,7 @@ async fn the_injector_follows_its_certificate_and_trust_bundle() {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let config = Config {
         mesh: mesh(),
-        namespaces: Namespaces::Unknown,
+        namespaces: Namespaces::Directory(manifests(directory.path())),
         tls_dir: directory.path().to_owned(),
         trust_bundle_file: Some(bundle.clone()),
         webhook_addr: any,
