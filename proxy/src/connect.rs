@@ -5,6 +5,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use bytes::BytesMut;
 use mesh_proto::{identity::Identity, outcome::Outcome};
 use rustls_pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -27,6 +28,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest wait for the peer's word that its application took the connection: its own connect timeout and some air.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Room for a server's first frames: SETTINGS of some 30 bytes, WINDOW_UPDATE.
+const FIRST_FRAMES: usize = 256;
 
 /// For a destination outside the mesh: there is no other endpoint to try, and it may be far away. The application waits as long
 /// as it would without us, or until it gives up itself.
@@ -108,6 +112,20 @@ pub(crate) async fn mesh(
         Err(error) => return Err(ProxyError::new(Outcome::PeerIdentityMismatch, format!("{address}: {error}"))),
     }
     Ok(Io::Tls(Box::new(TlsStream::Client(stream))).into())
+}
+
+/// Waits for the first bytes of an HTTP/2 link: a server sends its SETTINGS at once. Only then is it certain that the peer took
+/// our certificate (see [`wait_until_carried`]), and a refusal can be told from what happens to requests later. Costs a round
+/// trip, once for a connection that many requests share.
+pub(crate) async fn wait_until_heard(mut stream: Stream, address: SocketAddr) -> Result<Stream> {
+    let mut heard = BytesMut::with_capacity(FIRST_FRAMES);
+    let detail = match tokio::time::timeout(ANSWER_TIMEOUT, stream.read_buf(&mut heard)).await {
+        Ok(Ok(1..)) => return Ok(stream.unread(heard.freeze())),
+        Ok(Ok(0)) => format!("{address}: the peer closed right after the handshake"),
+        Ok(Err(error)) => format!("{address}: {error}"),
+        Err(_elapsed) => format!("{address}: no SETTINGS within {ANSWER_TIMEOUT:?}"),
+    };
+    Err(ProxyError::new(Outcome::TlsFailed, detail))
 }
 
 /// What a failed handshake means: something that is not TLS, or does not know our ALPN, is no proxy of ours; the rest is a

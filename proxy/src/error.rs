@@ -43,13 +43,28 @@ pub(crate) fn rustls_cause(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref::<rustls::Error>()
 }
 
-/// Looks for a TLS failure among the causes of an HTTP error: with TLS 1.3 a peer that refuses our certificate says so
-/// only after the handshake is over for us, and the first one to read it is hyper.
-pub(crate) fn is_tls_failure(error: &(dyn std::error::Error + 'static)) -> bool {
+/// Whether the peer refused our handshake. With TLS 1.3 it says so after the handshake is over for us, and the first one to
+/// read it is hyper; it has then not taken a byte of what we sent. Any other failure of TLS, such as a record that does not
+/// decrypt, may come in the middle of an answer and says nothing of what the peer has seen.
+pub(crate) fn is_handshake_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    use rustls::AlertDescription as Alert;
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|io| rustls_cause(io).is_some()) {
-            return true;
+        if let Some(rustls::Error::AlertReceived(alert)) = error.downcast_ref::<io::Error>().and_then(rustls_cause) {
+            return matches!(
+                alert,
+                Alert::BadCertificate
+                    | Alert::UnsupportedCertificate
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateExpired
+                    | Alert::CertificateUnknown
+                    | Alert::CertificateRequired
+                    | Alert::UnknownCA
+                    | Alert::AccessDenied
+                    | Alert::HandshakeFailure
+                    // Of the signature in our CertificateVerify or our Finished (RFC 8446 §6.2).
+                    | Alert::DecryptError
+            );
         }
         cause = error.source();
     }

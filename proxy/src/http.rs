@@ -7,6 +7,7 @@ pub(crate) mod client;
 mod head_watch;
 pub(crate) mod headers;
 pub(crate) mod respond;
+pub(crate) mod retry;
 pub(crate) mod serve;
 pub(crate) mod upgrade;
 

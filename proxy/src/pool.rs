@@ -24,13 +24,11 @@ use crate::{
     error::{ProxyError, Result},
     http::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, body::RequestBody},
     inbound,
-    stream::{Io, Stream},
+    stream::{Heard, Io, Noted, Stream},
     tls::Alpn,
     worker::Worker,
 };
 
-/// Sends requests on one HTTP/1 connection.
-pub(crate) type H1Sender = hyper::client::conn::http1::SendRequest<RequestBody>;
 type H2Sender = hyper::client::conn::http2::SendRequest<RequestBody>;
 
 /// Idle HTTP/1 connections kept per upstream and worker: what a burst of that many concurrent requests leaves behind.
@@ -75,10 +73,18 @@ pub(crate) struct Upstream {
     pub(crate) reach: Reach,
     /// How busy and how quick.
     pub(crate) load: Load,
-    idle: RefCell<Vec<(H1Sender, Instant)>>,
+    idle: RefCell<Vec<(H1Connection, Instant)>>,
     http2: RefCell<Vec<Rc<H2Connection>>>,
     dialling: RefCell<Option<Dialling>>,
     spare: RefCell<Vec<(TcpStream, Instant)>>,
+}
+
+/// One HTTP/1 connection.
+pub(crate) struct H1Connection {
+    /// Sends requests, one after the other.
+    pub(crate) sender: hyper::client::conn::http1::SendRequest<RequestBody>,
+    /// Whether the upstream has said anything.
+    pub(crate) heard: Heard,
 }
 
 /// One HTTP/2 connection.
@@ -87,6 +93,8 @@ pub(crate) struct H2Connection {
     pub(crate) sender: H2Sender,
     /// Open streams.
     pub(crate) streams: Cell<u32>,
+    /// Whether a request was answered on it.
+    pub(crate) answered: Cell<bool>,
     used: Cell<Instant>,
 }
 
@@ -120,18 +128,18 @@ impl Upstream {
     }
 
     /// An idle HTTP/1 connection, the one used last.
-    pub(crate) fn take_idle(&self) -> Option<H1Sender> {
+    pub(crate) fn take_idle(&self) -> Option<H1Connection> {
         let mut idle = self.idle.borrow_mut();
         // Not ready: its last request's body is still being sent. It is of no use now, and swept when it stays so.
-        let index = idle.iter().rposition(|(sender, _)| sender.is_ready())?;
+        let index = idle.iter().rposition(|(connection, _)| connection.sender.is_ready())?;
         Some(idle.remove(index).0)
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn put_idle(&self, sender: H1Sender) {
+    pub(crate) fn put_idle(&self, connection: H1Connection) {
         let mut idle = self.idle.borrow_mut();
-        if !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push((sender, Instant::now()));
+        if !connection.sender.is_closed() && idle.len() < MAX_IDLE {
+            idle.push((connection, Instant::now()));
         }
     }
 
@@ -180,7 +188,7 @@ impl Upstream {
             Reach::Plain | Reach::External | Reach::App => IDLE_PLAIN,
         };
         let fresh = |since: Instant| now.saturating_duration_since(since) < limit;
-        self.idle.borrow_mut().retain(|(sender, since)| !sender.is_closed() && fresh(*since));
+        self.idle.borrow_mut().retain(|(connection, since)| !connection.sender.is_closed() && fresh(*since));
         self.spare.borrow_mut().retain(|(_, since)| fresh(*since));
         // An attempt that everybody who waited for it has given up holds this upstream in memory.
         let mut dialling = self.dialling.borrow_mut();
@@ -224,6 +232,9 @@ pub(crate) async fn open(worker: &Rc<Worker>, upstream: &Upstream, alpn: Alpn) -
         Ok(mut stream) if upstream.is_mesh() && matches!(alpn, Alpn::Tcp | Alpn::Detect) => {
             connect::wait_until_carried(&mut stream, address).await.map(|()| stream)
         }
+        Ok(stream) if matches!(upstream.reach, Reach::Mesh(_)) && alpn == Alpn::H2 => {
+            connect::wait_until_heard(stream, address).await
+        }
         other => other,
     };
     if opened.is_err() {
@@ -240,17 +251,18 @@ fn app_refused(error: ProxyError) -> ProxyError {
 }
 
 /// Opens an HTTP/1 connection.
-pub(crate) async fn connect_http1(worker: &Rc<Worker>, upstream: &Upstream) -> Result<H1Sender> {
+pub(crate) async fn connect_http1(worker: &Rc<Worker>, upstream: &Upstream) -> Result<H1Connection> {
     let stream = open(worker, upstream, Alpn::Http1).await?;
     handshake_http1(worker, stream).await
 }
 
 /// Speaks HTTP/1 on an open connection.
-pub(crate) async fn handshake_http1(worker: &Rc<Worker>, stream: Stream) -> Result<H1Sender> {
+pub(crate) async fn handshake_http1(worker: &Rc<Worker>, stream: Stream) -> Result<H1Connection> {
+    let heard = Heard::default();
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Noted::new(stream, heard.clone())))
         .await
         .map_err(|error| ProxyError::new(Outcome::UpstreamReset, error.to_string()))?;
     worker.tasks.spawn_local("http1 upstream", async move {
@@ -259,7 +271,7 @@ pub(crate) async fn handshake_http1(worker: &Rc<Worker>, stream: Stream) -> Resu
             tracing::debug!(%error, "an HTTP/1 connection to an upstream ended");
         }
     });
-    Ok(sender)
+    Ok(H1Connection { sender, heard })
 }
 
 /// A shared HTTP/2 connection, opened if there is none with room. Requests that need one at the same time wait for the same
@@ -309,7 +321,12 @@ pub(crate) async fn handshake_http2(
             tracing::debug!(%error, "an HTTP/2 connection to an upstream ended");
         }
     });
-    let connection = Rc::new(H2Connection { sender, streams: Cell::new(0), used: Cell::new(Instant::now()) });
+    let connection = Rc::new(H2Connection {
+        sender,
+        streams: Cell::new(0),
+        answered: Cell::new(false),
+        used: Cell::new(Instant::now()),
+    });
     upstream.http2.borrow_mut().push(Rc::clone(&connection));
     Ok(connection)
 }

@@ -12,7 +12,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::client::Lease;
+use super::{client::Lease, headers};
 use crate::record::Record;
 
 /// A request's body, on its way to the server.
@@ -21,17 +21,24 @@ pub(crate) struct RequestBody {
     inner: Option<Incoming>,
     /// Only while somebody watches.
     count: Option<Rc<Cell<u64>>>,
+    /// What is taken out of the trailers.
+    strip: fn(&mut HeaderMap),
 }
 
 impl RequestBody {
     /// Of a client's request.
     pub(crate) fn new(inner: Incoming, count: Option<Rc<Cell<u64>>>) -> Self {
-        Self { inner: Some(inner).filter(|body| !body.is_end_stream()), count }
+        Self { inner: Some(inner).filter(|body| !body.is_end_stream()), count, strip: |_| {} }
+    }
+
+    /// For an application: without claims in the trailers, either.
+    pub(crate) fn without_claims(self) -> Self {
+        Self { strip: headers::strip_claims, ..self }
     }
 
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { inner: None, count: None }
+        Self { inner: None, count: None, strip: |_| {} }
     }
 }
 
@@ -43,7 +50,12 @@ impl Body for RequestBody {
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(None);
         };
-        let frame = std::task::ready!(Pin::new(inner).poll_frame(cx));
+        let mut frame = std::task::ready!(Pin::new(inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            (self.strip)(trailers);
+        }
         if let (Some(count), Some(Ok(frame))) = (&self.count, &frame)
             && let Some(data) = frame.data_ref()
         {
@@ -132,11 +144,17 @@ impl Body for ResponseBody {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = match &mut self.content {
+        let mut frame = match &mut self.content {
             Content::Empty => None,
             Content::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
             Content::Incoming(incoming) => std::task::ready!(Pin::new(incoming).poll_frame(cx)),
         };
+        // No proxy of ours puts its code into trailers.
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            headers::strip_error(trailers);
+        }
         self.note(frame.as_ref());
         Poll::Ready(frame)
     }

@@ -7,10 +7,14 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use mesh_proto::outcome::Outcome;
 
-use super::{Version, body::RequestBody};
+use super::{
+    Version,
+    body::RequestBody,
+    retry::{Again, End, First, after},
+};
 use crate::{
-    error::{ProxyError, is_tls_failure},
-    pool::{self, H1Sender, H2Connection, Upstream},
+    error::{ProxyError, is_handshake_refused},
+    pool::{self, H1Connection, H2Connection, Upstream},
     stream::Stream,
     worker::Worker,
 };
@@ -21,19 +25,35 @@ pub(crate) struct Unanswered {
     pub(crate) error: ProxyError,
     /// The request itself, where nothing of it was sent: it can go elsewhere, with its body.
     pub(crate) request: Option<Request<RequestBody>>,
-    /// Whether it may be sent again without harm, given that it is repeatable at all.
-    pub(crate) again: Again,
+    /// What is known of what the server did, where something of it may have been sent.
+    again: Again,
 }
 
-/// What is known of a request that failed after it was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Again {
-    /// The server may have acted on it.
-    Never,
-    /// A reused connection closed under it: only an idempotent request may be repeated (RFC 9110 §9.2.2).
-    IfIdempotent,
-    /// The server said that it did not process it.
-    Safe,
+impl Unanswered {
+    fn unsent(error: ProxyError, request: Request<RequestBody>) -> Box<Self> {
+        Box::new(Self { error, request: Some(request), again: Again::Safe })
+    }
+
+    fn sent(
+        upstream: &Upstream,
+        error: &hyper::Error,
+        end: End,
+        reused: bool,
+        request: Option<Request<RequestBody>>,
+    ) -> Box<Self> {
+        let again = after(end, reused);
+        // Only of a handshake that was refused is it true that the application has seen nothing.
+        let refused = again == Again::Elsewhere;
+        Box::new(Self { error: upstream_error(upstream, error, refused), request, again })
+    }
+
+    /// For the decision about a second attempt.
+    pub(crate) fn first(&self) -> First {
+        match self.request {
+            Some(_) => First::Unsent { may_pass: self.error.may_pass() },
+            None => First::Unanswered(self.again),
+        }
+    }
 }
 
 /// Holds the place of a request on its upstream while the answer is read.
@@ -43,7 +63,7 @@ pub(crate) struct Lease {
 }
 
 enum By {
-    Http1(Option<H1Sender>),
+    Http1(Option<H1Connection>),
     Http2(Rc<H2Connection>),
 }
 
@@ -58,10 +78,10 @@ impl Lease {
 
     /// The answer was read to its end: an HTTP/1 connection may carry the next one. Without this it is closed.
     pub(crate) fn give_back(mut self) {
-        if let By::Http1(sender) = &mut self.by
-            && let Some(sender) = sender.take()
+        if let By::Http1(connection) = &mut self.by
+            && let Some(connection) = connection.take()
         {
-            self.upstream.put_idle(sender);
+            self.upstream.put_idle(connection);
         }
     }
 }
@@ -98,18 +118,20 @@ async fn send_http1(
     loop {
         let idle = if fresh.is_some() { None } else { upstream.take_idle() };
         let reused = idle.is_some();
-        let sender = match (idle, fresh.take()) {
-            (Some(sender), _) => Ok(sender),
+        let connection = match (idle, fresh.take()) {
+            (Some(connection), _) => Ok(connection),
             (None, Some(stream)) => pool::handshake_http1(worker, stream).await,
             (None, None) => pool::connect_http1(worker, upstream).await,
         };
-        let mut sender = match sender {
-            Ok(sender) => sender,
-            Err(error) => return Err(Unanswered { error, request: Some(request), again: Again::Safe }.into()),
+        let mut connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => return Err(Unanswered::unsent(error, request)),
         };
+        let heard = connection.heard.clone();
+        heard.forget();
         let begun = tokio::time::Instant::now();
-        let answer = sender.try_send_request(request);
-        let lease = Lease::begin(upstream, By::Http1(Some(sender)));
+        let answer = connection.sender.try_send_request(request);
+        let lease = Lease::begin(upstream, By::Http1(Some(connection)));
         match answer.await {
             Ok(response) => {
                 let now = tokio::time::Instant::now();
@@ -121,8 +143,12 @@ async fn send_http1(
                 Some(unsent) if reused => request = unsent,
                 unsent => {
                     let error = failed.into_error();
-                    let again = if reused && closed_under_it(&error) { Again::IfIdempotent } else { Again::Never };
-                    return Err(Unanswered { error: upstream_error(upstream, &error), request: unsent, again }.into());
+                    let end = match () {
+                        () if is_handshake_refused(&error) => End::HandshakeRefused,
+                        () if is_closed(&error) && !heard.anything() => End::Closed,
+                        () => End::Broken,
+                    };
+                    return Err(Unanswered::sent(upstream, &error, end, reused, unsent));
                 }
             },
         }
@@ -143,30 +169,31 @@ async fn send_http2(
         };
         let connection = match connection {
             Ok(connection) => connection,
-            Err(error) => return Err(Unanswered { error, request: Some(request), again: Again::Safe }.into()),
+            Err(error) => return Err(Unanswered::unsent(error, request)),
         };
+        let reused = connection.answered.get();
         let mut sender = connection.sender.clone();
         let begun = tokio::time::Instant::now();
-        let lease = Lease::begin(upstream, By::Http2(connection));
+        let lease = Lease::begin(upstream, By::Http2(Rc::clone(&connection)));
         match sender.try_send_request(request).await {
             Ok(response) => {
                 let now = tokio::time::Instant::now();
                 upstream.load.observe(now - begun, now);
+                connection.answered.set(true);
                 return Ok((response, lease));
             }
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) if !last => request = unsent,
                 unsent => {
                     let error = failed.into_error();
-                    let again = if refused_stream(&error) { Again::Safe } else { Again::Never };
-                    return Err(Unanswered { error: upstream_error(upstream, &error), request: unsent, again }.into());
+                    return Err(Unanswered::sent(upstream, &error, end_of_stream(&error), reused, unsent));
                 }
             },
         }
     }
     let error =
         ProxyError::new(Outcome::UpstreamReset, format!("{}: connections close as soon as opened", upstream.address()));
-    Err(Unanswered { error, request: Some(request), again: Again::Never }.into())
+    Err(Unanswered::unsent(error, request))
 }
 
 /// A second head like the request's, if it has nothing that is gone once it was sent (a body, an upgrade). Without extensions:
@@ -183,7 +210,7 @@ pub(crate) fn repeatable_head(request: &Request<RequestBody>) -> Option<Parts> {
     })
 }
 
-fn closed_under_it(error: &hyper::Error) -> bool {
+fn is_closed(error: &hyper::Error) -> bool {
     error.is_incomplete_message() || error.is_closed() || error.is_canceled() || is_reset(error)
 }
 
@@ -192,17 +219,26 @@ fn is_reset(error: &hyper::Error) -> bool {
     io.is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe))
 }
 
-/// The server refused the stream before any processing (RFC 9113 §8.7).
-fn refused_stream(error: &hyper::Error) -> bool {
-    let h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    h2.is_some_and(|h2| h2.is_remote() && h2.reason() == Some(h2::Reason::REFUSED_STREAM))
+/// How a stream of HTTP/2 ended without an answer.
+fn end_of_stream(error: &hyper::Error) -> End {
+    let Some(h2) = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>()) else {
+        return if is_closed(error) { End::Closed } else { End::Broken };
+    };
+    match () {
+        // h2 gives a peer's GOAWAY as the error of those streams only that are past the last one it processed.
+        () if h2.is_remote() && (h2.is_go_away() || h2.reason() == Some(h2::Reason::REFUSED_STREAM)) => {
+            End::NotProcessed
+        }
+        () if h2.is_io() => End::Closed,
+        () => End::Broken,
+    }
 }
 
 /// What a failure of hyper means for the client.
-fn upstream_error(upstream: &Upstream, error: &hyper::Error) -> ProxyError {
+fn upstream_error(upstream: &Upstream, error: &hyper::Error, handshake_refused: bool) -> ProxyError {
     let outcome = if error.is_parse() {
         Outcome::UpstreamProtocolError
-    } else if is_tls_failure(error) {
+    } else if handshake_refused {
         Outcome::TlsFailed
     } else if error.is_user() {
         // The only part of the client call that a client supplies is its body, which broke.

@@ -4,26 +4,23 @@
 //! looks at intervals (one coarse timer per connection, none per request). Used by `serve` for HTTP/1.
 
 use std::{
-    io,
-    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use crate::stream::{Heard, Noted};
 
 /// Looks per limit: a head that takes too long is cut between one and 4/3 of the limit.
 const LOOKS: u32 = 3;
 
-/// What is known of a connection. Atomic only because hyper wants `Send` streams for upgrades; one thread uses it.
+/// What is known of a connection. Shared with hyper's service, which it wants to be `Send` for upgrades.
 #[derive(Debug, Default)]
 pub(super) struct HeadWatch {
     /// Bytes came since the last request was answered.
-    heard: AtomicBool,
+    heard: Heard,
     /// Requests whose head is whole and whose answer has not begun.
     answering: AtomicU32,
 }
@@ -31,13 +28,12 @@ pub(super) struct HeadWatch {
 /// A request between its head and its answer.
 pub(super) struct Answering(Arc<HeadWatch>);
 
-/// A stream that tells its watch of what is read.
-pub(super) struct Watched<T> {
-    inner: T,
-    watch: Arc<HeadWatch>,
-}
-
 impl HeadWatch {
+    /// `stream`, watched.
+    pub(super) fn watched<T>(&self, stream: T) -> Noted<T> {
+        Noted::new(stream, self.heard.clone())
+    }
+
     /// A request's head is whole.
     pub(super) fn head(self: &Arc<Self>) -> Answering {
         self.answering.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +45,7 @@ impl HeadWatch {
         let mut looks = 0;
         while looks <= LOOKS {
             tokio::time::sleep(limit / LOOKS).await;
-            let waiting = self.heard.load(Ordering::Relaxed) && self.answering.load(Ordering::Relaxed) == 0;
+            let waiting = self.heard.anything() && self.answering.load(Ordering::Relaxed) == 0;
             looks = if waiting { looks + 1 } else { 0 };
         }
     }
@@ -58,51 +54,7 @@ impl HeadWatch {
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.answering.fetch_sub(1, Ordering::Relaxed);
-        self.0.heard.store(false, Ordering::Relaxed);
-    }
-}
-
-impl<T> Watched<T> {
-    /// Watched by `watch`.
-    pub(super) fn new(inner: T, watch: Arc<HeadWatch>) -> Self {
-        Self { inner, watch }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.watch.heard.store(true, Ordering::Relaxed);
-        }
-        result
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.0.heard.forget();
     }
 }
 
@@ -118,7 +70,7 @@ mod tests {
     async fn only_an_unfinished_head_is_too_slow() {
         let (mut client, server) = tokio::io::duplex(64);
         let watch = Arc::new(HeadWatch::default());
-        let mut server = Watched::new(server, Arc::clone(&watch));
+        let mut server = watch.watched(server);
         let slow = watch.too_slow(LIMIT);
         tokio::pin!(slow);
         let idle = Duration::from_hours(1);

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version as HttpVersion,
-    header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
 use mesh_proto::{names, outcome::Outcome};
@@ -23,6 +23,7 @@ pub(crate) const ERROR: HeaderName = HeaderName::from_static(names::HEADER_ERROR
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Makes a client's request one that can be forwarded. `destination` stands in for a host that HTTP/1.0 need not name.
@@ -56,6 +57,7 @@ fn forward_http1<B>(request: &mut Request<B>, destination: SocketAddr) -> Result
     }
     let upgrade = upgrade_of(request.headers());
     strip_hop_by_hop(request.headers_mut());
+    request.headers_mut().remove(&HTTP2_SETTINGS);
     if let Some(protocol) = upgrade {
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         request.headers_mut().insert(UPGRADE, protocol);
@@ -80,9 +82,43 @@ fn forward_http2<B>(request: &mut Request<B>) -> Result<()> {
     Ok(())
 }
 
-/// The protocol a client wants to change to, if it asks for that.
+/// The protocol a client wants to change to, if it asks for that and may. What is left out is only offered, so the server
+/// answers without it (RFC 9110 §7.8):
+/// `h2c`, because requests on the new connection would be seen by nobody in between, no matter what is said about requests
+/// here; and an offer with a body, which would still be on its way on a connection that is HTTP no more.
 pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    connection_has(headers, "upgrade").then(|| headers.get(UPGRADE).cloned()).flatten()
+    let has_body =
+        headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+    if has_body || !connection_has(headers, "upgrade") {
+        return None;
+    }
+    let offered = headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    let offered = offered.flat_map(|value| value.split(',')).map(str::trim);
+    let kept: Vec<&str> =
+        offered.filter(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case("h2c")).collect();
+    (!kept.is_empty()).then(|| HeaderValue::try_from(kept.join(", ")).ok()).flatten()
+}
+
+/// Removes what claims an identity of the mesh, also where an underscore stands for a hyphen: to an application behind CGI or
+/// WSGI both are the same name.
+pub(crate) fn strip_claims(fields: &mut HeaderMap) {
+    strip(fields, &CLIENT_ID);
+}
+
+/// Removes a code of the mesh from what was not sent by the mesh.
+pub(crate) fn strip_error(fields: &mut HeaderMap) {
+    strip(fields, &ERROR);
+}
+
+/// A field of this name, with hyphens or underscores. Names are in lower case already.
+fn strip(fields: &mut HeaderMap, name: &HeaderName) {
+    let is_like = |field: &HeaderName| {
+        field.as_str().len() == name.as_str().len()
+            && field.as_str().bytes().zip(name.as_str().bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+    };
+    while let Some(found) = fields.keys().find(|field| is_like(field)).cloned() {
+        fields.remove(found);
+    }
 }
 
 /// Makes a server's answer one that can be passed on to a client that spoke `client`.
@@ -114,7 +150,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
         let named: Vec<HeaderName> = connection_tokens(headers)
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
             // Naming these would make us send what the client did not (RFC 9110 §7.6.1 forbids it to).
-            .filter(|name| *name != TE && *name != HOST && *name != http::header::CONTENT_LENGTH)
+            .filter(|name| *name != TE && *name != HOST && *name != CONTENT_LENGTH)
             .collect();
         headers.remove(CONNECTION);
         for name in named {
@@ -204,12 +240,57 @@ mod tests {
                 &[("host", "x"), ("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")],
                 Ok("/ connection=upgrade host=x upgrade=websocket"),
             ),
-            ("/", &[("host", "x"), ("upgrade", "h2c")], Ok("/ host=x")),
+            ("/", &[("host", "x"), ("upgrade", "websocket")], Ok("/ host=x")),
+            (
+                "/",
+                &[
+                    ("host", "x"),
+                    ("connection", "Upgrade, HTTP2-Settings"),
+                    ("upgrade", "H2C"),
+                    ("http2-settings", "A"),
+                ],
+                Ok("/ host=x"),
+            ),
+            ("/", &[("host", "x"), ("connection", "upgrade"), ("http2-settings", "A")], Ok("/ host=x")),
+            (
+                "/",
+                &[("host", "x"), ("connection", "upgrade"), ("upgrade", "h2c, a/1"), ("upgrade", "b")],
+                Ok("/ connection=upgrade host=x upgrade=a/1, b"),
+            ),
+            (
+                "/",
+                &[("host", "x"), ("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", "0")],
+                Ok("/ connection=upgrade content-length=0 host=x upgrade=websocket"),
+            ),
+            (
+                "/",
+                &[("host", "x"), ("connection", "upgrade"), ("upgrade", "websocket"), ("content-length", "4")],
+                Ok("/ content-length=4 host=x"),
+            ),
+            (
+                "/",
+                &[("host", "x"), ("connection", "upgrade"), ("upgrade", "a"), ("transfer-encoding", "chunked")],
+                Ok("/ host=x"),
+            ),
         ] {
             let result = forwarded(Version::Http1, request("GET", target, headers));
             assert_eq!(result.as_deref(), expected.as_deref(), "{target} {headers:?}");
         }
         assert_eq!(forwarded(Version::Http1, request("CONNECT", "x:80", &[])), Err(Outcome::BadRequest));
+    }
+
+    #[test]
+    fn claims_are_removed_however_they_are_spelled() {
+        let names = ["mesh-client-id", "Mesh_Client-ID", "mesh_client_id", "mesh-client-ids", "x-mesh-client-id"];
+        let mut fields = HeaderMap::new();
+        for name in names {
+            fields.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_static("me"));
+            fields.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_static("and me"));
+        }
+        strip_claims(&mut fields);
+        let mut left: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["mesh-client-ids", "x-mesh-client-id"]);
     }
 
     #[test]

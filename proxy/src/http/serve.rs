@@ -7,9 +7,8 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
-    CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, Version,
-    body::ResponseBody,
-    head_watch::{HeadWatch, Watched},
+    CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, Version, body::ResponseBody,
+    head_watch::HeadWatch,
 };
 use crate::{drain::Drain, stream::Stream, worker::Worker};
 
@@ -39,7 +38,7 @@ where
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
     let watch = Arc::new(HeadWatch::default());
-    let stream = Watched::new(stream, Arc::clone(&watch));
+    let stream = watch.watched(stream);
     let (draining, heads) = (drain.clone(), Arc::clone(&watch));
     let service = service_fn(move |request| {
         let answering = heads.head();

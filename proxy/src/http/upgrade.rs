@@ -4,13 +4,15 @@
 
 use std::rc::Rc;
 
-use http::Request;
+use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use mesh_proto::outcome::Outcome;
 
 use super::{Version, headers};
 use crate::{
     copy::{self, Meter},
+    error::{ProxyError, Result},
     worker::Worker,
 };
 
@@ -20,6 +22,16 @@ pub(crate) type Switching = Option<(OnUpgrade, OnUpgrade)>;
 /// The client's end, if it asks to leave HTTP.
 pub(crate) fn wanted<B>(request: &mut Request<B>, version: Version) -> Option<OnUpgrade> {
     (version == Version::Http1 && headers::upgrade_of(request.headers()).is_some()).then(|| hyper::upgrade::on(request))
+}
+
+/// Both ends, if the server agreed to what the client asked for.
+pub(crate) fn agreed<B>(response: &mut Response<B>, client: Option<OnUpgrade>) -> Result<Switching> {
+    match client {
+        _ if response.status() != StatusCode::SWITCHING_PROTOCOLS => Ok(None),
+        Some(client) => Ok(Some((client, hyper::upgrade::on(response)))),
+        // Passed on, it would make a client take for another protocol what is the next answer.
+        None => Err(ProxyError::new(Outcome::UpstreamProtocolError, "a change of protocol that nobody asked for")),
+    }
 }
 
 /// Carries the connection once both ends are out of HTTP.

@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::link::Link;
@@ -11,8 +11,7 @@ use crate::{
     http::{
         Version,
         body::{RequestBody, ResponseBody},
-        client::{self, Again},
-        headers, respond, serve as server, upgrade,
+        client, headers, respond, retry, serve as server, upgrade,
     },
     metrics::Edge,
     pool::Upstream,
@@ -72,15 +71,13 @@ impl Connection {
         let client_version = request.version();
         let on_upgrade = upgrade::wanted(&mut request, self.version);
         headers::forward_request(&mut request, self.version, self.link.side().destination)?;
-        request.headers_mut().remove(&headers::CLIENT_ID);
-        let request = request.map(|body| RequestBody::new(body, count));
+        headers::strip_claims(request.headers_mut());
+        let request = request.map(|body| RequestBody::new(body, count).without_claims());
         let (mut response, lease) = self.send(request).await?;
         // The application is not a proxy of the mesh, whatever it says.
-        response.headers_mut().remove(&headers::ERROR);
+        headers::strip_error(response.headers_mut());
         headers::forward_response(&mut response, client_version);
-        let switching = on_upgrade
-            .filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS)
-            .map(|client| (client, hyper::upgrade::on(&mut response)));
+        let switching = upgrade::agreed(&mut response, on_upgrade)?;
         Ok((response.map(|body| ResponseBody::incoming(body, lease)), switching))
     }
 
@@ -93,11 +90,9 @@ impl Connection {
             Ok(answer) => return Ok(answer),
             Err(unanswered) => unanswered,
         };
-        let again = match unanswered.again {
-            Again::Never => false,
-            Again::IfIdempotent => idempotent,
-            Again::Safe => unanswered.request.is_none(),
-        };
+        let kind = retry::Request { repeatable: repeat.is_some(), idempotent };
+        // There is no other application.
+        let again = unanswered.request.is_none() && retry::second(unanswered.first(), kind, false).is_some();
         match repeat {
             Some(parts) if again => {
                 let request = Request::from_parts(parts, RequestBody::empty());

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use mesh_proto::outcome::Outcome;
 
@@ -13,8 +13,10 @@ use crate::{
     http::{
         Version,
         body::{RequestBody, ResponseBody},
-        client::{self, Again, Lease},
-        headers, respond, serve as server, upgrade,
+        client::{self, Lease},
+        headers, respond,
+        retry::{self, First, Second},
+        serve as server, upgrade,
     },
     record::Record,
     stream::Stream,
@@ -123,7 +125,7 @@ async fn forward(
                 (response, lease, other)
             }
         };
-    Ok(finish(exchange, response, lease, &member, on_upgrade))
+    finish(exchange, response, lease, &member, on_upgrade)
 }
 
 /// The endpoint of the way that was opened early, if the route leads there; else the balancer's choice.
@@ -142,8 +144,7 @@ enum Verdict<'a> {
     Fail(ProxyError),
 }
 
-/// Whether an attempt stands, or the request may be sent once more (contracts §4): never when the application may have
-/// acted on it.
+/// Whether an attempt stands, or the request may be sent once more (contracts §4): see [`retry`].
 fn second_chance<'a>(
     sent: Result<(Response<Incoming>, Lease), Box<client::Unanswered>>,
     member: &'a Rc<Member>,
@@ -153,6 +154,7 @@ fn second_chance<'a>(
     connect_timeout: Duration,
 ) -> Verdict<'a> {
     let others = balancer.len() > 1;
+    let kind = retry::Request { repeatable: repeat.is_some(), idempotent };
     match sent {
         Ok((response, lease)) => {
             // Only a proxy of ours can know that the application has not seen the request.
@@ -163,21 +165,22 @@ fn second_chance<'a>(
                 member.upstream.failed(connect_timeout);
             }
             match repeat {
-                Some(parts) if unseen && others => Verdict::again(parts, Some(member)),
+                Some(parts) if unseen && retry::second(First::Unseen, kind, others).is_some() => {
+                    Verdict::again(parts, Some(member))
+                }
                 _ => Verdict::Take((response, lease)),
             }
         }
         Err(unanswered) => {
-            let client::Unanswered { error, request, again } = *unanswered;
-            match (request, repeat) {
-                (Some(request), _) if (error.retry_safe() && others) || error.may_pass() => {
-                    Verdict::Again { request: Box::new(request), not: Some(member) }
-                }
-                (None, Some(parts)) if again == Again::Safe || (again == Again::IfIdempotent && idempotent) => {
-                    Verdict::again(parts, None)
-                }
-                (None, Some(parts)) if error.retry_safe() && others => Verdict::again(parts, Some(member)),
-                _ => Verdict::Fail(error),
+            let not = match retry::second(unanswered.first(), kind, others) {
+                Some(Second::Anywhere) => None,
+                Some(Second::Elsewhere) => Some(member),
+                None => return Verdict::Fail(unanswered.error),
+            };
+            match (unanswered.request, repeat) {
+                (Some(request), _) => Verdict::Again { request: Box::new(request), not },
+                (None, Some(parts)) => Verdict::again(parts, not),
+                (None, None) => Verdict::Fail(unanswered.error),
             }
         }
     }
@@ -200,25 +203,18 @@ fn finish(
     lease: Lease,
     member: &Member,
     on_upgrade: Option<OnUpgrade>,
-) -> (Response<ResponseBody>, upgrade::Switching) {
+) -> Result<(Response<ResponseBody>, upgrade::Switching)> {
     match said_by_peer(&response) {
         Some(outcome) if member.upstream.is_mesh() => {
             let detail = format!("{}: said by the peer's proxy", member.upstream.address());
             exchange.record.borrow_mut().failed(&ProxyError::new(outcome, detail));
         }
         // An application that calls itself a mesh.
-        _ => {
-            response.headers_mut().remove(&headers::ERROR);
-        }
+        _ => headers::strip_error(response.headers_mut()),
     }
     headers::forward_response(&mut response, exchange.client);
-    let switching = match on_upgrade {
-        Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            Some((client, hyper::upgrade::on(&mut response)))
-        }
-        _ => None,
-    };
-    (response.map(|body| ResponseBody::incoming(body, lease)), switching)
+    let switching = upgrade::agreed(&mut response, on_upgrade)?;
+    Ok((response.map(|body| ResponseBody::incoming(body, lease)), switching))
 }
 
 fn no_endpoints() -> ProxyError {

@@ -16,4 +16,5 @@ mod many;
 mod peers;
 mod probes;
 mod refusals;
+mod retry;
 mod support;

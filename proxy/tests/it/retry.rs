@@ -1,0 +1,159 @@
+//! The second attempt of a request: made where nothing can have happened, and nowhere else.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use mesh_proto::workload::Protocol;
+use mesh_runtime::tls;
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::{App, Authority, Pod, allow, client, exchange, identity, meshed, server, soon};
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+fn request(method: &str) -> String {
+    format!("{method} /pay HTTP/1.1\r\nhost: web\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+}
+
+/// Reads one head; false at the end.
+async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> bool {
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        if !matches!(socket.read_buf(&mut read).await, Ok(1..)) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Applications that answer `ok` while `left` is above zero, then do `last` instead; requests are counted.
+async fn app<F: Future<Output = ()> + Send + 'static>(
+    answers: usize,
+    seen: &Arc<AtomicUsize>,
+    last: impl Fn(TcpStream) -> F + Send + Sync + Copy + 'static,
+) -> App {
+    let seen = Arc::clone(seen);
+    App::new(move |mut socket| {
+        let seen = Arc::clone(&seen);
+        async move {
+            while read_head(&mut socket).await {
+                if seen.fetch_add(1, Ordering::SeqCst) + 1 > answers {
+                    return last(socket).await;
+                }
+                socket.write_all(OK).await.unwrap();
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_that_was_sent_is_not_sent_again_when_tls_breaks() {
+    let authority = Authority::new();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let config = authority.credentials(&identity("server")).server().unwrap();
+    let counted = Arc::clone(&seen);
+    // A proxy of the mesh that takes the request; then a record comes that does not decrypt.
+    let breaking = move |socket: TcpStream| {
+        let (counted, acceptor) = (Arc::clone(&counted), TlsAcceptor::from(Arc::clone(&config)));
+        async move {
+            let mut stream = acceptor.accept(socket).await.unwrap();
+            if read_head(&mut stream).await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let record = [&[0x17, 3, 3, 0, 32][..], &[0; 32]].concat();
+                stream.get_mut().0.write_all(&record).await.unwrap();
+                let _ = stream.read_u8().await;
+            }
+        }
+    };
+    let (one, two) = (App::new(breaking.clone()).await, App::new(breaking).await);
+    for method in ["POST", "GET"] {
+        seen.store(0, Ordering::SeqCst);
+        let endpoints = vec![meshed(one.address, "server"), meshed(two.address, "server")];
+        let pod = client(&authority, Protocol::Http1, endpoints);
+        let answer = exchange(pod.outbound, &request(method)).await;
+        assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("mesh-error: upstream-reset\r\n"), "{answer}");
+        assert_eq!(seen.load(Ordering::SeqCst), 1, "{method}");
+    }
+}
+
+/// Trusts nobody that this mesh vouches for.
+fn refusing(authority: &Authority, alpn: &[u8]) -> TlsAcceptor {
+    let mut roots = RootCertStore::empty();
+    for root in Authority::new().bundle().roots {
+        roots.add(root.to_vec().into()).unwrap();
+    }
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), tls::provider()).build().unwrap();
+    let (chain, key) = authority.leaf(&identity("server"));
+    let mut config = ServerConfig::builder_with_provider(tls::provider())
+        .with_protocol_versions(tls::TLS13)
+        .unwrap()
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Arc::new(config).into()
+}
+
+#[tokio::test]
+async fn a_peer_that_refuses_our_certificate_has_seen_nothing_and_another_one_answers() {
+    let (authority, seen) = (Authority::new(), Arc::new(AtomicUsize::new(0)));
+    let app = app(usize::MAX, &seen, |_| async {}).await;
+    let live = server(&authority, app.address, Some(allow(Protocol::Http1)));
+    let refused = Arc::new(AtomicUsize::new(0));
+    let (counted, acceptor) = (Arc::clone(&refused), refusing(&authority, mesh_proto::names::ALPN_HTTP1));
+    let strict = App::new(move |socket| {
+        let (counted, acceptor) = (Arc::clone(&counted), acceptor.clone());
+        async move {
+            assert!(acceptor.accept(socket).await.is_err());
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let both = || vec![meshed(strict.address, "server"), meshed(live.inbound, "server")];
+    for n in 1..=40 {
+        let pod = client(&authority, Protocol::Http1, both());
+        let answer = exchange(pod.outbound, &request("POST")).await;
+        assert!(answer.ends_with("ok"), "{answer}");
+        assert_eq!(seen.load(Ordering::SeqCst), n);
+        if refused.load(Ordering::SeqCst) > 1 {
+            break;
+        }
+    }
+    assert!(refused.load(Ordering::SeqCst) > 1, "it was never tried");
+    let pod = client(&authority, Protocol::Http1, vec![meshed(strict.address, "server")]);
+    let answer = exchange(pod.outbound, &request("POST")).await;
+    assert!(answer.contains("mesh-error: tls-failed\r\n"), "{answer}");
+}
+
+/// One request that is answered, so that its connection is kept; then another on a new connection of the client.
+async fn two(pod: &Pod, method: &str) -> String {
+    let first = exchange(pod.outbound, &request("GET")).await;
+    assert!(first.ends_with("ok"), "{first}");
+    exchange(pod.outbound, &request(method)).await
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_ends_under_a_request_costs_it_only_where_twice_is_not_once() {
+    let authority = Authority::new();
+    let half_an_answer = |mut socket: TcpStream| async move {
+        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-le").await.unwrap();
+    };
+    // Method, whether half an answer comes, how often the server sees the request.
+    for (method, half, requests) in [("POST", false, 1), ("GET", false, 2), ("GET", true, 1), ("POST", true, 1)] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let app = if half { app(1, &seen, half_an_answer).await } else { app(1, &seen, |_| async {}).await };
+        let far = server(&authority, app.address, Some(allow(Protocol::Http1)));
+        let pod = client(&authority, Protocol::Http1, vec![meshed(far.inbound, "server")]);
+        let answer = soon(two(&pod, method)).await;
+        assert!(answer.contains("mesh-error: upstream-reset"), "{answer}");
+        assert_eq!(seen.load(Ordering::SeqCst) - 1, requests, "{method} half an answer: {half}");
+    }
+}
