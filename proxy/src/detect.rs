@@ -1,8 +1,10 @@
 //! Tells a protocol from the first bytes of a connection.
 //!
-//! Pure: bytes in, an answer or "more" out; [`sniff`] does the reading. Used by outbound for ports that declare nothing and by
+//! Pure: bytes in, an answer or "more" out; [`sniff`] does the reading,
+//! [`guard`] does it where the server spoke first. Used by outbound for ports that declare nothing and by
 //! inbound for everything that arrives. An answer never depends on where the bytes were split.
 
+pub(crate) mod guard;
 mod http1;
 pub(crate) mod sniff;
 

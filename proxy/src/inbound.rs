@@ -17,6 +17,7 @@ use self::link::{Link, Opening};
 use crate::{
     detect::{
         Detected,
+        guard::Guarded,
         sniff::{Heard, Sniffer, within},
     },
     error::{ProxyError, Result},
@@ -94,7 +95,8 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
             Opening::Failed(_) | Opening::None => false,
         };
         if server_first {
-            let client = Prefixed::new(sniffer.read.freeze(), socket);
+            // The client is heard only now: it may still be a proxy of the mesh.
+            let client = Io::Guarded(Box::new(Guarded::new(socket)));
             return link.carry(client.into(), opening).await;
         }
     }

@@ -29,7 +29,7 @@ pub struct Args {
     /// Outbound ports that the proxy does not take over.
     #[arg(long, env = names::ENV_SKIP_OUTBOUND_PORTS, default_value = "", hide_default_value = true, value_name = "PORTS")]
     pub skip_outbound_ports: String,
-    /// Networks that the proxy does not take over, either way, e.g. `10.0.0.0/8,fd00::/8`.
+    /// Networks to which outbound connections go without the proxy, e.g. `10.0.0.0/8,fd00::/8`.
     #[arg(long, env = names::ENV_SKIP_SUBNETS, default_value = "", hide_default_value = true, value_name = "NETWORKS")]
     pub skip_subnets: String,
     /// Know the proxy's own connections by this socket mark instead of by its user id (decimal or 0x-hex).

@@ -21,6 +21,8 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
+use crate::detect::guard::Guarded;
+
 /// A connection, whatever carries it.
 pub(crate) type Stream = Prefixed<Io>;
 
@@ -32,6 +34,8 @@ pub(crate) enum Io {
     Tls(Box<TlsStream<Prefixed<TcpStream>>>),
     /// To the own inbound side, in this process.
     Local(DuplexStream),
+    /// Plain TCP of a client that has not spoken yet, though the server has.
+    Guarded(Box<Guarded>),
 }
 
 /// A stream that first gives back what was read from it for detection.
@@ -75,6 +79,7 @@ impl Stream {
     pub(crate) fn abort(self) {
         match self.inner {
             Io::Tcp(socket) => reset(&socket),
+            Io::Guarded(guarded) => reset(&guarded.socket),
             // Dropped without close_notify: the peer's TLS tells that from an end.
             Io::Tls(_) | Io::Local(_) => {}
         }
@@ -177,20 +182,29 @@ impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
     }
 }
 
-/// Calls the same method of whichever stream it is.
+/// Calls the same method of whichever stream it is; what is guarded is so for reading only.
 macro_rules! each {
     ($self:expr, $io:ident => $call:expr) => {
         match $self.get_mut() {
             Io::Tcp($io) => $call,
             Io::Tls($io) => $call,
             Io::Local($io) => $call,
+            Io::Guarded(guarded) => {
+                let $io = &mut guarded.socket;
+                $call
+            }
         }
     };
 }
 
 impl AsyncRead for Io {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, io => Pin::new(io).poll_read(cx, buf))
+        match self.get_mut() {
+            Self::Tcp(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Local(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Guarded(io) => Pin::new(io).poll_read(cx, buf),
+        }
     }
 }
 
@@ -220,6 +234,7 @@ impl AsyncWrite for Io {
             Self::Tcp(io) => io.is_write_vectored(),
             Self::Tls(io) => io.is_write_vectored(),
             Self::Local(io) => io.is_write_vectored(),
+            Self::Guarded(io) => io.socket.is_write_vectored(),
         }
     }
 }

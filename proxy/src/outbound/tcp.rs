@@ -119,6 +119,11 @@ pub(crate) async fn carry(worker: &Worker, mut client: Stream, mut server: Strea
     let Err(error) = result else { return };
     match &error {
         copy::CopyError::Client(error) => {
+            if let Some(refused) = error.get_ref().and_then(|inner| inner.downcast_ref::<ProxyError>()) {
+                record.failed(refused);
+                client.abort();
+                return server.abort();
+            }
             tracing::debug!(%error, "a client broke its connection");
             record.cut_off();
         }

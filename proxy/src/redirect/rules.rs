@@ -15,7 +15,7 @@ pub const TABLE: &str = "mesh";
 ///   proxy's own, to loopback, or skipped. A connection to the pod's own address is redirected as any other, although
 ///   it would go over `lo`: the proxy hands it over in process (contracts §3). So loopback is told by address.
 /// * Inbound, a new TCP connection is delivered to port [`names::PORT_INBOUND`] unless it is for the admin listener or
-///   skipped. That includes connections to the proxy's own two listeners: their original destination then tells the
+///   its port is skipped; never for where it comes from, or a source could get around inbound policy. That includes connections to the proxy's own two listeners: their original destination then tells the
 ///   proxy that they were not meant for the application, and it refuses them.
 ///
 /// Only the packet that opens a connection is looked at. The proxy has connections already when the redirect is set
@@ -42,11 +42,7 @@ fn outbound(settings: &Settings) -> Chain {
 fn inbound(settings: &Settings) -> Chain {
     let admin = names::PORT_PROXY_ADMIN;
     let ports = PortSet::new(settings.skip_inbound_ports.ranges().iter().cloned().chain([admin..=admin]));
-    let leave = to_ports(&ports)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .chain(settings.skip_subnets.nets().iter().copied().map(Match::Source));
-    Chain { name: "inbound", hook: Hook::NatPrerouting, rules: all_but(leave, names::PORT_INBOUND) }
+    Chain { name: "inbound", hook: Hook::NatPrerouting, rules: all_but(to_ports(&ports), names::PORT_INBOUND) }
 }
 
 /// Redirects every connection to `port`, except those that match any of `leave`.
@@ -118,9 +114,6 @@ table inet mesh {
 \t\ttype nat hook prerouting priority -100; policy accept;
 \t\ttcp dport 22 return
 \t\ttcp dport 4190-4192 return
-\t\tip saddr 10.0.0.0/8 return
-\t\tip saddr 192.0.2.1 return
-\t\tip6 saddr fd00::/8 return
 \t\ttcp flags syn / fin,syn,rst,ack redirect to :4143
 \t}
 }

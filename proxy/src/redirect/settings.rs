@@ -14,7 +14,7 @@ pub struct Settings {
     pub skip_inbound_ports: PortSet,
     /// Outbound ports that are not redirected.
     pub skip_outbound_ports: PortSet,
-    /// Networks that are not redirected: as destination outbound, as source inbound.
+    /// Networks whose addresses outbound connections reach without the proxy.
     pub skip_subnets: Subnets,
     /// How the proxy's own connections are known.
     pub exempt: Exempt,

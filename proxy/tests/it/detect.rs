@@ -154,3 +154,45 @@ async fn nothing_gets_past_routes_as_bytes() {
     assert_eq!((error.kind(), read.as_slice()), (std::io::ErrorKind::ConnectionReset, &b""[..]));
     pod.ended_with("outbound", "protocol-refused").await;
 }
+
+/// What the application reads after it has spoken first to a client that then sends `said` and ends.
+async fn heard_by_a_server_that_spoke_first(said: Vec<u8>) -> (Vec<u8>, Pod) {
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let app = App::new(move |mut socket| {
+        let told = told.clone();
+        async move {
+            socket.write_all(BANNER).await.unwrap();
+            let mut all = Vec::new();
+            let _ = socket.read_to_end(&mut all).await;
+            told.send(all).unwrap();
+        }
+    })
+    .await;
+    let pod = server(&Authority::new(), app.address, Some(allow(Protocol::Detect)));
+    let mut socket = TcpStream::connect(pod.inbound).await.unwrap();
+    let mut banner = vec![0; BANNER.len()];
+    soon(socket.read_exact(&mut banner)).await.unwrap();
+    // Byte by byte, so that no single read decides.
+    for byte in said {
+        socket.write_all(&[byte]).await.unwrap();
+    }
+    socket.shutdown().await.unwrap();
+    (soon(heard.recv()).await.unwrap(), pod)
+}
+
+#[tokio::test]
+async fn a_late_hello_of_ours_whole_or_half_never_reaches_a_server_that_spoke_first() {
+    let hello = crate::refusals::hello(&[b"mesh/1/tcp"]);
+    for said in [hello.clone(), hello[..hello.len() / 2].to_vec(), vec![0x16]] {
+        let (heard, pod) = heard_by_a_server_that_spoke_first(said).await;
+        assert_eq!(heard.len(), 0, "the application got bytes of a hello of ours");
+        pod.ended_with("inbound", "client-certificate-invalid").await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_ours_reaches_a_server_that_spoke_first_unchanged() {
+    for said in [b"EHLO there\r\n".to_vec(), crate::refusals::hello(&[b"h2"]), Vec::new()] {
+        assert_eq!(heard_by_a_server_that_spoke_first(said.clone()).await.0, said);
+    }
+}

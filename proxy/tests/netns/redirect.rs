@@ -28,7 +28,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("loopback_is_untouched", loopback_is_untouched),
         Trial::test("udp_is_untouched", udp_is_untouched),
         Trial::test("skipped_ports_are_untouched", skipped_ports_are_untouched),
-        Trial::test("skipped_subnets_are_untouched", skipped_subnets_are_untouched),
+        Trial::test(
+            "skipped_subnets_are_untouched_outbound_and_redirected_inbound",
+            skipped_subnets_are_untouched_outbound_and_redirected_inbound,
+        ),
         Trial::test("the_admin_port_is_untouched", the_admin_port_is_untouched),
         Trial::test("connections_older_than_the_redirect_go_on", connections_older_than_the_redirect_go_on),
         Trial::test("without_the_redirect_all_is_as_before", without_the_redirect_all_is_as_before),
@@ -151,14 +154,15 @@ fn skipped_ports_are_untouched() -> Result<(), Failed> {
     Ok(())
 }
 
-fn skipped_subnets_are_untouched() -> Result<(), Failed> {
+/// Inbound, a network is no way around the policy of the pod.
+fn skipped_subnets_are_untouched_outbound_and_redirected_inbound() -> Result<(), Failed> {
     // The other pod's addresses, with prefixes that end inside a byte.
     let pods = Pair::new(&Settings { skip_subnets: "10.0.0.2/31,fd00::2/127".parse()?, ..marked() })?;
     for (own, other) in pods.families() {
         let theirs = listen(pods.other.namespace(), other, PORT)?;
         accept(&theirs, &connect(pods.meshed.namespace(), SocketAddr::new(other, PORT))?)?;
-        let ours = listen(pods.meshed.namespace(), own, PORT)?;
-        accept(&ours, &connect(pods.other.namespace(), SocketAddr::new(own, PORT))?)?;
+        let inbound = listen(pods.meshed.namespace(), own, PORT_INBOUND)?;
+        accept(&inbound, &connect(pods.other.namespace(), SocketAddr::new(own, PORT))?)?;
 
         let outside = if other.is_ipv4() { "10.0.0.4".parse()? } else { "fd00::4".parse()? };
         let proxy = listen_at(pods.meshed.namespace(), SocketAddr::new(loopback(other), PORT_OUTBOUND))?;
