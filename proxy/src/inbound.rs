@@ -111,7 +111,7 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
         let limit = worker.config().head_timeout;
         within(limit, sniffer.listen(&mut socket)).await.unwrap_or(Ok(Heard::Unfinished))
     };
-    let Ok(heard) = heard else { return };
+    let Ok(heard) = heard else { return link.keep(opening) };
     if heard == Heard::End && sniffer.is_empty() && !matches!(opening, Opening::Open(_)) && link.protocol().is_http() {
         return;
     }

@@ -212,6 +212,11 @@ impl Worker {
         self.inbound_policy.borrow().clone()
     }
 
+    /// To wait for the next inbound policy.
+    pub(crate) fn inbound_policy_changes(&self) -> watch::Receiver<Option<Arc<InboundPolicy>>> {
+        self.inbound_policy.clone()
+    }
+
     /// Whether connections to `address` would come back to a listener of this proxy.
     pub(crate) fn is_own_listener(&self, address: SocketAddr) -> bool {
         self.own_ports.contains(&address.port()) && (address.ip().is_loopback() || self.is_own_pod(address))

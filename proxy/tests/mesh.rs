@@ -39,6 +39,10 @@ fn main() -> ExitCode {
         ),
         ("a_changed_route_is_in_force", changes::a_changed_route_is_in_force),
         ("a_changed_authorization_is_in_force", changes::a_changed_authorization_is_in_force),
+        (
+            "an_open_connection_does_not_outlive_its_permission",
+            changes::an_open_connection_does_not_outlive_its_permission,
+        ),
         ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
     ];
     let trial = |(name, test): &(&str, Test)| {

@@ -2,7 +2,7 @@
 //!
 //! Called by the request paths with both ends; hyper gives the connections up when the answer is out.
 
-use std::rc::Rc;
+use std::{future::Future, rc::Rc};
 
 use http::{Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
@@ -11,8 +11,9 @@ use mesh_proto::outcome::Outcome;
 
 use super::{Version, headers};
 use crate::{
-    copy::{self, Meter},
+    copy,
     error::{ProxyError, Result},
+    record::Record,
     worker::Worker,
 };
 
@@ -34,8 +35,14 @@ pub(crate) fn agreed<B>(response: &mut Response<B>, client: Option<OnUpgrade>) -
     }
 }
 
-/// Carries the connection once both ends are out of HTTP.
-pub(crate) fn carry(worker: &Rc<Worker>, client: OnUpgrade, server: OnUpgrade, meter: impl Meter + 'static) {
+/// Carries the connection once both ends are out of HTTP, until it ends, is `refused` or the drain is over.
+pub(crate) fn carry(
+    worker: &Rc<Worker>,
+    client: OnUpgrade,
+    server: OnUpgrade,
+    mut record: Record,
+    refused: impl Future<Output = ProxyError> + 'static,
+) {
     let drain = worker.shared.drain.clone();
     let guard = drain.guard();
     worker.tasks.spawn_local("upgraded connection", async move {
@@ -49,12 +56,13 @@ pub(crate) fn carry(worker: &Rc<Worker>, client: OnUpgrade, server: OnUpgrade, m
         };
         let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
         tokio::select! {
-            result = copy::bidirectional(&mut client, &mut server, &meter) => {
+            result = copy::bidirectional(&mut client, &mut server, &record) => {
                 if let Err(error) = result {
                     tracing::debug!(?error, "an upgraded connection broke");
                 }
             }
-            () = drain.aborted() => {}
+            error = refused => record.failed(&error),
+            () = drain.aborted() => record.cut_off(),
         }
     });
 }

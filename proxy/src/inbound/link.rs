@@ -85,6 +85,20 @@ impl Link {
         self.authorization.check(&self.worker)
     }
 
+    /// Waits until the policy no longer lets the client in: bytes that flow do not outlive that.
+    pub(super) async fn refused(&self) -> ProxyError {
+        let mut changes = self.worker.inbound_policy_changes();
+        loop {
+            if let Err(error) = self.authorize() {
+                return error;
+            }
+            if changes.changed().await.is_err() {
+                // The process ends; the drain has the last word.
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Whether the application may be dialled before the client has spoken (contracts §2): only for somebody who is let in, and
     /// never where requests are declared.
     pub(super) fn may_open_ahead(&self) -> bool {
@@ -243,7 +257,7 @@ impl Link {
 
     async fn copy(&self, client: Stream, app: TcpStream, mut record: Record) {
         record.opened();
-        carry(&self.worker, client, Io::Tcp(app).into(), record).await;
+        carry(&self.worker, client, Io::Tcp(app).into(), record, self.refused()).await;
     }
 }
 

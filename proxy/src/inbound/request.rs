@@ -46,7 +46,9 @@ impl Connection {
             Ok((mut response, Some((client, server)))) => {
                 record.answered(response.status(), response.headers());
                 *response.body_mut() = ResponseBody::empty();
-                upgrade::carry(&self.link.worker, client, server, record);
+                let link = Rc::clone(&self.link);
+                let refused = async move { link.refused().await };
+                upgrade::carry(&self.link.worker, client, server, record, refused);
                 response
             }
             Ok((response, None)) => {

@@ -84,7 +84,7 @@ impl Exchange<'_> {
         let mut record = self.record.into_inner();
         record.answered(response.status(), response.headers());
         *response.body_mut() = ResponseBody::empty();
-        upgrade::carry(&self.connection.worker, client, server, record);
+        upgrade::carry(&self.connection.worker, client, server, record, std::future::pending());
         response
     }
 

@@ -42,7 +42,7 @@ pub(super) async fn serve(
         Ok((member, server)) => {
             record.goes_to(member.edge(worker), &member.upstream, None);
             let _pending = member.upstream.load.pending_guard();
-            carry(worker, client, server.unread(banner.freeze()), record).await;
+            carry(worker, client, server.unread(banner.freeze()), record, std::future::pending()).await;
         }
         Err(error) => {
             record.failed(&error);
@@ -96,7 +96,7 @@ pub(super) async fn pass_through(worker: &Rc<Worker>, socket: TcpStream, side: S
     let client: Stream = Io::Tcp(socket).into();
     match connect::dial_for(worker.config(), destination, connect::PATIENT).await {
         Ok(server) => {
-            carry(worker, client, Io::Tcp(server).into(), record).await;
+            carry(worker, client, Io::Tcp(server).into(), record, std::future::pending()).await;
         }
         Err(error) => {
             record.failed(&error);
@@ -106,9 +106,20 @@ pub(super) async fn pass_through(worker: &Rc<Worker>, socket: TcpStream, side: S
 }
 
 /// Copies until both sides have ended. A side that breaks breaks the other.
-pub(crate) async fn carry(worker: &Worker, mut client: Stream, mut server: Stream, mut record: Record) {
+pub(crate) async fn carry(
+    worker: &Worker,
+    mut client: Stream,
+    mut server: Stream,
+    mut record: Record,
+    refused: impl Future<Output = ProxyError>,
+) {
     let result = tokio::select! {
         result = copy::bidirectional(&mut client, &mut server, &record) => result,
+        error = refused => {
+            record.failed(&error);
+            client.abort();
+            return server.abort();
+        }
         () = worker.shared.drain.aborted() => {
             record.cut_off();
             client.abort();

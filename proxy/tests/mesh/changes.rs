@@ -7,11 +7,11 @@ use mesh_testbed::{
     Member,
     manifests::{only, route},
     member::Pod,
-    talk::{Answer, get},
+    talk::{Answer, Lines, get},
     until,
 };
 
-use crate::{WEB, http, mesh, settings};
+use crate::{WEB, http, lines, mesh, settings};
 
 fn ask(client: &Member, headers: &[(&str, &str)]) -> io::Result<Answer> {
     client.run(|| get(http(WEB), "/", headers))?
@@ -81,6 +81,24 @@ pub(crate) fn a_changed_authorization_is_in_force() -> anyhow::Result<()> {
     mesh.control.delete("policy.yaml")?;
     until("everybody is let in", || (ask(&client, &[]).ok()?.status == 200).then_some(()))?;
     Ok(())
+}
+
+pub(crate) fn an_open_connection_does_not_outlive_its_permission() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let server = mesh.member(&Pod::new("a", "web", 1))?;
+    let client = mesh.member(&Pod::new("client", "client", 2))?;
+    let stranger = mesh.member(&Pod::new("stranger", "stranger", 3))?;
+    let open = |member: &Member| -> anyhow::Result<Lines> { Ok(member.run(|| Lines::connect(lines(WEB)))??.0) };
+    let (mut kept, mut cut) = (open(&client)?, open(&stranger)?);
+    assert_eq!((kept.ask("one")?, cut.ask("one")?), ("one".to_owned(), "one".to_owned()));
+
+    mesh.control.apply("policy.yaml", &only("web", &["client"]))?;
+    until("the stranger's connection is cut", || cut.ask("two").is_err().then_some(()))?;
+    assert_eq!(kept.ask("two")?, "two", "the client's is left alone");
+    until("it is counted", || {
+        let labels = [r#"direction="inbound""#, r#"code="denied""#];
+        (server.count("mesh_error_total", &labels).ok()? == 1).then_some(())
+    })
 }
 
 pub(crate) fn a_malformed_manifest_changes_nothing_else() -> anyhow::Result<()> {
