@@ -5,6 +5,7 @@
 
 pub mod dir;
 pub mod manifest;
+pub mod stand_in;
 
 use std::{fmt, sync::Arc};
 

@@ -69,13 +69,12 @@ fn port_policy(
         }
         let clients = match &written.clients {
             Clients::Everyone => Vec::new(),
-            Clients::These(clients) if !clients.is_empty() => clients.clone(),
             // Lets nobody in. A rule cannot say so (without clients it matches everyone), a default can.
-            Clients::These(_) if written.action == Action::Allow => {
+            Clients::These(clients) if clients.is_empty() && written.action == Action::Allow => {
                 policy.default = DefaultPolicy::Deny;
                 continue;
             }
-            Clients::These(_) => continue,
+            Clients::These(clients) => clients.clone(),
         };
         policy.rules.push(Rule { name: written.name.to_string().into(), action: written.action, clients });
     }

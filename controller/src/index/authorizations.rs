@@ -1,7 +1,7 @@
 //! AuthorizationPolicy -> facts. Called by [`super::Facts`]; pure.
 //!
-//! A client that cannot exist (a malformed identity) matches nobody, in Allow and in Deny alike: leaving it out is
-//! what the policy says. An empty list would mean everyone, so [`Clients`] keeps the two apart.
+//! What cannot be understood never lets anybody in (contracts §7). A malformed client of an Allow matches nobody; of a
+//! Deny it may have meant anybody, so that everyone is denied. [`Clients`] keeps nobody and everyone apart.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -82,40 +82,48 @@ pub(super) fn facts(policy: &AuthorizationPolicy) -> Converted<AuthorizationFact
     } else if spec.target_refs.is_empty() {
         targets.push(Target::Namespace);
     }
-    let clients = if spec.from.is_empty() {
-        Clients::Everyone
-    } else {
-        Clients::These(spec.from.iter().flat_map(|source| matches(source, &name, &mut problems)).collect())
-    };
+    if targets.is_empty() {
+        problems.push("not in force: it has no target that it could be attached to, so it protects nothing".into());
+    }
     let action = match spec.action {
         PolicyAction::Allow => Action::Allow,
         PolicyAction::Deny => Action::Deny,
     };
+    let mut malformed = Vec::new();
+    let these = spec.from.iter().flat_map(|source| matches(source, &name, &mut malformed)).collect();
+    let clients = match action {
+        _ if spec.from.is_empty() => Clients::Everyone,
+        Action::Deny if !malformed.is_empty() => Clients::Everyone,
+        Action::Allow | Action::Deny => Clients::These(these),
+    };
+    let meaning = match action {
+        Action::Allow => "it matches nobody",
+        Action::Deny => "it may mean anybody, so everyone is denied",
+    };
+    problems.extend(malformed.into_iter().map(|reason| format!("{reason}; {meaning}")));
     Converted { facts: AuthorizationFacts { name, targets, action, ports: spec.ports.clone(), clients }, problems }
 }
 
-fn matches(source: &PolicySource, policy: &Name, problems: &mut Vec<String>) -> Vec<ClientMatch> {
+/// Clients of an entry; none where it stands for one that could not be read ([`crate::source::stand_in`]).
+fn matches(source: &PolicySource, policy: &Name, malformed: &mut Vec<String>) -> Vec<ClientMatch> {
     let mut clients = Vec::new();
-    if *source == PolicySource::default() {
-        problems.push("from: an entry without clients matches nobody".into());
-    }
     for account in &source.service_accounts {
         let (namespace, name) = account.split_once('/').unwrap_or((&policy.namespace, account));
         match Identity::new("any", namespace, name) {
             Ok(_) => clients.push(ClientMatch::ServiceAccount { namespace: namespace.into(), name: name.into() }),
-            Err(error) => problems.push(format!("from.serviceAccounts: {error}; it matches nobody")),
+            Err(error) => malformed.push(format!("from.serviceAccounts: {error}")),
         }
     }
     for namespace in &source.namespaces {
         match Identity::new("any", namespace, "any") {
             Ok(_) => clients.push(ClientMatch::Namespace(Arc::from(namespace.as_str()))),
-            Err(error) => problems.push(format!("from.namespaces: {error}; it matches nobody")),
+            Err(error) => malformed.push(format!("from.namespaces: {error}")),
         }
     }
     for identity in &source.identities {
         match identity.parse() {
             Ok(identity) => clients.push(ClientMatch::Identity(identity)),
-            Err(error) => problems.push(format!("from.identities: {error}; it matches nobody")),
+            Err(error) => malformed.push(format!("from.identities: {error}")),
         }
     }
     clients

@@ -5,7 +5,7 @@
 //! Used by the playground, by machines outside Kubernetes and by tests. It does not know what the objects mean.
 
 use std::{
-    collections::{BTreeMap, HashSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -75,6 +75,8 @@ struct Changes {
 struct File {
     stamp: Option<Stamp>,
     objects: BTreeMap<ObjectRef, Arc<Object>>,
+    /// Those of `objects` that only stand for what could not be read.
+    stand_ins: BTreeSet<ObjectRef>,
 }
 
 /// Tells whether a file may have changed.
@@ -181,7 +183,7 @@ impl Dir {
         };
         let reasons = match text {
             Ok(text) => file.replace(manifest::parse(&text, format)),
-            Err(reason) => vec![Mistake { line: 1, reason, object: None }],
+            Err(reason) => vec![Mistake::new(1, reason)],
         };
         let owner = path.display().to_string();
         let reasons = reasons.into_iter().map(|mistake| match mistake.object {
@@ -195,7 +197,7 @@ impl Dir {
         let mut wanted: BTreeMap<ObjectRef, Arc<Object>> = BTreeMap::new();
         let mut twice = Vec::new();
         for (path, file) in &self.files {
-            for (object_ref, object) in &file.objects {
+            for (object_ref, object) in file.objects.iter().filter(|(object, _)| !file.stand_ins.contains(object)) {
                 match wanted.entry(object_ref.clone()) {
                     Entry::Vacant(place) => {
                         place.insert(Arc::clone(object));
@@ -206,6 +208,11 @@ impl Dir {
                         twice.push(format!("{path}: {object_ref} is in an earlier file too; that one is in force"));
                     }
                 }
+            }
+        }
+        for file in self.files.values() {
+            for (object_ref, object) in file.objects.iter().filter(|(object, _)| file.stand_ins.contains(object)) {
+                wanted.entry(object_ref.clone()).or_insert_with(|| Arc::clone(object));
             }
         }
         self.problems.set(&format!("{} (objects in two files)", self.root.display()), twice);
@@ -227,6 +234,7 @@ impl File {
     /// Takes over what the file says now; what a mistake hides stays as it was.
     fn replace(&mut self, read: manifest::Manifest) -> Vec<Mistake> {
         let before = std::mem::take(&mut self.objects);
+        let stood_in = std::mem::take(&mut self.stand_ins);
         let mut mistakes = read.mistakes;
         for (line, object) in read.objects {
             match self.objects.entry(object.object_ref()) {
@@ -235,18 +243,41 @@ impl File {
                 }
                 Entry::Occupied(place) => {
                     let reason = "the same object is earlier in this file; that one is in force".to_owned();
-                    mistakes.push(Mistake { line, reason, object: Some(place.key().clone()) });
+                    mistakes.push(Mistake { object: Some(place.key().clone()), ..Mistake::new(line, reason) });
                 }
             }
         }
         // A mistake that does not say what it hides may hide anything that the file said before.
         let anything = mistakes.iter().any(|mistake| mistake.object.is_none());
         for (object_ref, object) in before {
-            if anything || mistakes.iter().any(|mistake| mistake.object.as_ref() == Some(&object_ref)) {
-                self.objects.entry(object_ref).or_insert(object);
+            let hidden = anything || mistakes.iter().any(|mistake| mistake.object.as_ref() == Some(&object_ref));
+            if hidden && !self.objects.contains_key(&object_ref) {
+                if stood_in.contains(&object_ref) {
+                    self.stand_ins.insert(object_ref.clone());
+                }
+                self.objects.insert(object_ref, object);
             }
         }
+        for mistake in &mut mistakes {
+            self.make_do(mistake);
+        }
         mistakes
+    }
+
+    /// Decides what is in force in place of a document that could not be read, and says so.
+    fn make_do(&mut self, mistake: &mut Mistake) {
+        let Some(object_ref) = &mistake.object else { return };
+        let good = self.objects.contains_key(object_ref) && !self.stand_ins.contains(object_ref);
+        let means = match (good, mistake.means) {
+            (true, Some(_)) => "the version before stays in force",
+            (_, None) => return,
+            (false, Some(means)) => means,
+        };
+        mistake.reason = format!("{}; {means}", mistake.reason);
+        if let (false, Some(stand_in)) = (good, &mistake.stand_in) {
+            self.stand_ins.insert(object_ref.clone());
+            self.objects.insert(object_ref.clone(), Arc::clone(stand_in));
+        }
     }
 }
 

@@ -1,12 +1,18 @@
 //! Text of a manifest file -> objects and mistakes. Pure; called by [`super::dir`].
 //!
-//! Documents are independent: a mistake in one leaves the others alone. It does not know what the objects mean.
+//! Documents are independent: a mistake in one leaves the others alone. What a mistake means for what is in force is
+//! decided in [`super::stand_in`]. It does not know what the objects mean.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use serde_saphyr::DuplicateKeyPolicy;
 
-use super::{Kind, Object, ObjectRef};
+use super::{
+    Kind, Object, ObjectRef,
+    stand_in::{StandIn, stand_in},
+};
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +33,7 @@ pub struct Manifest {
 }
 
 /// A document, or an item of a list, that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Mistake {
     /// Line in the file, from 1.
     pub line: u64,
@@ -35,6 +41,27 @@ pub struct Mistake {
     pub reason: String,
     /// The object it was meant to be, where that much can be told.
     pub object: Option<ObjectRef>,
+    /// What is in force where there is no good version.
+    pub stand_in: Option<Arc<Object>>,
+    /// What it means in a sentence that there is no good version.
+    pub means: Option<&'static str>,
+}
+
+impl Mistake {
+    /// Of which it is not known what it hides.
+    pub fn new(line: u64, reason: String) -> Self {
+        Self { line, reason, object: None, stand_in: None, means: None }
+    }
+
+    /// That hides `object`, of which this could be read.
+    fn hiding(line: u64, reason: String, object: ObjectRef, read: &Value) -> Self {
+        let (stand_in, means) = match stand_in(&object, read) {
+            Ok(Some(StandIn { object, means })) => (Some(Arc::new(object)), Some(means)),
+            Ok(None) => (None, None),
+            Err(means) => (None, Some(means)),
+        };
+        Self { line, reason, object: Some(object), stand_in, means }
+    }
 }
 
 /// Reads a file. Kinds that are none of ours are passed over, and reported only if their group is ours.
@@ -72,7 +99,7 @@ struct Metadata {
 #[derive(Deserialize)]
 struct List {
     #[serde(default)]
-    items: Vec<serde_json::Value>,
+    items: Vec<Value>,
 }
 
 /// What the header of a document says it is.
@@ -83,11 +110,11 @@ enum Class {
 }
 
 fn read_document(text: &str, first_line: u64, format: Format, manifest: &mut Manifest) {
-    let at = |fault: Fault| Mistake { line: first_line + fault.line - 1, reason: fault.reason, object: None };
-    let header = match read::<Option<Header>>(text, format) {
+    let line = |fault: &Fault| first_line + fault.line - 1;
+    let header = match read_leniently::<Option<Header>>(text, format) {
         Ok(None) => return,
         Ok(Some(header)) => header,
-        Err(fault) => return manifest.mistakes.push(at(fault)),
+        Err(fault) => return manifest.mistakes.push(Mistake::new(line(&fault), fault.reason)),
     };
     match classify(&header) {
         Ok(Class::Foreign) => {}
@@ -97,36 +124,41 @@ fn read_document(text: &str, first_line: u64, format: Format, manifest: &mut Man
                     read_item(item, place, first_line, manifest);
                 }
             }
-            Err(fault) => manifest.mistakes.push(at(fault)),
+            Err(fault) => manifest.mistakes.push(Mistake::new(line(&fault), fault.reason)),
         },
         Ok(Class::Ours(kind)) => match name(kind, &header.metadata) {
-            Ok(object_ref) => match read_object(kind, &header.metadata, |kind| read_kind(kind, text, format)) {
+            Ok(object_ref) => match read_object(&object_ref, |kind| read_kind(kind, text, format)) {
                 Ok(object) => manifest.objects.push((first_line, Arc::new(object))),
-                Err(fault) => manifest.mistakes.push(Mistake { object: Some(object_ref), ..at(fault) }),
+                Err(fault) => {
+                    let read = read_leniently(text, format).unwrap_or_default();
+                    manifest.mistakes.push(Mistake::hiding(line(&fault), fault.reason, object_ref, &read));
+                }
             },
-            Err(reason) => manifest.mistakes.push(Mistake { line: first_line, reason, object: None }),
+            Err(reason) => manifest.mistakes.push(Mistake::new(first_line, reason)),
         },
-        Err(reason) => manifest.mistakes.push(Mistake { line: first_line, reason, object: None }),
+        Err(reason) => manifest.mistakes.push(Mistake::new(first_line, reason)),
     }
 }
 
-fn read_item(item: serde_json::Value, place: usize, line: u64, manifest: &mut Manifest) {
-    let mistake = |reason: String, object| Mistake { line, reason: format!("items[{place}]: {reason}"), object };
-    let header: Header = match serde_json::from_value(item.clone()) {
+fn read_item(item: Value, place: usize, line: u64, manifest: &mut Manifest) {
+    let place = |reason: &str| format!("items[{place}]: {reason}");
+    let header = match Header::deserialize(&item) {
         Ok(header) => header,
-        Err(error) => return manifest.mistakes.push(mistake(error.to_string(), None)),
+        Err(error) => return manifest.mistakes.push(Mistake::new(line, place(&error.to_string()))),
     };
     match classify(&header) {
         Ok(Class::Foreign) => {}
-        Ok(Class::List) => manifest.mistakes.push(mistake("a list within a list is not read".into(), None)),
+        Ok(Class::List) => manifest.mistakes.push(Mistake::new(line, place("a list within a list is not read"))),
         Ok(Class::Ours(kind)) => match name(kind, &header.metadata) {
-            Ok(object_ref) => match read_object(kind, &header.metadata, |kind| value_kind(kind, item)) {
+            Ok(object_ref) => match read_object(&object_ref, |kind| value_kind(kind, &item)) {
                 Ok(object) => manifest.objects.push((line, Arc::new(object))),
-                Err(fault) => manifest.mistakes.push(mistake(fault.reason, Some(object_ref))),
+                Err(fault) => {
+                    manifest.mistakes.push(Mistake::hiding(line, place(&fault.reason), object_ref, &item));
+                }
             },
-            Err(reason) => manifest.mistakes.push(mistake(reason, None)),
+            Err(reason) => manifest.mistakes.push(Mistake::new(line, place(&reason))),
         },
-        Err(reason) => manifest.mistakes.push(mistake(reason, None)),
+        Err(reason) => manifest.mistakes.push(Mistake::new(line, place(&reason))),
     }
 }
 
@@ -165,12 +197,8 @@ fn name(kind: Kind, metadata: &Metadata) -> Result<ObjectRef, String> {
 }
 
 /// Reads an object and gives it the namespace that a client would: `default` where none is written.
-fn read_object(
-    kind: Kind,
-    metadata: &Metadata,
-    read: impl FnOnce(Kind) -> Result<Object, Fault>,
-) -> Result<Object, Fault> {
-    let mut object = read(kind)?;
+fn read_object(object_ref: &ObjectRef, read: impl FnOnce(Kind) -> Result<Object, Fault>) -> Result<Object, Fault> {
+    let mut object = read(object_ref.kind)?;
     let namespace = match &mut object {
         Object::Namespace(_) => return Ok(object),
         Object::Pod(object) => &mut object.metadata.namespace,
@@ -179,7 +207,7 @@ fn read_object(
         Object::HttpRoute(object) => &mut object.metadata.namespace,
         Object::AuthorizationPolicy(object) => &mut object.metadata.namespace,
     };
-    *namespace = Some(metadata.namespace.clone().unwrap_or_else(|| "default".into()));
+    *namespace = Some(object_ref.namespace.to_string());
     Ok(object)
 }
 
@@ -196,39 +224,59 @@ fn read_kind(kind: Kind, text: &str, format: Format) -> Result<Object, Fault> {
         Kind::Service => Object::Service(Box::new(read(text, format)?)),
         Kind::EndpointSlice => Object::EndpointSlice(read(text, format)?),
         Kind::HttpRoute => Object::HttpRoute(read(text, format)?),
-        Kind::AuthorizationPolicy => Object::AuthorizationPolicy(read(text, format)?),
+        Kind::AuthorizationPolicy => {
+            // YAML would read no spec at all as a spec without fields, which lets everyone in.
+            if read_leniently::<Value>(text, format)?.get("spec").is_none_or(Value::is_null) {
+                return Err(Fault { line: 1, reason: "`spec` has no value: say who may connect".into() });
+            }
+            Object::AuthorizationPolicy(read(text, format)?)
+        }
     })
 }
 
-fn value_kind(kind: Kind, value: serde_json::Value) -> Result<Object, Fault> {
+fn value_kind(kind: Kind, value: &Value) -> Result<Object, Fault> {
     let read = || -> Result<Object, serde_json::Error> {
         Ok(match kind {
-            Kind::Namespace => Object::Namespace(serde_json::from_value(value)?),
-            Kind::Pod => Object::Pod(Box::new(serde_json::from_value(value)?)),
-            Kind::Service => Object::Service(Box::new(serde_json::from_value(value)?)),
-            Kind::EndpointSlice => Object::EndpointSlice(serde_json::from_value(value)?),
-            Kind::HttpRoute => Object::HttpRoute(serde_json::from_value(value)?),
-            Kind::AuthorizationPolicy => Object::AuthorizationPolicy(serde_json::from_value(value)?),
+            Kind::Namespace => Object::Namespace(Deserialize::deserialize(value)?),
+            Kind::Pod => Object::Pod(Box::new(Deserialize::deserialize(value)?)),
+            Kind::Service => Object::Service(Box::new(Deserialize::deserialize(value)?)),
+            Kind::EndpointSlice => Object::EndpointSlice(Deserialize::deserialize(value)?),
+            Kind::HttpRoute => Object::HttpRoute(Deserialize::deserialize(value)?),
+            Kind::AuthorizationPolicy => Object::AuthorizationPolicy(Deserialize::deserialize(value)?),
         })
     };
-    read().map_err(|error| Fault { line: 1, reason: error.to_string() })
+    read().map_err(|error| Fault { line: 1, reason: one_line(&error.to_string()) })
 }
 
 fn read<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
+    read_with(text, format, DuplicateKeyPolicy::Error)
+}
+
+/// Reads past keys that are there twice, to tell what a document was meant to be.
+fn read_leniently<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
+    read_with(text, format, DuplicateKeyPolicy::LastWins)
+}
+
+fn read_with<T: DeserializeOwned>(text: &str, format: Format, twice: DuplicateKeyPolicy) -> Result<T, Fault> {
     match format {
         Format::Json => serde_json::from_str(text).map_err(|error| Fault {
             line: u64::try_from(error.line()).unwrap_or(1).max(1),
             reason: one_line(&error.to_string()),
         }),
-        Format::Yaml => serde_saphyr::from_str(text).map_err(|error| Fault {
-            line: error.location().map_or(1, |location| location.line()).max(1),
-            reason: one_line(&error.without_snippet().to_string()),
-        }),
+        Format::Yaml => {
+            let options = serde_saphyr::options! { duplicate_keys: twice };
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| Fault {
+                line: error.location().map_or(1, |location| location.line()).max(1),
+                reason: one_line(&error.without_snippet().to_string()),
+            })
+        }
     }
 }
 
+/// The first line of an error's text, without the place: that counts from the start of the document.
 fn one_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(300).collect()
+    let line = text.lines().next().unwrap_or_default();
+    line.rsplit_once(" at line ").map_or(line, |(reason, _)| reason).chars().take(300).collect()
 }
 
 /// Splits at document markers, so that a syntax error ends with its own document. A marker is `---` at the start of a

@@ -151,6 +151,51 @@ async fn each_mistake_has_its_line_and_its_reason() {
     }
 }
 
+fn authorization(from: &str) -> String {
+    format!(
+        "---\napiVersion: meshctl.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{name: a, namespace: shop}}\nspec:\n  from:{from}\n"
+    )
+}
+
+#[tokio::test]
+async fn a_policy_that_never_could_be_read_stands_for_nobody_until_it_can() {
+    let mut watched = Watched::start(&[("a.yaml", &authorization(" # commented out"))]);
+    watched.expect(&["apply AuthorizationPolicy shop/a", "synced"]).await;
+    let reason = "`from` has no value: name clients below it, or leave the field out for everyone";
+    let expected = format!("a.yaml:6: AuthorizationPolicy shop/a: {reason}; until it can be read it lets nobody in");
+    assert_eq!(watched.problems(), [expected]);
+    watched.replace("a.yaml", &authorization(" [{serviceAccounts: [web]}]"));
+    watched.expect(&["apply AuthorizationPolicy shop/a"]).await;
+    assert_eq!(watched.problems(), [""; 0]);
+    watched.replace("a.yaml", &authorization(" []"));
+    watched.settled().await;
+    let problems = watched.problems();
+    assert!(problems.len() == 1 && problems[0].ends_with("; the version before stays in force"), "{problems:?}");
+    // A good version somewhere else wins over a stand-in.
+    watched.replace("b.yaml", &authorization(" [{serviceAccounts: [web]}]"));
+    watched.replace("0.yaml", &authorization(" []"));
+    watched.settled().await;
+    fs::remove_file(watched.root.join("a.yaml")).unwrap();
+    watched.settled().await;
+    fs::remove_file(watched.root.join("b.yaml")).unwrap();
+    watched.expect(&["apply AuthorizationPolicy shop/a"]).await;
+    fs::remove_file(watched.root.join("0.yaml")).unwrap();
+    watched.expect(&["delete AuthorizationPolicy shop/a"]).await;
+}
+
+#[tokio::test]
+async fn a_policy_whose_target_cannot_be_read_is_reported_as_not_in_force() {
+    let text = authorization(" []").replace("  from: []", "  selector:\n  from: []");
+    let mut watched = Watched::start(&[("a.yaml", &text)]);
+    watched.expect(&["synced"]).await;
+    let problems = watched.problems();
+    let expected = "; what it protects cannot be read, so it protects nothing";
+    assert!(
+        problems.len() == 1 && problems[0].starts_with("a.yaml:6: ") && problems[0].ends_with(expected),
+        "{problems:?}"
+    );
+}
+
 #[tokio::test]
 async fn a_file_that_cannot_be_read_as_a_whole_keeps_what_it_said() {
     let mut watched = Watched::start(&[("a.yaml", &(namespace("a") + &service("web", "80")))]);

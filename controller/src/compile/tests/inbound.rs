@@ -16,7 +16,7 @@ fn compile(manifest: &str) -> (InboundPolicy, Vec<String>) {
     (policy.expect("the pod is known"), problems)
 }
 
-fn policy(name: &str, spec: &str) -> String {
+pub(super) fn policy(name: &str, spec: &str) -> String {
     format!(
         "---
 apiVersion: meshctl.dev/v1alpha1
@@ -27,7 +27,7 @@ spec: {spec}
     )
 }
 
-fn namespace(default: &str) -> String {
+pub(super) fn namespace(default: &str) -> String {
     format!(
         "---
 apiVersion: v1
@@ -38,16 +38,16 @@ metadata: {{name: shop, annotations: {{meshctl.dev/default-policy: {default}}}}}
 }
 
 /// Whether the account `shop/load`, `shop/other` and nobody may connect.
-fn allowed(policy: &InboundPolicy, port: u16) -> [bool; 3] {
+pub(super) fn allowed(policy: &InboundPolicy, port: u16) -> [bool; 3] {
     let id = |account| Identity::new("cluster.local", "shop", account).unwrap();
     let (server, load, other) = (id("web"), id("load"), id("other"));
     [Some(&load), Some(&other), None]
         .map(|client| matches!(policy.port(port).authorize(&server, client), Verdict::Allow(_)))
 }
 
-const EVERYONE: [bool; 3] = [true, true, true];
-const ONLY_LOAD: [bool; 3] = [true, false, false];
-const NOBODY: [bool; 3] = [false, false, false];
+pub(super) const EVERYONE: [bool; 3] = [true, true, true];
+pub(super) const ONLY_LOAD: [bool; 3] = [true, false, false];
+pub(super) const NOBODY: [bool; 3] = [false, false, false];
 
 #[test]
 fn the_nearest_default_policy_wins() {
@@ -90,8 +90,10 @@ fn a_policy_protects_what_it_is_attached_to() {
         (format!("{{{from}, targetRefs: [{{kind: Namespace, name: shop}}]}}"), true, 0),
         (format!("{{{from}, targetRefs: [{{kind: Service, name: web}}]}}"), true, 0),
         (format!("{{{from}, targetRefs: [{{kind: Service, name: else}}]}}"), false, 0),
-        (format!("{{{from}, targetRefs: [{{kind: Namespace, name: other}}]}}"), false, 1),
-        (format!("{{{from}, targetRefs: [{{group: x.dev, kind: Service, name: web}}]}}"), false, 1),
+        // Attached to nothing: that is said besides what is wrong with each target.
+        (format!("{{{from}, targetRefs: [{{kind: Namespace, name: other}}]}}"), false, 2),
+        (format!("{{{from}, targetRefs: [{{group: x.dev, kind: Service, name: web}}]}}"), false, 2),
+        (format!("{{{from}, targetRefs: [{{kind: Namespace, name: other}}, {{kind: Service, name: web}}]}}"), true, 1),
         (format!("{{{from}, selector: {{matchLabels: {{app: web}}}}}}"), true, 0),
         (format!("{{{from}, selector: {{matchLabels: {{app: else}}}}}}"), false, 0),
         (format!("{{{from}, selector: {{}}}}"), true, 0),
@@ -106,16 +108,17 @@ fn a_policy_protects_what_it_is_attached_to() {
     assert_eq!(allowed(&policy, 8080), NOBODY, "a policy of another namespace opens nothing here");
 }
 
-/// A client that cannot exist matches nobody: an Allow for it alone closes the port, a Deny for it alone changes nothing.
+/// A client that cannot exist never lets anybody in: in an Allow it matches nobody, in a Deny it may mean anybody.
 #[test]
-fn malformed_clients_match_nobody_and_are_reported() {
+fn a_malformed_client_lets_nobody_in_and_is_reported() {
     for (spec, expected) in [
         ("{from: [{identities: [nonsense]}]}", NOBODY),
         ("{from: [{serviceAccounts: [UPPER]}]}", NOBODY),
         ("{from: [{namespaces: ['a/b']}]}", NOBODY),
-        ("{from: [{}]}", NOBODY),
         ("{from: [{identities: [nonsense], serviceAccounts: [load]}]}", ONLY_LOAD),
-        ("{action: Deny, from: [{identities: [nonsense]}]}", EVERYONE),
+        ("{action: Deny, from: [{identities: [nonsense]}]}", NOBODY),
+        ("{action: Deny, from: [{identities: [nonsense], serviceAccounts: [load]}]}", NOBODY),
+        ("{action: Deny, ports: [9090], from: [{identities: [nonsense]}]}", EVERYONE),
     ] {
         let (policy, problems) = compile(&(pod("web", "10.1.0.1", true) + &policy("a", spec)));
         assert_eq!(allowed(&policy, 8080), expected, "{spec}");
