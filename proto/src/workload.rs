@@ -55,6 +55,18 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// For people and pages.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Detect => "detect",
+            Self::Http1 => "http/1",
+            Self::Http2 => "http/2",
+            Self::Grpc => "grpc",
+            Self::Opaque => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+
     /// Whether it was declared to carry requests.
     pub fn is_http(self) -> bool {
         matches!(self, Self::Http1 | Self::Http2 | Self::Grpc)

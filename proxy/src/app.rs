@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use mesh_runtime::{
     admin::Bound, metrics::Metrics, readiness::Readiness, shutdown::Signal, tasks::Tasks, telemetry::LogHandle,
 };
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use crate::{
     admin::Admin,
@@ -24,8 +24,10 @@ use crate::{
     controller::Controller,
     drain::{Drain, Drained},
     identity::{Renewal, Schedule},
+    inspect::Inspect,
     listen::Listeners,
     metrics,
+    observers::Observers,
     policy::{Policies, client::Client},
     probe::Prober,
     tap,
@@ -71,6 +73,7 @@ impl App {
 
         let (metrics, readiness, tasks) = (Metrics::new(), Readiness::new(), Tasks::new());
         let (drain, tap, policies) = (Drain::new(), tap::Hub::new(), Policies::new());
+        let inspect = Inspect::default();
         let credentials = Credentials::new(config.data.identity.clone());
         let trust = Trust::new(config.data.identity.trust_domain(), config.trust.clone());
         let control_metrics = ControlMetrics::new(&metrics, &policies);
@@ -110,6 +113,8 @@ impl App {
             credentials: credentials.clone(),
             trust,
             tap: tap.clone(),
+            inspect: inspect.clone(),
+            started: Instant::now(),
             drain: drain.clone(),
             prober: Prober { ip: config.data.pod_ips[0], mark, tasks: tasks.clone() },
         };
@@ -120,8 +125,9 @@ impl App {
             config: Arc::clone(&config.data),
             policies: policies.clone(),
             credentials: credentials.clone(),
-            tap: tap.clone(),
+            observers: Observers { tap: tap.clone() },
             metrics: metrics::Metrics::new(&metrics),
+            inspect: inspect.clone(),
             drain: drain.clone(),
         };
         let workers = listeners

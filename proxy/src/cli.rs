@@ -57,7 +57,9 @@ fn run() -> anyhow::Result<()> {
     let log = telemetry::init(&config.log, Format::Plain)?;
     // The key is in this memory: no core dump, no debugger of the same user (contracts §8).
     nix::sys::prctl::set_dumpable(false).context("forbid dumps of the proxy's memory")?;
-    tracing::info!(version = build_info::VERSION, commit = build_info::COMMIT, config = %config.to_json(), "mesh-proxy starts");
+    let given = config.settings().into_iter().filter(|setting| setting.source == "environment");
+    let settings: Vec<_> = given.map(|setting| format!("{}={}", setting.name, setting.value)).collect();
+    tracing::info!(version = build_info::VERSION, commit = build_info::COMMIT, ?settings, "mesh-proxy starts");
     // Everything heavy is on the workers; the one blocking thread is the resolver's.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build()?;
     runtime.block_on(async {

@@ -3,9 +3,10 @@
 //! [`env`] reads it, [`crate::app`] hands each part its share; the data path gets [`DataConfig`]. Nothing here is secret, so
 //! all of it may be logged and shown. It does not know where the values come from or how they are used.
 
-use std::{fmt, net::IpAddr, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, net::IpAddr, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use mesh_proto::{
+    admin::Setting,
     config::{Hello, PROTOCOL_VERSION},
     identity::Identity,
     names,
@@ -13,7 +14,6 @@ use mesh_proto::{
     probe::Probe,
 };
 use mesh_runtime::build_info;
-use serde_json::{Value, json};
 
 pub mod env;
 
@@ -25,7 +25,7 @@ pub struct Config {
     /// The data path's share.
     pub data: Arc<DataConfig>,
     /// Where the controller is.
-    pub controller: ControllerAddr,
+    pub controller: HostPort,
     /// File with the bootstrap token; read anew for every request.
     pub token_file: PathBuf,
     /// Where roots of trust come from before the first bundle on the stream.
@@ -40,6 +40,31 @@ pub struct Config {
     pub probes: Vec<Probe>,
     /// What the redirect leaves alone; shown, and otherwise no business of the proxy.
     pub skipped: Skipped,
+    /// Whether finished requests are logged.
+    pub access_log: AccessLog,
+    /// Where spans go; none: there are no traces.
+    pub traces: Option<Traces>,
+    /// The variables that were set.
+    pub given: BTreeSet<&'static str>,
+}
+
+/// Whether every finished request and connection is written to standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    /// Nothing is.
+    #[default]
+    Off,
+    /// As one JSON object on one line.
+    Json,
+}
+
+/// Spans of requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traces {
+    /// The collector: OTLP over gRPC, in clear text.
+    pub endpoint: HostPort,
+    /// Share of the traces that begin here which are sampled, 0 to 1.
+    pub sample: f64,
 }
 
 /// What the redirect leaves alone.
@@ -64,9 +89,9 @@ pub struct Pod {
     pub uid: String,
 }
 
-/// Host and port of the controller. The name only leads there: who answers is told by its SPIFFE id.
+/// A host and a port of it. Of the controller, the name only leads there: who answers is told by its SPIFFE id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ControllerAddr {
+pub struct HostPort {
     /// Name or address.
     pub host: String,
     /// TCP port.
@@ -166,31 +191,73 @@ impl Config {
         }
     }
 
-    /// What is in force, for the first log line and the admin page.
-    pub fn to_json(&self) -> Value {
-        let Self { pod, data, controller, token_file, trust, log: _, workers, drain, probes, skipped } = self;
-        json!({
-            "pod": {"namespace": pod.namespace, "name": pod.name, "uid": pod.uid, "ips": data.pod_ips},
-            "identity": data.identity.as_str(),
-            "controller": controller.to_string(),
-            "tokenFile": token_file,
-            "trust": {"stateDir": trust.state_dir, "file": trust.file, "environment": trust.pem.is_some()},
-            "ports": {"outbound": data.outbound_port, "inbound": data.inbound_port, "admin": data.admin_port},
-            "socketMark": data.socket_mark,
-            "unresolved": data.unresolved.as_str(),
-            "opaquePorts": data.opaque_ports.to_string(),
-            "connectTimeoutMs": data.connect_timeout.as_millis(),
-            "detectTimeoutMs": data.detect_timeout.as_millis(),
-            "headTimeoutMs": data.head_timeout.as_millis(),
-            "skipped": {
-                "inboundPorts": skipped.inbound.to_string(),
-                "outboundPorts": skipped.outbound.to_string(),
-                "subnets": skipped.subnets.to_string(),
-            },
-            "workers": workers,
-            "drainSeconds": drain.as_secs(),
-            "probes": probes.iter().map(Probe::path).collect::<Vec<_>>(),
-        })
+    /// Every setting, as it would be written, and whether it was.
+    pub fn settings(&self) -> Vec<Setting> {
+        let Self {
+            pod,
+            data,
+            controller,
+            token_file,
+            trust,
+            log,
+            workers,
+            drain,
+            access_log,
+            traces,
+            probes,
+            skipped,
+            given,
+        } = self;
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let ips: Vec<String> = data.pod_ips.iter().map(ToString::to_string).collect();
+        let values = [
+            (names::ENV_POD_NAMESPACE, pod.namespace.clone()),
+            (names::ENV_POD_NAME, pod.name.clone()),
+            (names::ENV_POD_UID, pod.uid.clone()),
+            (names::ENV_POD_IPS, ips.join(",")),
+            (names::ENV_SERVICE_ACCOUNT, data.identity.service_account().to_owned()),
+            (names::ENV_TRUST_DOMAIN, data.identity.trust_domain().to_owned()),
+            (names::ENV_CONTROLLER_ADDR, controller.to_string()),
+            (names::ENV_TOKEN_FILE, token_file.display().to_string()),
+            (names::ENV_STATE_DIR, path(&trust.state_dir)),
+            (names::ENV_TRUST_BUNDLE_FILE, path(&trust.file)),
+            // Public, but pages of it; the bundle in force is shown by the names of its roots.
+            (names::ENV_TRUST_BUNDLE, trust.pem.as_ref().map(|pem| format!("{} bytes", pem.len())).unwrap_or_default()),
+            (names::ENV_SOCKET_MARK, data.socket_mark.map(|mark| format!("{mark:#x}")).unwrap_or_default()),
+            (names::ENV_UNRESOLVED, data.unresolved.as_str().to_owned()),
+            (names::ENV_LOG, log.clone()),
+            (names::ENV_WORKERS, workers.to_string()),
+            (names::ENV_DRAIN_SECONDS, drain.as_secs().to_string()),
+            (names::ENV_ACCESS_LOG, access_log.as_str().to_owned()),
+            (names::ENV_TRACE_ENDPOINT, traces.as_ref().map(ToString::to_string).unwrap_or_default()),
+            (names::ENV_TRACE_SAMPLE, traces.as_ref().map(|traces| traces.sample.to_string()).unwrap_or_default()),
+            (names::ENV_PROBES, probes.iter().map(Probe::path).collect::<Vec<_>>().join(",")),
+            (names::ENV_SKIP_INBOUND_PORTS, skipped.inbound.to_string()),
+            (names::ENV_SKIP_OUTBOUND_PORTS, skipped.outbound.to_string()),
+            (names::ENV_SKIP_SUBNETS, skipped.subnets.to_string()),
+        ];
+        let setting = |(name, value): (&str, String)| Setting {
+            name: name.to_owned(),
+            value,
+            source: if given.contains(name) { "environment" } else { "default" }.to_owned(),
+        };
+        values.into_iter().map(setting).collect()
+    }
+}
+
+impl AccessLog {
+    /// As written in the environment.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl fmt::Display for Traces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.endpoint)
     }
 }
 
@@ -204,7 +271,7 @@ impl Unresolved {
     }
 }
 
-impl fmt::Display for ControllerAddr {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             return write!(f, "[{}]:{}", self.host, self.port);

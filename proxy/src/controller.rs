@@ -26,7 +26,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    config::ControllerAddr,
+    config::HostPort,
     tls::{self, Credentials, NoCertificate, verify},
     trust::{NoRoots, Trust},
 };
@@ -44,7 +44,7 @@ const H2: &[u8] = b"h2";
 /// How the controller is reached. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Controller {
-    address: ControllerAddr,
+    address: HostPort,
     identity: Identity,
     mark: Option<u32>,
     credentials: Credentials,
@@ -74,7 +74,7 @@ pub enum ConnectError {
     #[error("find the controller {address}: {reason}")]
     Name {
         /// Which.
-        address: ControllerAddr,
+        address: HostPort,
         /// What the resolver said.
         reason: String,
     },
@@ -82,7 +82,7 @@ pub enum ConnectError {
     #[error("connect to the controller {address}: {source}")]
     Tcp {
         /// Which.
-        address: ControllerAddr,
+        address: HostPort,
         /// Of the last address.
         source: io::Error,
     },
@@ -90,7 +90,7 @@ pub enum ConnectError {
     #[error("prove that {address} is the controller: {reason}")]
     Tls {
         /// Which.
-        address: ControllerAddr,
+        address: HostPort,
         /// What was wrong, of the certificate where that was it.
         reason: String,
     },
@@ -98,19 +98,19 @@ pub enum ConnectError {
     #[error("speak gRPC with the controller {address}: {reason}")]
     Grpc {
         /// Which.
-        address: ControllerAddr,
+        address: HostPort,
         /// What was wrong.
         reason: String,
     },
     /// It took too long.
     #[error("connect to the controller {0} within {CONNECT:?}")]
-    Timeout(ControllerAddr),
+    Timeout(HostPort),
 }
 
 impl Controller {
     /// At `address`. Sockets carry `mark`; `tasks` own the connections.
     pub fn new(
-        address: ControllerAddr,
+        address: HostPort,
         mark: Option<u32>,
         credentials: Credentials,
         trust: Trust,
@@ -122,7 +122,7 @@ impl Controller {
     }
 
     /// Where it is.
-    pub fn address(&self) -> &ControllerAddr {
+    pub fn address(&self) -> &HostPort {
         &self.address
     }
 
@@ -181,7 +181,7 @@ impl Controller {
 
     /// An address needs no resolver, whose thread costs memory.
     async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
-        let ControllerAddr { host, port } = &self.address;
+        let HostPort { host, port } = &self.address;
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(ip, *port)]);
         }

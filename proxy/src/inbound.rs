@@ -9,7 +9,7 @@ mod request;
 
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
-use mesh_proto::{identity::Identity, outcome::Outcome, tap::Direction, workload::Protocol};
+use mesh_proto::{identity::Identity, outcome::Outcome, workload::Protocol};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
@@ -49,7 +49,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketA
             return;
         }
     };
-    let side = Side { direction: Direction::Inbound, source, source_identity: None, destination, service: None };
+    let side = Side::inbound(&worker, source, destination);
     let is_loop = worker.is_own_listener(destination) || !worker.is_own_pod(destination);
     if is_loop {
         let error = ProxyError::new(Outcome::Loop, format!("{destination} is not a port of the application"));
@@ -64,13 +64,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketA
 pub(crate) fn hand_over(worker: &Rc<Worker>, destination: SocketAddr, alpn: Alpn) -> Stream {
     let (near, far) = tokio::io::duplex(HAND_OVER);
     let own = worker.shared.credentials.identity().clone();
-    let side = Side {
-        direction: Direction::Inbound,
-        source: SocketAddr::new(destination.ip(), 0),
-        source_identity: Some(own),
-        destination,
-        service: None,
-    };
+    let side = Side::inbound(worker, SocketAddr::new(destination.ip(), 0), destination).of_client(own);
     let link = Link::new(worker, side, false);
     worker.tasks.spawn_local("own pod", async move { link.serve(Io::Local(far).into(), alpn).await });
     Io::Local(near).into()

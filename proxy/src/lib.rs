@@ -8,7 +8,7 @@
 //! | [`identity`], [`trust`] | the certificate and its renewal; the roots of trust |
 //! | [`tls`] | credentials, and who a peer is |
 //! | [`policy`] | what the controller has told us |
-//! | [`tap`] | live traffic for whoever watches |
+//! | [`observers`], [`tap`], [`inspect`] | live traffic for whoever watches; open connections and loads for whoever asks |
 //! | [`admin`], [`probe`] | the admin port, and the application's probes behind it |
 //! | [`control_metrics`] | what is counted of all this |
 //! | [`drain`] | the end of a proxy's life |
@@ -21,6 +21,7 @@ mod balance;
 pub mod cli;
 pub mod config;
 mod connect;
+mod connections;
 pub mod control_metrics;
 pub mod controller;
 mod copy;
@@ -30,10 +31,12 @@ pub mod error;
 mod http;
 pub mod identity;
 mod inbound;
+pub mod inspect;
 mod link;
 pub mod listen;
 pub mod metrics;
 pub mod nft;
+pub mod observers;
 mod outbound;
 pub mod policy;
 mod pool;

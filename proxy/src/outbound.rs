@@ -12,7 +12,7 @@ pub(crate) use tcp::carry;
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use bytes::BytesMut;
-use mesh_proto::{outcome::Outcome, tap::Direction, workload::Protocol};
+use mesh_proto::{outcome::Outcome, workload::Protocol};
 use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use self::target::{Compiled, Member, Target};
@@ -51,13 +51,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketA
             return;
         }
     };
-    let mut side = Side {
-        direction: Direction::Outbound,
-        source,
-        source_identity: Some(worker.shared.credentials.identity().clone()),
-        destination,
-        service: None,
-    };
+    let side = Side::outbound(&worker, source, destination);
     if worker.is_own_listener(destination) {
         report(&worker, &side, &ProxyError::new(Outcome::Loop, "the proxy's own listener"));
         reset(&socket);
@@ -72,7 +66,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketA
             };
         }
     };
-    side.service = target.current(&worker).service().cloned();
+    let side = side.with_service(target.current(&worker).service());
     let connection = Rc::new(Connection { worker, side: Rc::new(side), target, early: std::cell::RefCell::default() });
     connection.serve(socket).await;
 }

@@ -4,6 +4,9 @@
 //! while the controller is away; while it is there, what was idle for an hour is let go. It knows no stream.
 
 pub mod client;
+mod summary;
+
+pub use summary::{InboundSummary, OutboundSummary, Summary};
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -38,8 +41,8 @@ pub struct Policies(Arc<Shared>);
 
 struct Shared {
     inbound: watch::Sender<Option<Arc<InboundPolicy>>>,
-    /// Version of the inbound policy in force.
-    inbound_version: AtomicU64,
+    /// Version of the inbound policy in force, and since when.
+    inbound_version: Mutex<(u64, Instant)>,
     targets: RwLock<HashMap<SocketAddr, Target, ahash::RandomState>>,
     /// Subscriptions that the stream has not been told of.
     changes: Mutex<VecDeque<Change>>,
@@ -55,7 +58,7 @@ enum Target {
     /// Asked about, and not answered yet.
     Asked { answered: Arc<Notify> },
     /// Answered.
-    Known { policy: watch::Sender<Arc<OutboundPolicy>>, version: u64, used: AtomicU64 },
+    Known { policy: watch::Sender<Arc<OutboundPolicy>>, version: u64, since: Instant, used: AtomicU64 },
 }
 
 /// What the stream is to be told.
@@ -125,7 +128,7 @@ impl Policies {
         let epoch = Instant::now();
         Self(Arc::new(Shared {
             inbound: watch::Sender::new(None),
-            inbound_version: AtomicU64::new(0),
+            inbound_version: Mutex::new((0, epoch)),
             targets: RwLock::default(),
             changes: Mutex::default(),
             changed: Notify::new(),
@@ -233,7 +236,8 @@ impl Policies {
     }
 
     fn known(&self, policy: OutboundPolicy, version: u64) -> Target {
-        Target::Known { policy: watch::Sender::new(Arc::new(policy)), version, used: AtomicU64::new(self.now()) }
+        let used = AtomicU64::new(self.now());
+        Target::Known { policy: watch::Sender::new(Arc::new(policy)), version, since: Instant::now(), used }
     }
 
     /// Seconds of the proxy's life.
@@ -263,42 +267,12 @@ impl Policies {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-
-    /// Everything known with its version, and what is only asked for; for the admin page.
-    pub fn summary(&self) -> Summary {
-        let mut summary = Summary {
-            inbound: self.0.inbound.borrow().is_some().then(|| self.0.inbound_version.load(Ordering::Relaxed)),
-            ..Summary::default()
-        };
-        for (destination, target) in &*self.0.targets.read() {
-            match target {
-                Target::Asked { .. } => summary.asked.push(*destination),
-                Target::Known { policy, version, .. } => {
-                    summary.outbound.push((*destination, *version, Arc::clone(&policy.borrow())));
-                }
-            }
-        }
-        summary.asked.sort_unstable();
-        summary.outbound.sort_unstable_by_key(|(destination, ..)| *destination);
-        summary
-    }
-}
-
-/// What is known.
-#[derive(Debug, Clone, Default)]
-pub struct Summary {
-    /// Version of the inbound policy in force.
-    pub inbound: Option<u64>,
-    /// Destinations with the version in force.
-    pub outbound: Vec<(SocketAddr, u64, Arc<OutboundPolicy>)>,
-    /// Destinations without an answer.
-    pub asked: Vec<SocketAddr>,
 }
 
 /// The writer's side: [`client`] alone.
 impl Policies {
     pub(crate) fn set_inbound(&self, policy: InboundPolicy, version: u64) {
-        self.0.inbound_version.store(version, Ordering::Relaxed);
+        *self.0.inbound_version.lock() = (version, Instant::now());
         self.0.inbound.send_replace(Some(Arc::new(policy)));
     }
 
@@ -309,8 +283,8 @@ impl Policies {
             return false;
         };
         match target {
-            Target::Known { policy: known, version: last, .. } => {
-                *last = version;
+            Target::Known { policy: known, version: last, since, .. } => {
+                (*last, *since) = (version, Instant::now());
                 known.send_if_modified(|known| {
                     let differs = **known != policy;
                     if differs {

@@ -15,7 +15,7 @@ use futures_util::{
     future::{LocalBoxFuture, Shared},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_proto::{endpoint::Endpoint, identity::Identity, outcome::Outcome};
+use mesh_proto::{admin, endpoint::Endpoint, identity::Identity, outcome::Outcome};
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
@@ -172,6 +172,15 @@ impl Upstream {
             best.used.set(Instant::now());
             Rc::clone(best)
         })
+    }
+
+    /// For the admin page.
+    pub(crate) fn show(&self, now: Instant) -> admin::Load {
+        admin::Load {
+            latency_ms: self.load.latency(now).as_secs_f64() * 1000.0,
+            in_flight: self.load.pending().into(),
+            connections: (self.idle.borrow().len() + self.http2.borrow().len()) as u64,
+        }
     }
 
     /// Closes every connection that carries nothing.

@@ -1,44 +1,32 @@
-//! What is kept of a request or connection when it ends: metrics, the live view (tap), the log of failures.
+//! What is kept of a request or connection when it ends: metrics, the entry among the open connections, and, for those
+//! who watch (`observers`), the rest.
 //!
 //! A [`Record`] is made where a request begins and written when it is dropped, whatever ended it.
 
-use std::{
-    cell::Cell,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod kept;
+mod report;
+mod side;
+
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, StatusCode};
-use mesh_proto::{
-    identity::Identity,
-    outcome::Outcome,
-    tap::{Direction, TapEvent, TapRequestInfo},
-    workload::{PodRef, ServicePort},
-};
+use mesh_proto::outcome::Outcome;
 use tokio::time::Instant;
 
+use self::kept::{End, Kept};
+pub(crate) use self::{
+    report::{LogLimit, report},
+    side::Side,
+};
 use crate::{
+    connections::{Live, Name},
     copy::Meter,
     error::ProxyError,
     http::{Version, body::grpc_status},
     metrics::Edge,
+    pool::Upstream,
     worker::Worker,
 };
-
-/// What all requests of a connection have in common.
-pub(crate) struct Side {
-    pub(crate) direction: Direction,
-    /// Who opened the connection.
-    pub(crate) source: SocketAddr,
-    /// The client's identity, where it was proved (outbound: the own).
-    pub(crate) source_identity: Option<Identity>,
-    /// The original destination.
-    pub(crate) destination: SocketAddr,
-    /// The Service that was dialled, outbound.
-    pub(crate) service: Option<ServicePort>,
-}
 
 /// One request, or one opaque connection.
 pub(crate) struct Record {
@@ -48,8 +36,8 @@ pub(crate) struct Record {
     begun: Instant,
     /// None: an opaque connection.
     request: Option<RequestPart>,
-    /// Only while somebody taps: what would otherwise be copied for nobody.
-    tap: Option<Box<TapPart>>,
+    /// Only while somebody watches: what would otherwise be copied for nobody.
+    kept: Option<Box<Kept>>,
     error: Option<ProxyError>,
     whole: bool,
     opened: bool,
@@ -58,22 +46,16 @@ pub(crate) struct Record {
 }
 
 struct RequestPart {
-    http2: bool,
+    version: Version,
     status: Option<StatusCode>,
     grpc: Option<u32>,
-    /// Of the request's body; only while somebody taps.
-    body: Option<Rc<Cell<u64>>>,
 }
 
-struct TapPart {
-    started: SystemTime,
-    method: String,
-    path: String,
-    authority: String,
-    route: Option<Arc<str>>,
-    destination: SocketAddr,
-    destination_identity: Option<Identity>,
-    destination_pod: Option<PodRef>,
+/// Counts the bytes of a request's body.
+pub(crate) struct BodyMeter {
+    live: Rc<Live>,
+    /// Of this request alone; only while somebody watches.
+    request: Option<Rc<Cell<u64>>>,
 }
 
 impl Record {
@@ -85,32 +67,17 @@ impl Record {
         request: &Request<B>,
         version: Version,
     ) -> Self {
-        let tap = worker.shared.tap.is_active().then(|| {
-            let authority = request
-                .uri()
-                .authority()
-                .map(http::uri::Authority::as_str)
-                .or_else(|| request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok()));
-            Box::new(TapPart {
-                method: request.method().as_str().to_owned(),
-                path: request.uri().path().to_owned(),
-                authority: authority.unwrap_or_default().to_owned(),
-                ..TapPart::new(worker, side)
-            })
-        });
-        let part = RequestPart {
-            http2: version == Version::Http2,
-            status: None,
-            grpc: None,
-            body: tap.is_some().then(Rc::default),
-        };
-        Self::new(worker, side, edge, Some(part), tap)
+        side.live.request_began(version);
+        let kept = worker.shared.observers.any().then(|| Box::new(Kept::request(worker, side, request)));
+        let part = RequestPart { version, status: None, grpc: None };
+        Self::new(worker, side, edge, Some(part), kept)
     }
 
     /// An opaque connection begins.
     pub(crate) fn connection(worker: &Rc<Worker>, side: &Rc<Side>, edge: &Arc<Edge>) -> Self {
-        let tap = worker.shared.tap.is_active().then(|| Box::new(TapPart::new(worker, side)));
-        Self::new(worker, side, edge, None, tap)
+        side.live.carries_bytes();
+        let kept = worker.shared.observers.any().then(|| Box::new(Kept::connection(worker, side)));
+        Self::new(worker, side, edge, None, kept)
     }
 
     fn new(
@@ -118,7 +85,7 @@ impl Record {
         side: &Rc<Side>,
         edge: &Arc<Edge>,
         request: Option<RequestPart>,
-        tap: Option<Box<TapPart>>,
+        kept: Option<Box<Kept>>,
     ) -> Self {
         Self {
             worker: Rc::clone(worker),
@@ -126,7 +93,7 @@ impl Record {
             edge: Arc::clone(edge),
             begun: Instant::now(),
             request,
-            tap,
+            kept,
             error: None,
             whole: true,
             opened: false,
@@ -135,19 +102,21 @@ impl Record {
         }
     }
 
-    /// Where the request's body is counted, if anybody wants to know.
-    pub(crate) fn body_count(&self) -> Option<Rc<Cell<u64>>> {
-        self.request.as_ref().and_then(|request| request.body.clone())
+    /// Where the request's body is counted.
+    pub(crate) fn body_meter(&self) -> BodyMeter {
+        let request = self.kept.as_ref().map(|kept| Rc::clone(&kept.body));
+        BodyMeter { live: Rc::clone(&self.side.live), request }
     }
 
     /// It goes to this endpoint.
-    pub(crate) fn goes_to(&mut self, edge: &Arc<Edge>, upstream: &crate::pool::Upstream, route: Option<&Arc<str>>) {
+    pub(crate) fn goes_to(&mut self, edge: &Arc<Edge>, upstream: &Upstream, route: Option<&Arc<str>>) {
         self.edge = Arc::clone(edge);
-        if let Some(tap) = &mut self.tap {
-            tap.destination = upstream.endpoint.address;
-            tap.destination_identity.clone_from(&upstream.endpoint.identity);
-            tap.destination_pod.clone_from(&upstream.endpoint.pod);
-            tap.route = route.cloned();
+        let live = &self.side.live;
+        live.goes_to(upstream.endpoint.address);
+        live.speaks_tls(edge.tls());
+        live.may_be_called(|| upstream.endpoint.pod.clone().map(Name::Pod));
+        if let Some(kept) = &mut self.kept {
+            kept.goes_to(upstream, route);
         }
         self.opened();
     }
@@ -180,6 +149,7 @@ impl Record {
     /// Bytes of the answer's body.
     pub(crate) fn sent(&mut self, bytes: u64) {
         self.bytes_out.set(self.bytes_out.get() + bytes);
+        self.side.live.sent(bytes);
     }
 
     /// The answer's trailers.
@@ -206,62 +176,25 @@ impl Record {
             Some(request) => {
                 let code = request.status.map(|status| status.as_u16());
                 self.edge.ended(code, request.grpc, self.whole, latency);
+                self.side.live.request_ended();
             }
             None => self.edge.tcp_closed(self.whole && self.error.is_none()),
         }
         if let Some(error) = &self.error {
             report(&self.worker, &self.side, error);
         }
-        if let Some(tap) = self.tap.take() {
-            self.worker.shared.tap.publish(|| self.event(*tap, latency));
-        }
-    }
-
-    fn event(&self, tap: TapPart, latency: Duration) -> TapEvent {
-        let bytes_in =
-            self.request.as_ref().and_then(|request| request.body.as_ref()).map_or(self.bytes_in.get(), |n| n.get());
-        TapEvent {
-            direction: self.side.direction,
-            started_us: micros(tap.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()),
-            latency_us: micros(latency),
-            source: self.side.source,
-            destination: tap.destination,
-            source_identity: self.side.source_identity.clone(),
-            destination_identity: tap.destination_identity,
-            destination_pod: tap.destination_pod,
-            service: self.side.service.clone(),
-            tls: self.edge.tls(),
-            outcome: self.error.as_ref().map(|error| error.outcome.code().to_owned()).unwrap_or_default(),
-            bytes_in,
-            bytes_out: self.bytes_out.get(),
-            request: self.request.as_ref().map(|request| TapRequestInfo {
-                method: tap.method,
-                path: tap.path,
-                authority: tap.authority,
-                status: request.status.map(|status| status.as_u16()),
-                grpc_status: request.grpc,
-                http2: request.http2,
-            }),
-            dropped: 0,
-            route: tap.route.map(|route| route.to_string()).unwrap_or_default(),
-        }
-    }
-}
-
-impl TapPart {
-    fn new(worker: &Worker, side: &Side) -> Self {
-        Self {
-            started: SystemTime::now(),
-            method: String::new(),
-            path: String::new(),
-            authority: String::new(),
-            route: None,
-            destination: side.destination,
-            destination_identity: match side.direction {
-                Direction::Inbound => Some(worker.shared.credentials.identity().clone()),
-                Direction::Outbound => None,
-            },
-            destination_pod: None,
+        if let Some(kept) = self.kept.take() {
+            let end = End {
+                latency,
+                tls: self.edge.tls(),
+                outcome: self.error.as_ref().map(|error| error.outcome.code()).unwrap_or_default(),
+                bytes_in: self.bytes_in.get(),
+                bytes_out: self.bytes_out.get(),
+                request: self.request.as_ref().map(|request| {
+                    (request.status.map(|status| status.as_u16()), request.grpc, request.version == Version::Http2)
+                }),
+            };
+            self.worker.shared.observers.show(kept.event(&self.side, end));
         }
     }
 }
@@ -276,6 +209,7 @@ impl Drop for Record {
 impl Meter for Record {
     fn client_sent(&self, bytes: u64) {
         self.bytes_in.set(self.bytes_in.get() + bytes);
+        self.side.live.received(bytes);
         if self.request.is_none() {
             self.edge.tcp_read(bytes);
         }
@@ -283,60 +217,20 @@ impl Meter for Record {
 
     fn server_sent(&self, bytes: u64) {
         self.bytes_out.set(self.bytes_out.get() + bytes);
+        self.side.live.sent(bytes);
         if self.request.is_none() {
             self.edge.tcp_written(bytes);
         }
     }
 }
 
-/// Counts a failure, and logs it as far as the log's limit allows. For what fails before there is a [`Record`], too.
-pub(crate) fn report(worker: &Worker, side: &Side, error: &ProxyError) {
-    worker.shared.metrics.error(side.direction, error.outcome);
-    if worker.log_limit.allows() {
-        tracing::info!(
-            direction = side.direction.as_str(),
-            source = %side.source,
-            client = side.source_identity.as_ref().map(Identity::as_str),
-            destination = %side.destination,
-            code = error.outcome.code(),
-            detail = %error.detail,
-            "not carried"
-        );
-    }
-}
-
-/// At most so many lines a second, so that a flood of refused connections is not a flood of log lines as well.
-pub(crate) struct LogLimit {
-    window: Cell<Instant>,
-    used: Cell<u32>,
-    left_out: Cell<u64>,
-}
-
-const LINES_PER_SECOND: u32 = 20;
-
-impl LogLimit {
-    /// With everything still to spend.
-    pub(crate) fn new() -> Self {
-        Self { window: Cell::new(Instant::now()), used: Cell::new(0), left_out: Cell::new(0) }
-    }
-
-    fn allows(&self) -> bool {
-        let now = Instant::now();
-        if now.saturating_duration_since(self.window.get()) >= Duration::from_secs(1) {
-            self.window.set(now);
-            self.used.set(0);
-            let left_out = self.left_out.take();
-            if left_out > 0 {
-                tracing::info!(lines = left_out, "left out of the log: more than {LINES_PER_SECOND} a second");
-            }
+impl BodyMeter {
+    /// So many bytes more.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.live.received(bytes);
+        if let Some(count) = &self.request {
+            count.set(count.get() + bytes);
         }
-        let allowed = self.used.get() < LINES_PER_SECOND;
-        if allowed {
-            self.used.set(self.used.get() + 1);
-        } else {
-            self.left_out.set(self.left_out.get() + 1);
-        }
-        allowed
     }
 }
 

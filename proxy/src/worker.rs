@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::{endpoint::Endpoint, inbound::InboundPolicy, outcome::Outcome, tap::Direction};
+use mesh_proto::{admin, endpoint::Endpoint, inbound::InboundPolicy, outcome::Outcome, tap::Direction};
 use mesh_runtime::tasks::Tasks;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -25,17 +25,19 @@ use tokio::{
 
 use crate::{
     config::DataConfig,
+    connections::Connections,
     drain::Drain,
     error::ProxyError,
     inbound,
+    inspect::{Inspect, Question},
     listen::{self, Listeners},
     metrics::Metrics,
+    observers::Observers,
     outbound::{self, target::Target},
     policy::Policies,
     pool::{Reach, Upstream},
     record::LogLimit,
     stream::reset,
-    tap,
     tls::Credentials,
 };
 
@@ -60,10 +62,12 @@ pub struct Shared {
     pub policies: Policies,
     /// Own certificate and roots.
     pub credentials: Credentials,
-    /// Live view.
-    pub tap: tap::Hub,
+    /// Who wants to know of every request.
+    pub observers: Observers,
     /// Counters.
     pub metrics: Metrics,
+    /// Where the admin port asks.
+    pub inspect: Inspect,
     /// End of the process.
     pub drain: Drain,
 }
@@ -78,6 +82,7 @@ pub(crate) struct Worker {
     targets: RefCell<HashMap<SocketAddr, Rc<Target>, ahash::RandomState>>,
     upstreams: RefCell<HashMap<Endpoint, Rc<Upstream>, ahash::RandomState>>,
     apps: RefCell<HashMap<SocketAddr, Rc<Upstream>, ahash::RandomState>>,
+    pub(crate) open: Rc<Connections>,
     connections: Cell<usize>,
     max_connections: usize,
 }
@@ -112,6 +117,7 @@ pub async fn run(shared: Shared, listeners: Listeners) -> io::Result<()> {
     let accepting = accept_all(Rc::clone(&worker), listener, Direction::Inbound, inbound::serve);
     worker.tasks.spawn_local("inbound listener", accepting);
     worker.tasks.spawn_local("sweep", sweep(Rc::clone(&worker)));
+    worker.tasks.spawn_local("inspection", inspection(Rc::clone(&worker)));
 
     worker.shared.drain.aborted().await;
     worker.close_idle();
@@ -164,6 +170,23 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
+/// Answers what the admin port asks. A closed answer is of somebody who has left.
+async fn inspection(worker: Rc<Worker>) {
+    let mut questions = worker.shared.inspect.join();
+    let stop = worker.tasks.token();
+    loop {
+        let question = tokio::select! {
+            question = questions.recv() => question,
+            () = stop.cancelled() => return,
+        };
+        match question {
+            Some(Question::Connections(answer)) => drop(answer.send(worker.open.show(admin::MAX_ITEMS))),
+            Some(Question::Loads(answer)) => drop(answer.send(worker.loads())),
+            None => return,
+        }
+    }
+}
+
 /// One client connection counts against the limit for as long as this lives.
 struct Held(Rc<Worker>);
 
@@ -196,6 +219,7 @@ impl Worker {
             targets: RefCell::default(),
             upstreams: RefCell::default(),
             apps: RefCell::default(),
+            open: Rc::default(),
             connections: Cell::new(0),
             max_connections: max_connections(),
             shared,
@@ -276,6 +300,13 @@ impl Worker {
     /// Gives up every connection that carries nothing.
     fn close_idle(&self) {
         self.upstreams.borrow().values().chain(self.apps.borrow().values()).for_each(|upstream| upstream.close_idle());
+    }
+
+    /// How every endpoint in use looks to the balancers.
+    fn loads(&self) -> Vec<(Endpoint, admin::Load)> {
+        let now = Instant::now();
+        let upstreams = self.upstreams.borrow();
+        upstreams.values().map(|upstream| (upstream.endpoint.clone(), upstream.show(now))).collect()
     }
 
     fn sweep(&self, now: Instant) {

@@ -45,6 +45,16 @@ impl Load {
         latency.decayed(now) * f64::from(pending + 1)
     }
 
+    /// The latency estimate, decayed until `now`.
+    pub(crate) fn latency(&self, now: Instant) -> Duration {
+        Duration::from_secs_f64(self.latency.borrow().decayed(now))
+    }
+
+    /// How much is in flight.
+    pub(crate) fn pending(&self) -> u32 {
+        self.pending.get()
+    }
+
     /// Records that an answer began (or a failure was known) after `latency`.
     pub(crate) fn observe(&self, latency: Duration, now: Instant) {
         let mut current = self.latency.borrow_mut();

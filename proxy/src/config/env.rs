@@ -3,7 +3,7 @@
 //! Pure: it sees the environment through [`Strings`], so tests need none. The variables are those that the injector writes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env::VarError,
     fmt,
     net::{IpAddr, Ipv6Addr},
@@ -16,10 +16,12 @@ use std::{
 use mesh_proto::{identity::Identity, names, ports::BadList, probe};
 use mesh_runtime::telemetry;
 
-use super::{Config, ControllerAddr, DataConfig, Pod, Skipped, TrustSources, Unresolved};
+use super::{AccessLog, Config, DataConfig, HostPort, Pod, Skipped, Traces, TrustSources, Unresolved};
 
 /// Log filter where none is given.
 const DEFAULT_LOG: &str = "info";
+/// Share of traces that are sampled where a collector is given and no share.
+const DEFAULT_SAMPLE: f64 = 0.1;
 /// Most worker threads: beyond the cores of a large node they only cost memory.
 const MAX_WORKERS: usize = 64;
 /// Longest a drain may take where nothing is said: below the 30 s that Kubernetes gives a pod to end.
@@ -95,7 +97,7 @@ impl fmt::Display for Mistake {
 
 /// Reads a configuration.
 pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
-    let mut env = Reader { strings, mistakes: Vec::new() };
+    let mut env = Reader { strings, mistakes: Vec::new(), given: BTreeSet::new() };
     let pod = Pod {
         namespace: env.required(names::ENV_POD_NAMESPACE, "set it to the pod's metadata.namespace"),
         name: env.required(names::ENV_POD_NAME, "set it to the pod's metadata.name"),
@@ -128,6 +130,8 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
         |text| probe::parse_list(text).map_err(|error| error.to_string()),
         "it is written by the injector: inject the pod again",
     );
+    let access_log = env.optional(names::ENV_ACCESS_LOG, access_log, "write off or json");
+    let traces = env.traces();
     let skipped = Skipped {
         inbound: env.list(names::ENV_SKIP_INBOUND_PORTS),
         outbound: env.list(names::ENV_SKIP_OUTBOUND_PORTS),
@@ -149,6 +153,9 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
         drain: drain.unwrap_or(DEFAULT_DRAIN),
         probes: probes.unwrap_or_default(),
         skipped,
+        access_log: access_log.unwrap_or_default(),
+        traces,
+        given: env.given,
     })
 }
 
@@ -156,6 +163,7 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
 struct Reader<'a, S> {
     strings: &'a S,
     mistakes: Vec<Mistake>,
+    given: BTreeSet<&'static str>,
 }
 
 impl<S: Strings> Reader<'_, S> {
@@ -165,7 +173,11 @@ impl<S: Strings> Reader<'_, S> {
             self.wrong(variable, None, "is not UTF-8", fix);
             None
         });
-        value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+        let value = value.map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        if value.is_some() {
+            self.given.insert(variable);
+        }
+        value
     }
 
     fn wrong(&mut self, variable: &'static str, value: Option<&str>, reason: impl Into<String>, fix: &'static str) {
@@ -239,13 +251,21 @@ impl<S: Strings> Reader<'_, S> {
         of(&domain, namespace, &account).ok()
     }
 
-    fn controller(&mut self) -> Option<ControllerAddr> {
+    fn controller(&mut self) -> Option<HostPort> {
         const FIX: &str = "write host:port, e.g. mesh-controller.mesh-system.svc:8443";
         let text = self.required(names::ENV_CONTROLLER_ADDR, FIX);
         if text.is_empty() {
             return None;
         }
-        controller(&text).map_err(|reason| self.wrong(names::ENV_CONTROLLER_ADDR, Some(&text), reason, FIX)).ok()
+        host_port(&text).map_err(|reason| self.wrong(names::ENV_CONTROLLER_ADDR, Some(&text), reason, FIX)).ok()
+    }
+
+    fn traces(&mut self) -> Option<Traces> {
+        const FIX: &str =
+            "write http://host:port of a collector that takes OTLP over gRPC, e.g. http://otel.observability:4317";
+        let endpoint = self.optional(names::ENV_TRACE_ENDPOINT, collector, FIX);
+        let sample = self.optional(names::ENV_TRACE_SAMPLE, |text| within(text, 0.0, 1.0), "write a share, e.g. 0.1");
+        Some(Traces { endpoint: endpoint?, sample: sample.unwrap_or(DEFAULT_SAMPLE) })
     }
 
     /// Which file or text is usable is found out when it is read ([`crate::trust`]); here only that there is any.
@@ -261,7 +281,7 @@ impl<S: Strings> Reader<'_, S> {
     }
 }
 
-fn controller(text: &str) -> Result<ControllerAddr, String> {
+fn host_port(text: &str) -> Result<HostPort, String> {
     let (host, port) = text.rsplit_once(':').ok_or("has no port")?;
     let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("{port:?} is no port"))?;
     let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -275,7 +295,23 @@ fn controller(text: &str) -> Result<ControllerAddr, String> {
     if host.is_empty() || host.len() > 253 || !host.bytes().all(in_name) {
         return Err(format!("{host:?} is no host name"));
     }
-    Ok(ControllerAddr { host: host.to_owned(), port })
+    Ok(HostPort { host: host.to_owned(), port })
+}
+
+fn access_log(text: &str) -> Result<AccessLog, String> {
+    [AccessLog::Off, AccessLog::Json]
+        .into_iter()
+        .find(|known| known.as_str() == text)
+        .ok_or_else(|| "is neither".into())
+}
+
+fn collector(text: &str) -> Result<HostPort, String> {
+    let rest = match text.split_once("://") {
+        Some(("http", rest)) => rest,
+        Some((scheme, _)) => return Err(format!("{scheme} is not spoken")),
+        None => return Err("has no http://".into()),
+    };
+    host_port(rest.strip_suffix('/').unwrap_or(rest))
 }
 
 fn mark(text: &str) -> Result<u32, String> {
@@ -348,6 +384,9 @@ mod tests {
             (names::ENV_WORKERS, "0"),
             (names::ENV_DRAIN_SECONDS, "-1"),
             (names::ENV_PROBES, "{}"),
+            (names::ENV_ACCESS_LOG, "on"),
+            (names::ENV_TRACE_ENDPOINT, "https://otel:4317"),
+            (names::ENV_TRACE_SAMPLE, "10"),
             (names::ENV_SKIP_INBOUND_PORTS, "http"),
             (names::ENV_SKIP_SUBNETS, "10.0.0.0/33"),
         ];
@@ -382,12 +421,40 @@ mod tests {
             ("[host]:1", false),
             ("https://host:1", false),
         ] {
-            assert_eq!(controller(text).is_ok(), good, "{text}");
+            assert_eq!(host_port(text).is_ok(), good, "{text}");
         }
     }
 
     #[test]
-    fn the_configuration_in_force_shows_no_certificate_text() {
-        assert!(!parse(&good()).expect("parses").to_json().to_string().contains("PEM"));
+    fn every_setting_is_shown_with_its_source_and_without_certificate_text() {
+        let mut env = good();
+        env.insert(names::ENV_TRACE_ENDPOINT, "http://otel:4317/".into());
+        env.insert(names::ENV_ACCESS_LOG, "json".into());
+        let settings = parse(&env).expect("parses").settings();
+        let shown = |name: &str| {
+            let setting = settings.iter().find(|setting| setting.name == name).expect("is shown");
+            (setting.value.as_str(), setting.source.as_str())
+        };
+        assert_eq!(shown(names::ENV_WORKERS), ("1", "default"));
+        assert_eq!(shown(names::ENV_ACCESS_LOG), ("json", "environment"));
+        assert_eq!(shown(names::ENV_TRACE_ENDPOINT), ("http://otel:4317", "environment"));
+        assert_eq!(shown(names::ENV_TRACE_SAMPLE), ("0.1", "default"));
+        assert_eq!(shown(names::ENV_TRUST_BUNDLE), ("3 bytes", "environment"));
+        assert!(settings.iter().all(|setting| !setting.value.contains("PEM")));
+        assert!(env.keys().all(|name| shown(name).1 == "environment"), "nothing that is set is left out");
+    }
+
+    #[test]
+    fn collectors_are_spoken_to_in_clear_text() {
+        for (text, good) in [
+            ("http://otel:4317", true),
+            ("http://[fd00::1]:4317/", true),
+            ("https://otel:4317", false),
+            ("otel:4317", false),
+            ("http://otel", false),
+            ("http://otel:4317/v1/traces", false),
+        ] {
+            assert_eq!(collector(text).is_ok(), good, "{text}");
+        }
     }
 }

@@ -1,9 +1,7 @@
 //! Bodies on their way through: counted, and tied to what must happen when they end.
 
 use std::{
-    cell::Cell,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -13,22 +11,21 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::{client::Lease, headers};
-use crate::record::Record;
+use crate::record::{BodyMeter, Record};
 
 /// A request's body, on its way to the server.
 pub(crate) struct RequestBody {
     /// None: there is none (also of a request that is sent again).
     inner: Option<Incoming>,
-    /// Only while somebody watches.
-    count: Option<Rc<Cell<u64>>>,
+    meter: Option<BodyMeter>,
     /// What is taken out of the trailers.
     strip: fn(&mut HeaderMap),
 }
 
 impl RequestBody {
     /// Of a client's request.
-    pub(crate) fn new(inner: Incoming, count: Option<Rc<Cell<u64>>>) -> Self {
-        Self { inner: Some(inner).filter(|body| !body.is_end_stream()), count, strip: |_| {} }
+    pub(crate) fn new(inner: Incoming, meter: BodyMeter) -> Self {
+        Self { inner: Some(inner).filter(|body| !body.is_end_stream()), meter: Some(meter), strip: |_| {} }
     }
 
     /// For an application: without claims in the trailers, either.
@@ -38,7 +35,7 @@ impl RequestBody {
 
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { inner: None, count: None, strip: |_| {} }
+        Self { inner: None, meter: None, strip: |_| {} }
     }
 }
 
@@ -56,10 +53,10 @@ impl Body for RequestBody {
         {
             (self.strip)(trailers);
         }
-        if let (Some(count), Some(Ok(frame))) = (&self.count, &frame)
+        if let (Some(meter), Some(Ok(frame))) = (&self.meter, &frame)
             && let Some(data) = frame.data_ref()
         {
-            count.set(count.get() + data.len() as u64);
+            meter.add(data.len() as u64);
         }
         Poll::Ready(frame)
     }

@@ -59,14 +59,8 @@ impl Link {
 
     /// The client has proved to be `identity`.
     pub(super) fn proved(self, identity: Identity) -> Self {
-        let side = Side {
-            direction: self.side.direction,
-            source: self.side.source,
-            source_identity: Some(identity),
-            destination: self.side.destination,
-            service: None,
-        };
-        Self::new(&self.worker, side, true)
+        self.side.live.speaks_tls(true);
+        Self::new(&self.worker, self.side.of_client(identity), true)
     }
 
     /// Who and where.

@@ -15,7 +15,7 @@ use crate::{
     },
     metrics::Edge,
     pool::Upstream,
-    record::Record,
+    record::{BodyMeter, Record},
     stream::Stream,
 };
 
@@ -42,7 +42,7 @@ impl Connection {
         let grpc = headers::is_grpc(request.headers());
         let mut record = Record::request(&self.link.worker, self.link.side(), &self.edge, &request, self.version);
         record.opened();
-        match self.forward(request, record.body_count()).await {
+        match self.forward(request, record.body_meter()).await {
             Ok((mut response, Some((client, server)))) => {
                 record.answered(response.status(), response.headers());
                 *response.body_mut() = ResponseBody::empty();
@@ -67,14 +67,14 @@ impl Connection {
     async fn forward(
         &self,
         mut request: Request<Incoming>,
-        count: Option<Rc<std::cell::Cell<u64>>>,
+        meter: BodyMeter,
     ) -> Result<(Response<ResponseBody>, upgrade::Switching)> {
         self.link.authorize()?;
         let client_version = request.version();
         let on_upgrade = upgrade::wanted(&mut request, self.version);
         headers::forward_request(&mut request, self.version, self.link.side().destination)?;
         headers::strip_claims(request.headers_mut());
-        let request = request.map(|body| RequestBody::new(body, count).without_claims());
+        let request = request.map(|body| RequestBody::new(body, meter).without_claims());
         let (mut response, lease) = self.send(request).await?;
         // The application is not a proxy of the mesh, whatever it says.
         headers::strip_error(response.headers_mut());

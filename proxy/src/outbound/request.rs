@@ -106,8 +106,8 @@ async fn forward(
     let (member, fresh) = first_member(connection, balancer)?;
     exchange.goes_to(&member, route);
 
-    let count = exchange.record.borrow().body_count();
-    let request = request.map(|body| RequestBody::new(body, count));
+    let meter = exchange.record.borrow().body_meter();
+    let request = request.map(|body| RequestBody::new(body, meter));
     // Without a body it can be sent a second time; that is decided before it is given away.
     let repeat = client::repeatable_head(&request);
     let idempotent = headers::is_idempotent(request.method());

@@ -222,7 +222,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::DataConfig, drain::Drain, metrics::Metrics, policy::Policies, tap, tls::Credentials, worker::Shared,
+        config::DataConfig, drain::Drain, inspect::Inspect, metrics::Metrics, observers::Observers, policy::Policies,
+        tls::Credentials, worker::Shared,
     };
 
     fn worker() -> Worker {
@@ -231,8 +232,9 @@ mod tests {
             config: Arc::new(DataConfig::new(identity.clone(), vec!["10.0.0.9".parse().unwrap()])),
             policies: Policies::fixed(None, []),
             credentials: Credentials::new(identity),
-            tap: tap::Hub::new(),
+            observers: Observers::default(),
             metrics: Metrics::new(&mesh_runtime::metrics::Metrics::new()),
+            inspect: Inspect::default(),
             drain: Drain::new(),
         };
         Worker::new(shared, [4140, 4143])

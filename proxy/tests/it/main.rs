@@ -11,6 +11,7 @@ mod detect;
 mod drain;
 mod http1;
 mod http2;
+mod inspect;
 mod live;
 mod many;
 mod peers;

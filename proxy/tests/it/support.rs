@@ -17,8 +17,10 @@ use mesh_proto::{
 use mesh_proxy::{
     config::{DataConfig, OriginalDst},
     drain::Drain,
+    inspect::Inspect,
     listen::Listeners,
     metrics::Metrics,
+    observers::Observers,
     policy::Policies,
     tap,
     tls::Credentials,
@@ -44,6 +46,7 @@ pub(crate) struct Pod {
     pub(crate) inbound: SocketAddr,
     pub(crate) drain: Drain,
     pub(crate) tap: tap::Hub,
+    pub(crate) inspect: Inspect,
     metrics: mesh_runtime::metrics::Metrics,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -66,16 +69,18 @@ impl Pod {
         let outbound = listeners.outbound_addrs().unwrap()[0];
         let inbound = SocketAddr::from(([127, 0, 0, 1], listeners.inbound_addr().unwrap().port()));
         let (metrics, drain, tap) = (mesh_runtime::metrics::Metrics::new(), Drain::new(), tap::Hub::new());
+        let inspect = Inspect::default();
         let shared = Shared {
             config: Arc::new(config),
             policies,
             credentials,
-            tap: tap.clone(),
+            observers: Observers { tap: tap.clone() },
             metrics: Metrics::new(&metrics),
+            inspect: inspect.clone(),
             drain: drain.clone(),
         };
         let thread = Some(worker::spawn(0, shared, listeners).unwrap());
-        Self { outbound, inbound, drain, tap, metrics, thread }
+        Self { outbound, inbound, drain, tap, inspect, metrics, thread }
     }
 
     /// Whether a metric stands there with this value; waits for it, because it may be written after the answer.

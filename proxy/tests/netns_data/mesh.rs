@@ -23,12 +23,13 @@ use mesh_proto::{
 use mesh_proxy::{
     config::DataConfig,
     drain::Drain,
+    inspect::Inspect,
     listen::Listeners,
     metrics::Metrics,
     nft,
+    observers::Observers,
     policy::Policies,
     redirect::{Exempt, Settings, rules},
-    tap,
     worker::{self, Shared},
 };
 use mesh_runtime::tasks::Tasks;
@@ -192,8 +193,9 @@ impl Proxy {
             config: Arc::new(config),
             policies,
             credentials: authority.credentials(&own),
-            tap: tap::Hub::new(),
+            observers: Observers::default(),
             metrics: Metrics::new(&metrics),
+            inspect: Inspect::default(),
             drain: drain.clone(),
         };
         let thread = Some(worker::spawn(0, shared, listeners)?);

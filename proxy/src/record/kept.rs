@@ -1,0 +1,110 @@
+//! What is kept of a request or connection beside the counters, for those who watch: copied only while somebody does.
+
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc, time::SystemTime};
+
+use http::{Request, header};
+use mesh_proto::{
+    identity::Identity,
+    tap::{Direction, TapEvent, TapRequestInfo},
+    workload::PodRef,
+};
+
+use super::{Side, micros};
+use crate::{pool::Upstream, worker::Worker};
+
+/// Kept from the beginning until the end is known.
+pub(super) struct Kept {
+    started: SystemTime,
+    method: String,
+    path: String,
+    authority: String,
+    route: Option<Arc<str>>,
+    destination: SocketAddr,
+    destination_identity: Option<Identity>,
+    destination_pod: Option<PodRef>,
+    /// Of the request's body.
+    pub(super) body: Rc<Cell<u64>>,
+}
+
+/// How it ended.
+pub(super) struct End {
+    pub(super) latency: std::time::Duration,
+    pub(super) tls: bool,
+    pub(super) outcome: &'static str,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    /// Status, gRPC status, and whether it was HTTP/2; none for an opaque connection.
+    pub(super) request: Option<(Option<u16>, Option<u32>, bool)>,
+}
+
+impl Kept {
+    /// Of a connection.
+    pub(super) fn connection(worker: &Worker, side: &Side) -> Self {
+        Self {
+            started: SystemTime::now(),
+            method: String::new(),
+            path: String::new(),
+            authority: String::new(),
+            route: None,
+            destination: side.destination,
+            destination_identity: match side.direction {
+                Direction::Inbound => Some(worker.shared.credentials.identity().clone()),
+                Direction::Outbound => None,
+            },
+            destination_pod: None,
+            body: Rc::default(),
+        }
+    }
+
+    /// Of a request.
+    pub(super) fn request<B>(worker: &Worker, side: &Side, request: &Request<B>) -> Self {
+        Self {
+            method: request.method().as_str().to_owned(),
+            path: request.uri().path().to_owned(),
+            authority: authority(request).to_owned(),
+            ..Self::connection(worker, side)
+        }
+    }
+
+    /// It goes to this endpoint.
+    pub(super) fn goes_to(&mut self, upstream: &Upstream, route: Option<&Arc<str>>) {
+        self.destination = upstream.endpoint.address;
+        self.destination_identity.clone_from(&upstream.endpoint.identity);
+        self.destination_pod.clone_from(&upstream.endpoint.pod);
+        self.route = route.cloned();
+    }
+
+    /// All of it.
+    pub(super) fn event(self, side: &Side, end: End) -> TapEvent {
+        TapEvent {
+            direction: side.direction,
+            started_us: micros(self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()),
+            latency_us: micros(end.latency),
+            source: side.source,
+            destination: self.destination,
+            source_identity: side.source_identity.clone(),
+            destination_identity: self.destination_identity,
+            destination_pod: self.destination_pod,
+            service: side.service.clone(),
+            tls: end.tls,
+            outcome: end.outcome.to_owned(),
+            bytes_in: if end.request.is_some() { self.body.get() } else { end.bytes_in },
+            bytes_out: end.bytes_out,
+            request: end.request.map(|(status, grpc_status, http2)| TapRequestInfo {
+                method: self.method,
+                path: self.path,
+                authority: self.authority,
+                status,
+                grpc_status,
+                http2,
+            }),
+            dropped: 0,
+            route: self.route.map(|route| route.to_string()).unwrap_or_default(),
+        }
+    }
+}
+
+fn authority<B>(request: &Request<B>) -> &str {
+    let in_uri = request.uri().authority().map(http::uri::Authority::as_str);
+    in_uri.or_else(|| request.headers().get(header::HOST).and_then(|host| host.to_str().ok())).unwrap_or_default()
+}
