@@ -14,15 +14,14 @@ use std::{
 };
 
 use anyhow::Context as _;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::Pod;
 use mesh_runtime::tasks::Tasks;
 use parking_lot::Mutex;
 
 use self::container::Running;
 use super::{
-    hosts,
     logs::Logs,
-    mounts::Mounts,
+    mounts::{Mounts, Names},
     network::Network,
     processes::Processes,
     store::{self, Store},
@@ -46,8 +45,6 @@ pub(crate) struct Kubelet {
     pub(crate) tokens: Arc<Tokens>,
     /// The private state directory.
     pub(crate) state: PathBuf,
-    /// All Services, for the hosts files.
-    pub(crate) services: Arc<Vec<Service>>,
     /// Namespaces of the pods that run, by `namespace/name`.
     pub(crate) sandboxes: Arc<Mutex<BTreeMap<String, Arc<Sandbox>>>>,
 }
@@ -89,8 +86,7 @@ impl Kubelet {
         let name = name.context("it has no name")?;
         let root = volumes::root(&self.state, pod);
         let volumes = volumes::prepare(pod, &self.state, &self.tokens, &self.tasks)?;
-        let hosts = hosts::file(&self.services, namespace, name, address);
-        let mounts = Mounts::prepare(&root, &hosts, &volumes)?;
+        let mounts = Mounts::prepare(&root, &Names { pod: name, namespace, address }, &volumes)?;
         let lab_pod = self.network.pod(name, address, &mounts)?;
         let open = || (File::open("/proc/thread-self/ns/net"), File::open("/proc/thread-self/ns/mnt"));
         let (net, mounts) = lab_pod.run(open).context("enter its namespaces")?;

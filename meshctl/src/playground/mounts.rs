@@ -1,16 +1,19 @@
 //! The files of a pod: the machine's own, except for a private `/run` with the pod's volumes in it, its hosts file and
-//! its resolver configuration.
+//! its resolver configuration, which are as a kubelet would write them.
 //!
 //! All volumes of our manifests live under `/var/run`, which is `/run` on every common distribution. So nothing has to
 //! be created on the machine, and nothing of another pod, or of the person's own runtime directory, is in sight.
 
 use std::{
     fs, io,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use nix::mount::{MsFlags, mount};
+
+use super::{addresses::NODE, dns};
 
 /// What a pod's mount namespace gets. Made of directories of the supervisor's private state.
 #[derive(Debug)]
@@ -19,16 +22,16 @@ pub(crate) struct Mounts {
     root: PathBuf,
     /// A volume's directory, and where it goes below the pod's `/run`.
     volumes: Vec<(PathBuf, PathBuf)>,
-    /// What follows `nameserver`-less resolution: where the resolver's file really is.
+    /// Where the resolver's file really is.
     resolver: PathBuf,
 }
 
 impl Mounts {
     /// Prepares the directories: `volumes` are directories and the paths where containers want them.
-    pub(crate) fn prepare(root: &Path, hosts: &str, volumes: &[(PathBuf, String)]) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(root: &Path, names: &Names<'_>, volumes: &[(PathBuf, String)]) -> anyhow::Result<Self> {
         let run = root.join("run");
         fs::create_dir_all(&run).with_context(|| format!("create {}", run.display()))?;
-        fs::write(root.join("hosts"), hosts).context("write the hosts file")?;
+        fs::write(root.join("hosts"), names.hosts()).context("write the hosts file")?;
         let mut mounted = Vec::new();
         for (directory, path) in volumes {
             let Some(below) = below_run(path) else {
@@ -43,9 +46,9 @@ impl Mounts {
         if let Ok(below) = resolver.strip_prefix("/run") {
             let file = run.join(below);
             fs::create_dir_all(file.parent().unwrap_or(&run)).context("create the resolver's directory")?;
-            fs::write(file, RESOLVER).context("write resolv.conf")?;
+            fs::write(file, names.resolver()).context("write resolv.conf")?;
         }
-        fs::write(root.join("resolv.conf"), RESOLVER).context("write resolv.conf")?;
+        fs::write(root.join("resolv.conf"), names.resolver()).context("write resolv.conf")?;
         Ok(Self { root: root.to_owned(), volumes: mounted, resolver })
     }
 
@@ -67,9 +70,30 @@ impl Mounts {
     }
 }
 
-/// Names come from the hosts file; a name that is not there must fail at once instead of asking somebody.
-const RESOLVER: &str =
-    "# The playground has no DNS: names are in /etc/hosts.\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n";
+/// What the resolver's files of a pod depend on.
+#[derive(Debug)]
+pub(crate) struct Names<'a> {
+    /// The pod.
+    pub(crate) pod: &'a str,
+    /// Its namespace.
+    pub(crate) namespace: &'a str,
+    /// Its address.
+    pub(crate) address: Ipv4Addr,
+}
+
+impl Names<'_> {
+    fn hosts(&self) -> String {
+        format!("127.0.0.1 localhost\n::1 localhost ip6-localhost\n{} {}\n", self.address, self.pod)
+    }
+
+    /// As a kubelet writes it (`dnsPolicy: ClusterFirst`), but for a server that is known to answer at once.
+    fn resolver(&self) -> String {
+        let (namespace, zone) = (self.namespace, dns::ZONE);
+        format!(
+            "search {namespace}.svc.{zone} svc.{zone} {zone}\nnameserver {NODE}\noptions ndots:5 timeout:2 attempts:2\n"
+        )
+    }
+}
 
 /// The part of a path below `/run`.
 fn below_run(path: &str) -> Option<&Path> {
@@ -101,7 +125,8 @@ mod tests {
             assert_eq!(below_run(path), below.map(Path::new), "{path}");
         }
         let temp = tempfile::tempdir().unwrap();
-        let error = Mounts::prepare(temp.path(), "", &[(temp.path().to_owned(), "/data".to_owned())]).unwrap_err();
+        let names = Names { pod: "web-1", namespace: "shop", address: Ipv4Addr::new(10, 244, 0, 2) };
+        let error = Mounts::prepare(temp.path(), &names, &[(temp.path().to_owned(), "/data".to_owned())]).unwrap_err();
         assert!(error.to_string().contains("/data"), "{error}");
     }
 }

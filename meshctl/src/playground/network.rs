@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use mesh_netlab::{Addresses, Lab, Pod};
 use mesh_proxy::nft::{self, Chain, Hook, Match, Protocol, Rule, Ruleset};
 
-use super::{addresses::NODE, mounts::Mounts, select::Destination};
+use super::{addresses::NODE, dns, mounts::Mounts, select::Destination};
 
 /// The table on the node.
 const TABLE: &str = "playground_services";
@@ -43,6 +43,13 @@ impl Network {
     pub(crate) fn publish(&self, destinations: &[Destination]) -> anyhow::Result<()> {
         let ruleset = ruleset(destinations);
         self.lab.node().run(|| nft::apply(&ruleset))?.context("change the cluster IPs on the node")
+    }
+
+    /// The sockets of a name server: the node's address, which every pod reaches without a cluster IP.
+    pub(crate) fn name_server(&self) -> anyhow::Result<(UdpSocket, TcpListener)> {
+        let address = SocketAddr::new(NODE.into(), dns::server::PORT);
+        let bind = || io::Result::Ok((UdpSocket::bind(address)?, TcpListener::bind(address)?));
+        self.lab.node().run(bind)?.with_context(|| format!("open the name server's port {address}"))
     }
 
     /// Opens a connection from the node: what a kubelet probes with, and an API server calls webhooks with.

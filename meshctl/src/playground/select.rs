@@ -49,15 +49,10 @@ pub(crate) fn destinations<'a>(
     for service in services {
         let Some(spec) = &service.spec else { continue };
         let Some(address) = spec.cluster_ip.as_ref().and_then(|ip| ip.parse::<IpAddr>().ok()) else { continue };
-        let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else { continue };
-        let selected: Vec<_> = pods
-            .iter()
-            .filter(|(pod, _, ready)| *ready && pod.metadata.namespace == service.metadata.namespace)
-            .filter(|(pod, ..)| {
-                let labels = pod.metadata.labels.as_ref();
-                selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
-            })
-            .collect();
+        if spec.selector.as_ref().is_none_or(Labels::is_empty) {
+            continue;
+        }
+        let selected: Vec<_> = pods.iter().filter(|(pod, _, ready)| *ready && is_member(service, pod)).collect();
         for port in spec.ports.iter().flatten().filter(|port| port.protocol.as_deref().is_none_or(|name| name == "TCP"))
         {
             let Ok(number) = u16::try_from(port.port) else { continue };
@@ -73,8 +68,19 @@ pub(crate) fn destinations<'a>(
     destinations
 }
 
+/// Whether the Service selects the pod. Without a selector it selects none.
+pub(crate) fn is_member(service: &Service, pod: &Pod) -> bool {
+    let selector =
+        service.spec.as_ref().and_then(|spec| spec.selector.as_ref()).filter(|selector| !selector.is_empty());
+    let labels = pod.metadata.labels.as_ref();
+    pod.metadata.namespace == service.metadata.namespace
+        && selector.is_some_and(|selector| {
+            selector.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+        })
+}
+
 /// The container port that a port of a Service means in a pod.
-fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
+pub(crate) fn target_port(port: &ServicePort, pod: &Pod) -> Option<u16> {
     match &port.target_port {
         None => u16::try_from(port.port).ok(),
         Some(IntOrString::Int(number)) => u16::try_from(*number).ok(),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use hickory_proto::op::Message;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, HostIP, Namespace, Pod,
     PodCondition, PodIP, PodStatus, Service,
@@ -19,7 +20,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{addresses::NODE, network::Network, objects::World, select};
+use super::{addresses::NODE, dns, network::Network, objects::World, select};
 
 /// Shared by everybody in the supervisor.
 #[derive(Clone)]
@@ -196,6 +197,13 @@ impl Store {
         let destinations = select::destinations([wanted], &facts);
         let ports = destinations.into_iter().find(|destination| destination.service.port() == port)?;
         ports.endpoints.first().copied()
+    }
+
+    /// The answer to a question about names, as things are now.
+    pub(crate) fn resolve(&self, query: &Message) -> Message {
+        let pods = self.inner.pods.lock();
+        let facts: Vec<_> = pods.values().map(|entry| (&entry.pod, entry.address, entry.ready())).collect();
+        dns::answer(query, &self.inner.services, &facts)
     }
 
     /// How many pods are ready, and how many there are.

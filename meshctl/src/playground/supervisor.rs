@@ -32,6 +32,7 @@ use tokio::{
 use super::{
     admission::Admission,
     control::Control,
+    dns,
     kubelet::{Kubelet, volumes},
     logs::Logs,
     network::Network,
@@ -112,6 +113,9 @@ async fn serve(directory: &RuntimeDir, tasks: &Tasks, processes: &Processes, sin
     let network = Arc::new(Network::new()?);
     let store = Store::new(&world, volumes::manifests(&state), Arc::clone(&network))?;
     let secrets = Secrets::make(&world, &state)?;
+    let (datagrams, connections) = network.name_server()?;
+    let names = store.clone();
+    dns::server::serve(tasks, datagrams, connections, Arc::new(move |query| names.resolve(query)))?;
     let kubelet = Kubelet {
         tasks: tasks.clone(),
         network: Arc::clone(&network),
@@ -120,7 +124,6 @@ async fn serve(directory: &RuntimeDir, tasks: &Tasks, processes: &Processes, sin
         store: store.clone(),
         tokens: Arc::new(Tokens::new(secrets.minter, names::DEFAULT_TRUST_DOMAIN)),
         state,
-        services: Arc::new(world.services.clone()),
         sandboxes: Arc::default(),
     };
     let mut control = Control::bind(directory.socket(), kubelet.clone())?;
