@@ -1,8 +1,11 @@
 //! A watched directory of ordinary Kubernetes manifests.
 //!
 //! Every change of the directory leads to a scan that reads what changed and sends the difference between what the
-//! files say now and what was sent before. A file that cannot be read as a whole keeps in force what it said last.
+//! files say now and what was sent before. A file that cannot be read as a whole keeps in force what it said last; one
+//! that is being written is read when it is closed.
 //! Used by the playground, by machines outside Kubernetes and by tests. It does not know what the objects mean.
+
+mod changes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet, btree_map::Entry},
@@ -10,23 +13,19 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc};
+use tokio::{sync::mpsc, time::Instant};
 
+use self::changes::{Changes, QUIET};
 use super::{
     Event, Object, ObjectRef,
     manifest::{self, Format, Mistake},
 };
 use crate::problems::Problems;
 
-/// A burst of changes is read once it has been quiet for this long: an editor writes, renames and deletes in one go.
-const QUIET: Duration = Duration::from_millis(10);
-/// Longest that an unbroken burst delays a scan.
-const LONGEST_BURST: Duration = Duration::from_millis(50);
 /// The kernel loses the files that appear in a new directory before it is watched; this finds them.
 const BACKSTOP: Duration = Duration::from_secs(15);
 /// Largest file that is read.
@@ -59,15 +58,10 @@ pub struct Dir {
     changes: Arc<Changes>,
     problems: Problems,
     files: BTreeMap<PathBuf, File>,
+    /// Files that changed and are not whole yet, since when.
+    waiting: BTreeMap<PathBuf, Instant>,
     sent: BTreeMap<ObjectRef, Arc<Object>>,
     _watcher: RecommendedWatcher,
-}
-
-/// What the kernel has reported since the last scan.
-#[derive(Default)]
-struct Changes {
-    happened: Notify,
-    paths: Mutex<HashSet<PathBuf>>,
 }
 
 /// One file as it was read last.
@@ -87,6 +81,15 @@ struct Stamp {
     modified: (i64, i64),
 }
 
+impl Stamp {
+    fn modified(self) -> SystemTime {
+        let (seconds, nanoseconds) = self.modified;
+        let since =
+            Duration::new(u64::try_from(seconds).unwrap_or_default(), u32::try_from(nanoseconds).unwrap_or_default());
+        SystemTime::UNIX_EPOCH + since
+    }
+}
+
 impl Dir {
     /// Begins to watch `root`, which must exist.
     pub fn open(root: impl Into<PathBuf>, problems: Problems) -> Result<Self, DirError> {
@@ -95,29 +98,22 @@ impl Dir {
         let changes = Arc::new(Changes::default());
         let reported = Arc::clone(&changes);
         let watch = |source| DirError::Watch { path: root.clone(), source };
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            match event {
-                // Reading is what we do ourselves.
-                Ok(event) if event.kind.is_access() => return,
-                Ok(event) => reported.paths.lock().extend(event.paths),
-                Err(error) => tracing::warn!(%error, "watch of the manifest directory"),
-            }
-            reported.happened.notify_one();
-        })
-        .map_err(watch)?;
+        let mut watcher = notify::recommended_watcher(move |event| reported.report(event)).map_err(watch)?;
         watcher.watch(&root, RecursiveMode::Recursive).map_err(watch)?;
-        Ok(Self { root, changes, problems, files: BTreeMap::new(), sent: BTreeMap::new(), _watcher: watcher })
+        let (files, waiting, sent) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { root, changes, problems, files, waiting, sent, _watcher: watcher })
     }
 
     /// Sends what is there, then every change, until the receiver is gone.
     pub async fn run(mut self, events: mpsc::Sender<Event>) {
-        if self.scan(&events).await.is_err() || events.send(Event::Synced).await.is_err() {
+        if self.start(&events).await.is_err() {
             return;
         }
         loop {
+            let wait = if self.waiting.is_empty() { BACKSTOP } else { QUIET };
             tokio::select! {
-                () = self.changes.happened.notified() => self.settle().await,
-                () = tokio::time::sleep(BACKSTOP) => {}
+                () = self.changes.happened() => self.changes.settle().await,
+                () = tokio::time::sleep(wait) => {}
                 () = events.closed() => return,
             }
             if self.scan(&events).await.is_err() {
@@ -126,16 +122,19 @@ impl Dir {
         }
     }
 
-    /// Waits for the end of a burst.
-    async fn settle(&self) {
-        let settled = async { while tokio::time::timeout(QUIET, self.changes.happened.notified()).await.is_ok() {} };
-        // A burst without end is read in parts.
-        let _ = tokio::time::timeout(LONGEST_BURST, settled).await;
+    /// Sends everything once.
+    async fn start(&mut self, events: &mpsc::Sender<Event>) -> Result<(), mpsc::error::SendError<Event>> {
+        self.scan(events).await?;
+        while !self.waiting.is_empty() {
+            tokio::time::sleep(QUIET).await;
+            self.scan(events).await?;
+        }
+        events.send(Event::Synced).await
     }
 
     /// Reads what changed and sends the difference.
     async fn scan(&mut self, events: &mpsc::Sender<Event>) -> Result<(), mpsc::error::SendError<Event>> {
-        let touched = std::mem::take(&mut *self.changes.paths.lock());
+        let touched = self.changes.take();
         let mut listing = Listing::default();
         listing.add(&self.root);
         if !self.root.is_dir() {
@@ -147,8 +146,15 @@ impl Dir {
         for path in listing.files {
             let stamp = stamp(&path);
             let known = self.files.get(&path).is_some_and(|file| file.stamp == stamp);
-            if !known || touched.contains(&path) {
+            let since = self.waiting.remove(&path);
+            if known && since.is_none() && !touched.contains(&path) {
+                continue;
+            }
+            let since = since.unwrap_or_else(Instant::now);
+            if self.changes.is_whole(&path, stamp.map_or(SystemTime::UNIX_EPOCH, Stamp::modified), since) {
                 self.read(&path, stamp);
+            } else {
+                self.waiting.insert(path, since);
             }
         }
         self.send_difference(events).await
@@ -170,6 +176,8 @@ impl Dir {
             }
             there
         });
+        self.waiting.retain(|path, _| found.contains(path));
+        self.changes.forget(|path| found.contains(&path.to_owned()));
     }
 
     fn read(&mut self, path: &Path, stamp: Option<Stamp>) {

@@ -1,6 +1,6 @@
 //! The directory source: what comes out when files come, change, break and go.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, io::Write as _, path::PathBuf};
 
 use mesh_controller::{
     problems::Problems,
@@ -229,6 +229,26 @@ async fn a_file_written_in_place_or_replaced_in_one_step_is_read_again() {
     watched.expect(&["apply Service shop/web"]).await;
     // Written again as it is: no change.
     watched.replace("a.yaml", &service("web", "82"));
+    watched.settled().await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_being_written_is_read_when_it_is_closed() {
+    let (a, b) = (namespace("a"), namespace("b"));
+    let mut watched = Watched::start(&[("f.yaml", &(a.clone() + &b))]);
+    watched.expect(&["apply Namespace a", "apply Namespace b", "synced"]).await;
+    let mut file = fs::File::create(watched.root.join("f.yaml")).unwrap();
+    file.write_all(a.as_bytes()).unwrap();
+    // The directory is read twice meanwhile, and the file ends where a document ends.
+    watched.settled().await;
+    file.write_all(b.as_bytes()).unwrap();
+    drop(file);
+    watched.settled().await;
+    let mut file = fs::File::create(watched.root.join("f.yaml")).unwrap();
+    file.write_all(b.as_bytes()).unwrap();
+    // Never closed: read when it has been quiet for long.
+    watched.expect(&["delete Namespace a"]).await;
+    drop(file);
     watched.settled().await;
 }
 
