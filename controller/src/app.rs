@@ -123,6 +123,7 @@ impl Controller {
         let (publisher, task) = publish::new(publish::Settings {
             trust_domain: config.trust_domain,
             default_policy: config.default_policy,
+            remembered: publish::departed::REMEMBERED,
             problems: problems.clone(),
             metrics: metrics.clone(),
             synced: Box::new(move || drop(synced)),

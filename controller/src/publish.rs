@@ -4,6 +4,8 @@
 //! published. Nothing is published before the source has said everything once: a Service that has not been read yet
 //! would look like a place outside the mesh. It knows no connection; streams hold the receivers.
 
+pub mod departed;
+
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
@@ -11,12 +13,13 @@ use std::{
     time::Duration,
 };
 
-use mesh_proto::{config::Value, inbound::DefaultPolicy};
+use mesh_proto::{config::Value, inbound::DefaultPolicy, outbound::OutboundPolicy};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::Instant,
 };
 
+use self::departed::Departed;
 use crate::{
     compile::{self, Reads},
     index::{Facts, Mark, Name, pods::PodFacts},
@@ -113,6 +116,8 @@ pub struct Settings {
     pub trust_domain: String,
     /// In force where neither pod nor namespace set one.
     pub default_policy: DefaultPolicy,
+    /// How long the address of a meshed pod that is gone is not taken for a place outside the mesh.
+    pub remembered: Duration,
     /// Where objects that make no sense are named.
     pub problems: Problems,
     /// Where it is counted.
@@ -129,6 +134,7 @@ pub struct Task {
     metrics: Metrics,
     synced: Option<Box<dyn FnOnce() + Send>>,
     version: u64,
+    departed: Departed,
     topics: HashMap<Topic, Entry>,
     by_mark: HashMap<Mark, HashSet<Topic>>,
     pods: HashMap<Name, watch::Sender<Option<KnownPod>>>,
@@ -150,6 +156,7 @@ pub fn new(settings: Settings) -> (Publisher, Task) {
         metrics: settings.metrics,
         synced: Some(settings.synced),
         version: 0,
+        departed: Departed::new(settings.remembered),
         topics: HashMap::new(),
         by_mark: HashMap::new(),
         pods: HashMap::new(),
@@ -194,6 +201,11 @@ impl Task {
             match events.try_recv() {
                 Ok(event) => self.event(event, &mut touched),
                 Err(_) => break,
+            }
+        }
+        for mark in &touched {
+            if let Mark::Address(ip) = mark {
+                self.departed.touched(&self.facts, *ip);
             }
         }
         if self.synced.is_none() {
@@ -250,7 +262,10 @@ impl Task {
             Topic::Inbound(pod) => {
                 compile::inbound(&self.facts, pod, self.default_policy, &mut reads).map(Value::Inbound)
             }
-            Topic::Outbound(address) => Some(Value::Outbound(compile::outbound(&self.facts, *address, &mut reads))),
+            // Without an answer a proxy refuses the destination, or keeps the answer that it had.
+            Topic::Outbound(address) => compile::outbound(&self.facts, *address, &mut reads)
+                .filter(|policy| *policy != OutboundPolicy::External || !self.departed.remembers(address.ip()))
+                .map(Value::Outbound),
         };
         let Some(entry) = self.topics.get_mut(topic) else { return };
         if reads != entry.reads {
@@ -303,8 +318,12 @@ impl Task {
         }
     }
 
-    /// Frees what nobody listens to.
+    /// Frees what nobody listens to, and forgets what is long gone.
     fn sweep(&mut self) {
+        let forgotten = self.departed.forget().into_iter().map(Mark::Address).collect();
+        if self.synced.is_none() {
+            self.publish(&forgotten, Instant::now());
+        }
         let by_mark = &mut self.by_mark;
         self.topics.retain(|topic, entry| {
             let wanted = entry.sender.receiver_count() > 0;

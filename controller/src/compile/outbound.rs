@@ -20,26 +20,25 @@ use crate::index::{
     services::{PortFacts, ServiceFacts},
 };
 
-/// Compiles the target of `address`.
-pub fn outbound(facts: &Facts, address: SocketAddr, reads: &mut Reads) -> OutboundPolicy {
+/// Compiles the target of `address`; none for one that must not be dialled at all.
+pub fn outbound(facts: &Facts, address: SocketAddr, reads: &mut Reads) -> Option<OutboundPolicy> {
     // An IPv4 address in IPv6 clothes is the same destination.
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     reads.address(address.ip());
     if let Some(service) = facts.service_at(address.ip()) {
         reads.service(&service.name);
-        return match service.ports.iter().find(|port| port.port == address.port()) {
+        return Some(match service.ports.iter().find(|port| port.port == address.port()) {
             Some(port) => OutboundPolicy::Service(service_target(facts, service, port, address.ip(), reads)),
             None => OutboundPolicy::External,
-        };
+        });
     }
-    match facts.pod_at(address.ip()) {
-        Some(pod) => {
-            reads.pod(&pod.name);
-            let protocol = pod_protocol(pod, &services_of(facts, pod, reads), address.port());
-            OutboundPolicy::Pod(PodTarget { endpoint: endpoint(address, Some(pod)), protocol })
-        }
-        None => OutboundPolicy::External,
+    let Some(pod) = facts.pod_at(address.ip()) else { return Some(OutboundPolicy::External) };
+    reads.pod(&pod.name);
+    if pod.unidentified {
+        return None;
     }
+    let protocol = pod_protocol(pod, &services_of(facts, pod, reads), address.port());
+    Some(OutboundPolicy::Pod(PodTarget { endpoint: endpoint(address, Some(pod)), protocol }))
 }
 
 fn service_target(
@@ -146,7 +145,8 @@ fn endpoints(facts: &Facts, service: &ServiceFacts, port: &PortFacts, reads: &mu
     let mut endpoints = Vec::new();
     if slices.peek().is_none() {
         let picked = facts.pods_in(&service.name.namespace).filter(|pod| service.selects(&pod.labels));
-        for pod in picked.filter(|pod| pod.ready || service.publish_not_ready) {
+        let picked = picked.filter(|pod| !pod.unidentified && (pod.ready || service.publish_not_ready));
+        for pod in picked {
             if let Some(number) = port.target.on(pod) {
                 endpoints.extend(pod.ips.iter().map(|ip| endpoint(SocketAddr::new(*ip, number), Some(pod))));
             }
@@ -164,7 +164,7 @@ fn endpoints(facts: &Facts, service: &ServiceFacts, port: &PortFacts, reads: &mu
                     reads.pod(pod);
                     holder.is_some_and(|holder| holder.name == *pod) || shares_its_node(facts, pod)
                 });
-                if known {
+                if known && holder.is_none_or(|holder| !holder.unidentified) {
                     endpoints.push(endpoint(SocketAddr::new(one.ip, number), holder));
                 }
             }

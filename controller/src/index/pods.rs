@@ -33,6 +33,8 @@ pub struct PodFacts {
     pub service_account: String,
     /// Who it is, if its sidecar is there to prove it.
     pub meshed: Option<Meshed>,
+    /// It has a sidecar and no identity that this could prove: it must not be dialled at all.
+    pub unidentified: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// What owns it, e.g. `deployment/web`.
@@ -115,8 +117,7 @@ pub(super) fn facts(pod: &Pod, trust_domain: &str) -> Converted<PodFacts> {
         let identity = identity.map_err(|error| problems.push(error.to_string())).ok()?;
         Some(Meshed { identity, skipped: skipped(sidecar, &mut problems) })
     });
-    // A pod that should be meshed and has no identity must not be dialled at all: without addresses it cannot be.
-    let ips = if meshed.is_none() && sidecar.is_some() { Vec::new() } else { own_ips(pod, &mut problems) };
+    let ips = own_ips(pod, &mut problems);
     let annotations = metadata.annotations.as_ref();
     let opaque = annotations.and_then(|all| all.get(names::ANNOTATION_OPAQUE_PORTS)).map(|text| text.parse());
     let opaque = opaque.transpose().unwrap_or_else(|error: BadList| {
@@ -126,6 +127,7 @@ pub(super) fn facts(pod: &Pod, trust_domain: &str) -> Converted<PodFacts> {
     let default_policy = namespaces::default_policy(annotations, &mut problems);
     let facts = PodFacts {
         host_network: host_network(pod),
+        unidentified: meshed.is_none() && sidecar.is_some(),
         uid: metadata.uid.clone().unwrap_or_default(),
         ready: metadata.deletion_timestamp.is_none() && is_ready(pod),
         workload: workload(pod),

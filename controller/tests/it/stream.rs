@@ -80,7 +80,8 @@ async fn after_unsubscribe_nothing_more_comes() {
     proxy.subscribe(pod_key).await;
     // Each of these changes both.
     let service = service("shop", "web", "10.9.0.1");
-    for manifest in [service.clone(), pod("shop", "web-1", "web", "10.1.0.1", true) + &service] {
+    let web = pod("shop", "web-1", "web", "10.1.0.1", true) + &service;
+    for manifest in [web.replace("appProtocol: http", "appProtocol: grpc"), web] {
         mesh.write("web.yaml", &manifest);
         assert_eq!(proxy.update().await.key, pod_key);
     }

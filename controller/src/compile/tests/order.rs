@@ -1,8 +1,8 @@
 //! The order in which objects come changes nothing, and what is published is what would be compiled afresh.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use mesh_proto::{config::Value, inbound::DefaultPolicy};
+use mesh_proto::{config::Value, inbound::DefaultPolicy, outbound::OutboundPolicy};
 use mesh_runtime::metrics::Metrics as Registry;
 use proptest::{prelude::*, sample::Index};
 use tokio::sync::{mpsc, watch};
@@ -111,19 +111,24 @@ fn afresh(objects: &BTreeMap<ObjectRef, Arc<Object>>, reverse: bool, topic: &Top
     let mut reads = Reads::default();
     match topic {
         Topic::Inbound(pod) => compile::inbound(&facts, pod, DefaultPolicy::Allow, &mut reads).map(Value::Inbound),
-        Topic::Outbound(address) => Some(Value::Outbound(compile::outbound(&facts, *address, &mut reads))),
+        Topic::Outbound(address) => compile::outbound(&facts, *address, &mut reads).map(Value::Outbound),
+    }
+}
+
+fn settings(remembered: Duration) -> publish::Settings {
+    publish::Settings {
+        trust_domain: "cluster.local".into(),
+        default_policy: DefaultPolicy::Allow,
+        remembered,
+        problems: Problems::default(),
+        metrics: Metrics::new(&Registry::new()),
+        synced: Box::new(|| {}),
     }
 }
 
 /// Publishes events in bursts, and gives the last value of every topic.
 async fn published(events: Vec<Event>, burst: usize) -> Vec<(Topic, Option<Value>)> {
-    let (publisher, task) = publish::new(publish::Settings {
-        trust_domain: "cluster.local".into(),
-        default_policy: DefaultPolicy::Allow,
-        problems: Problems::default(),
-        metrics: Metrics::new(&Registry::new()),
-        synced: Box::new(|| {}),
-    });
+    let (publisher, task) = publish::new(settings(Duration::ZERO));
     let (send, receive) = mpsc::channel(64);
     let feed = async {
         let mut topics_and_values: Vec<(Topic, watch::Receiver<Latest>)> = Vec::new();
@@ -152,6 +157,53 @@ fn nothing_is_published_before_the_source_has_said_everything() {
     for (topic, value) in runtime.block_on(published(events, 1)) {
         assert_eq!(value, None, "{topic:?}");
     }
+}
+
+/// It may still run: its address is not a place outside the mesh at once, and is one later.
+#[tokio::test(start_paused = true)]
+async fn the_address_of_a_meshed_pod_that_is_gone_is_not_outside_the_mesh_at_once() {
+    let remembered = Duration::from_mins(5);
+    let (publisher, task) = publish::new(settings(remembered));
+    let (send, receive) = mpsc::channel(64);
+    let [meshed, plain] = [true, false].map(|sidecar| objects(&pod("web", "10.1.0.1", sidecar)).remove(0));
+    let test = async {
+        let ask = async || publisher.topic(Topic::Outbound(([10, 1, 0, 1], 8080).into())).await.unwrap();
+        let mut topic = ask().await;
+        let told =
+            |topic: &watch::Receiver<Latest>| match topic.borrow().as_ref().map(|latest| Arc::clone(&latest.value)) {
+                None => "nothing".to_owned(),
+                Some(value) => match &*value {
+                    Value::Outbound(OutboundPolicy::External) => "outside".to_owned(),
+                    Value::Outbound(OutboundPolicy::Pod(pod)) => format!("pod {}", pod.endpoint.identity.is_some()),
+                    other => panic!("{other:?}"),
+                },
+            };
+        send.send(Event::Synced).await.unwrap();
+        let expect = async |event: Event, expected: &str| {
+            send.send(event).await.unwrap();
+            publisher.counts().await.unwrap();
+            assert_eq!(told(&topic), expected);
+        };
+        let gone = || Event::Delete(meshed.object_ref());
+        expect(gone(), "outside").await;
+        expect(Event::Apply(Arc::clone(&plain)), "pod false").await;
+        expect(gone(), "outside").await;
+        expect(Event::Apply(Arc::clone(&meshed)), "pod true").await;
+        // Who knows it keeps the identity, who asks now gets no answer.
+        expect(gone(), "pod true").await;
+        expect(Event::Apply(Arc::clone(&plain)), "pod false").await;
+        expect(Event::Apply(Arc::clone(&meshed)), "pod true").await;
+        expect(gone(), "pod true").await;
+        let late = publisher.topic(Topic::Outbound(([10, 1, 0, 1], 9090).into())).await.unwrap();
+        assert_eq!(told(&late), "nothing");
+        let start = tokio::time::Instant::now();
+        topic.mark_unchanged();
+        topic.changed().await.unwrap();
+        assert_eq!((told(&topic), told(&late)), ("outside".into(), "outside".into()));
+        assert!(start.elapsed() >= remembered);
+        drop((send, publisher));
+    };
+    tokio::join!(test, task.run(receive));
 }
 
 proptest! {

@@ -11,7 +11,7 @@ use super::{facts, pod, service};
 use crate::{compile::Reads, index::Facts};
 
 fn compile(facts: &Facts, address: &str) -> OutboundPolicy {
-    crate::compile::outbound(facts, address.parse().unwrap(), &mut Reads::default())
+    crate::compile::outbound(facts, address.parse().unwrap(), &mut Reads::default()).expect("it can be dialled")
 }
 
 fn target(facts: &Facts, address: &str) -> ServiceTarget {
@@ -100,6 +100,16 @@ fn a_pod_address_leads_to_that_pod_and_no_route() {
     assert_eq!(pod_target(&facts, "10.1.0.1:4191").endpoint.identity, None, "the proxy itself");
     assert_eq!(pod_target(&facts, "10.1.0.2:8080").endpoint.identity, None, "unmeshed");
     assert_eq!(pod_target(&facts, "[::ffff:10.1.0.1]:8080"), web);
+}
+
+#[test]
+fn a_pod_with_a_sidecar_that_can_prove_no_identity_is_not_dialled() {
+    let bad = pod("web", "10.1.0.1", true).replace("serviceAccountName: web", "serviceAccountName: 'not/one'");
+    let (facts, problems) = facts(&(bad + &service("web", "10.9.0.1")));
+    assert_eq!(problems.len(), 1);
+    let direct = crate::compile::outbound(&facts, "10.1.0.1:8080".parse().unwrap(), &mut Reads::default());
+    assert_eq!(direct, None);
+    assert_eq!(endpoints(&target(&facts, "10.9.0.1:80")), []);
 }
 
 #[test]

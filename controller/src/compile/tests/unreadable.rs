@@ -115,7 +115,7 @@ fn an_unreadable_namespace_keeps_its_default_policy_or_gets_the_strictest() {
 fn an_unreadable_pod_counts_as_meshed() {
     let broken = pod("web", "10.1.0.1", false).replace("containerPort: 8080", "containerPort: many");
     let (facts, _) = standing_in(&broken);
-    let policy = crate::compile::outbound(&facts, "10.1.0.1:8080".parse().unwrap(), &mut Reads::default());
+    let policy = crate::compile::outbound(&facts, "10.1.0.1:8080".parse().unwrap(), &mut Reads::default()).unwrap();
     let mesh_proto::outbound::OutboundPolicy::Pod(target) = policy else { panic!("{policy:?}") };
     assert_eq!(target.endpoint.identity.unwrap().service_account(), "web");
     assert!(!facts.pod(&Name::new("shop", "web-1")).unwrap().ready);

@@ -43,7 +43,9 @@ impl Changes {
             Ok(event) => {
                 let mut state = self.state.lock();
                 match event.kind {
-                    EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+                    EventKind::Access(AccessKind::Close(AccessMode::Write))
+                    | EventKind::Modify(ModifyKind::Name(_))
+                    | EventKind::Remove(_) => {
                         for path in &event.paths {
                             state.open.remove(path);
                         }
@@ -53,11 +55,6 @@ impl Changes {
                     EventKind::Modify(ModifyKind::Data(_)) => {
                         let now = Instant::now();
                         state.open.extend(event.paths.iter().map(|path| (path.clone(), now)));
-                    }
-                    EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => {
-                        for path in &event.paths {
-                            state.open.remove(path);
-                        }
                     }
                     _ => {}
                 }
