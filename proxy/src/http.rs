@@ -4,6 +4,9 @@
 
 pub(crate) mod body;
 pub(crate) mod client;
+mod framing;
+mod guard;
+mod head;
 mod head_watch;
 pub(crate) mod headers;
 pub(crate) mod respond;

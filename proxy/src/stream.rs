@@ -107,39 +107,47 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
     }
 }
 
-/// Writes go to the `inner` of a wrapper as they are.
+/// In an `impl AsyncWrite` of a wrapper: writes go to its `inner` as they are; `and shutdown`: the end as well.
 macro_rules! forward_writes {
-    ($wrapper:ident) => {
-        impl<T: AsyncWrite + Unpin> AsyncWrite for $wrapper<T> {
-            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-                Pin::new(&mut self.inner).poll_write(cx, buf)
-            }
+    () => {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.inner).poll_write(cx, buf)
+        }
 
-            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.inner).poll_flush(cx)
-            }
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_flush(cx)
+        }
 
-            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.inner).poll_shutdown(cx)
-            }
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bufs: &[io::IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        }
 
-            fn poll_write_vectored(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                bufs: &[io::IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-            }
+        fn is_write_vectored(&self) -> bool {
+            self.inner.is_write_vectored()
+        }
+    };
+    (and shutdown) => {
+        forward_writes!();
 
-            fn is_write_vectored(&self) -> bool {
-                self.inner.is_write_vectored()
-            }
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_shutdown(cx)
         }
     };
 }
 
-forward_writes!(Prefixed);
-forward_writes!(Noted);
+pub(crate) use forward_writes;
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
+    forward_writes!(and shutdown);
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
+    forward_writes!(and shutdown);
+}
 
 /// Whether anything was read from a [`Noted`] stream since somebody last asked. Atomic only because hyper wants `Send` streams
 /// for upgrades; one thread uses it.

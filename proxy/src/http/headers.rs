@@ -11,7 +11,7 @@ use http::{
 };
 use mesh_proto::{names, outcome::Outcome};
 
-use super::Version;
+use super::{MAX_HEAD, MAX_HEADERS, Version, head::Refusal};
 use crate::error::{ProxyError, Result};
 
 /// Names an authenticated client in other meshes. Applications that trust it must not be told by just anybody, so that
@@ -28,6 +28,9 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Makes a client's request one that can be forwarded. `destination` stands in for a host that HTTP/1.0 need not name.
 pub(crate) fn forward_request<B>(request: &mut Request<B>, version: Version, destination: SocketAddr) -> Result<()> {
+    if let Some(refusal) = request.extensions().get::<Refusal>() {
+        return Err(ProxyError::new(refusal.outcome(), refusal.detail()));
+    }
     if request.method() == Method::CONNECT {
         return Err(bad("CONNECT is not forwarded"));
     }
@@ -68,6 +71,12 @@ fn forward_http1<B>(request: &mut Request<B>, destination: SocketAddr) -> Result
 }
 
 fn forward_http2<B>(request: &mut Request<B>) -> Result<()> {
+    let fields = request.headers();
+    // As HTTP/2 counts them (RFC 9113 §10.5.1).
+    let size: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+    if fields.len() > MAX_HEADERS || size > MAX_HEAD {
+        return Err(ProxyError::new(Outcome::HeadTooLarge, "more than 128 headers, or 64 KiB of them"));
+    }
     strip_hop_by_hop(request.headers_mut());
     if request.uri().authority().is_none() {
         // Allowed for what was translated from HTTP/1 (RFC 9113 §8.3.1), but to be sent on it needs an authority.

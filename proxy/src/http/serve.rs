@@ -1,13 +1,15 @@
 //! Serves HTTP on a client's connection until it ends, with the limits of reliability.md §1.3, and drains it.
 
-use std::{convert::Infallible, future::Future, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, convert::Infallible, future::Future, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use super::{
-    CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, Version, body::ResponseBody,
+    CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, Version,
+    body::ResponseBody,
+    guard::{Guard, Verdicts},
     head_watch::HeadWatch,
 };
 use crate::{drain::Drain, stream::Stream, worker::Worker};
@@ -15,6 +17,9 @@ use crate::{drain::Drain, stream::Stream, worker::Worker};
 /// While draining, an HTTP/1 connection that stays idle this long is closed; one in use learns of it by `connection: close`.
 /// Closing idle ones at once would race with requests already on the way.
 const DRAIN_IDLE: Duration = Duration::from_secs(2);
+
+/// What hyper may have read beyond the end of a head.
+const READ_AHEAD: usize = 8 * 1024;
 
 /// Serves every request of the connection with `handle`.
 pub(crate) async fn serve<H, F>(worker: &Rc<Worker>, stream: Stream, version: Version, handle: H)
@@ -37,16 +42,23 @@ where
     H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
-    let watch = Arc::new(HeadWatch::default());
-    let stream = watch.watched(stream);
+    let (watch, verdicts) = (Arc::new(HeadWatch::default()), Arc::new(Verdicts::default()));
+    let stream = Guard::new(watch.watched(stream), Arc::clone(&verdicts));
     let (draining, heads) = (drain.clone(), Arc::clone(&watch));
-    let service = service_fn(move |request| {
+    let requests = Cell::new(0);
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let answering = heads.head();
+        let number = requests.get() + 1;
+        requests.set(number);
+        if let Some(refusal) = verdicts.refused(number) {
+            request.extensions_mut().insert(refusal);
+        }
         let answer = handle(request);
-        let draining = draining.clone();
+        let (draining, verdicts) = (draining.clone(), Arc::clone(&verdicts));
         async move {
             let mut response = answer.await;
             drop(answering);
+            verdicts.answered(number, response.status() == http::StatusCode::SWITCHING_PROTOCOLS);
             if draining.is_draining() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
@@ -57,7 +69,8 @@ where
         // Ours bounds only the head: see `head_watch`.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
+        // With room for what is read behind a head of the longest kind.
+        .max_buf_size(MAX_HEAD + READ_AHEAD)
         .half_close(true)
         // The application's answer decides whether there is a Date.
         .auto_date_header(false)
@@ -93,7 +106,8 @@ where
     let connection = hyper::server::conn::http2::Builder::new(worker.tasks.local_executor("http2 request"))
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(MAX_HEAD).expect("invariant: 64 KiB fits"))
+        // Twice as much as is served: what is a little too much gets an answer of ours, with a code.
+        .max_header_list_size(u32::try_from(2 * MAX_HEAD).expect("invariant: 128 KiB fits"))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .adaptive_window(false)

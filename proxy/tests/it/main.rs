@@ -13,6 +13,7 @@ mod http1;
 mod http2;
 mod inspect;
 mod live;
+mod malformed;
 mod many;
 mod peers;
 mod probes;

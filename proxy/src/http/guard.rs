@@ -1,0 +1,226 @@
+//! Stands between an HTTP/1 client and hyper: passes on whole heads that are beyond doubt, and turns one that is not into a
+//! request of our own, so that it is answered, recorded and counted like any other, in its turn.
+//!
+//! hyper answers what it cannot read by itself, without a code, and reads some things that another program may read
+//! differently. Used by `serve` for HTTP/1. What is right and what follows is decided in [`head`](super::head) and
+//! [`framing`](super::framing); this moves the bytes.
+
+use std::{
+    future::Future as _,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+
+use super::{
+    framing::{Framing, Rest},
+    head::{self, Refusal},
+};
+use crate::stream::forward_writes;
+
+/// How long, and how much, a client that was refused may still send before its connection is closed: closed with bytes
+/// unread, the kernel would reset it, and the client would not see the answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// Stands for a head that cannot be told as a request, in the live view. No method of anybody's.
+const UNREADABLE: &[u8] = b"- * HTTP/1.1";
+
+/// What guard and service tell each other. Atomic only because hyper wants `Send` streams for upgrades.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    /// Number of the request that is ours in place of the client's; 0: there is none.
+    refused: AtomicU64,
+    /// Why.
+    refusal: AtomicU8,
+    /// Number of the last request that was answered, twice, and one more if the connection has left HTTP with that answer.
+    answered: AtomicU64,
+}
+
+impl Verdicts {
+    /// Whether request number `request` (from 1) stands for one that was refused.
+    pub(super) fn refused(&self, request: u64) -> Option<Refusal> {
+        (self.refused.load(Ordering::Relaxed) == request)
+            .then(|| Refusal::from_number(self.refusal.load(Ordering::Relaxed)))
+            .flatten()
+    }
+
+    /// The answer to a request is known, and with it whether the connection leaves HTTP.
+    pub(super) fn answered(&self, request: u64, left: bool) {
+        self.answered.store(request * 2 + u64::from(left), Ordering::Relaxed);
+    }
+
+    /// Whether the connection leaves HTTP with the answer to `request`; none: there is no answer yet.
+    fn left_with(&self, request: u64) -> Option<bool> {
+        let answered = self.answered.load(Ordering::Relaxed);
+        (answered / 2 == request).then_some(answered % 2 == 1)
+    }
+}
+
+/// A client's stream, as hyper may see it.
+pub(super) struct Guard<T> {
+    inner: T,
+    framing: Framing,
+    verdicts: Arc<Verdicts>,
+    heads: u64,
+    /// To be passed on.
+    ready: Bytes,
+    /// Read, and not yet to be passed on: an unfinished head, or what follows an offer to leave HTTP. Bounded: a head that is
+    /// longer than allowed is refused, and after an offer nothing is read.
+    held: BytesMut,
+    end: Option<End>,
+}
+
+/// What comes after `ready`.
+enum End {
+    /// Nothing more: a request was refused. Some of what the client sends meanwhile is read for its sake.
+    Refused { linger: Option<(Pin<Box<Sleep>>, usize)> },
+    /// An error.
+    Broken(Refusal),
+}
+
+impl<T> Guard<T> {
+    /// In front of `inner`.
+    pub(super) fn new(inner: T, verdicts: Arc<Verdicts>) -> Self {
+        Self {
+            inner,
+            framing: Framing::default(),
+            verdicts,
+            heads: 0,
+            ready: Bytes::new(),
+            held: BytesMut::new(),
+            end: None,
+        }
+    }
+
+    /// Scans what is held: what may be passed on becomes `ready`.
+    fn scan_held(&mut self) {
+        let mut held = std::mem::take(&mut self.held);
+        let passed = self.scan(&held);
+        let ready = held.split_to(passed);
+        self.held = held;
+        self.push_ready(ready.freeze());
+        self.put_refused();
+    }
+
+    /// How much of `bytes` may be passed on. What follows, if anything, is `held` or ends it.
+    fn scan(&mut self, bytes: &[u8]) -> usize {
+        let scan = self.framing.scan(bytes);
+        self.heads += scan.heads;
+        match scan.rest {
+            Rest::None | Rest::Wait => {}
+            Rest::Broken(refusal) => self.end = Some(End::Broken(refusal)),
+            Rest::Refused(refusal) => {
+                self.heads += 1;
+                self.verdicts.refusal.store(refusal as u8, Ordering::Relaxed);
+                self.verdicts.refused.store(self.heads, Ordering::Relaxed);
+                self.end = Some(End::Refused { linger: None });
+            }
+        }
+        scan.passed
+    }
+
+    /// In place of what was refused and is held: a request with the same first line, where that can be read.
+    fn put_refused(&mut self) {
+        if matches!(self.end, Some(End::Refused { linger: None })) {
+            let line = head::readable_line(&self.held).unwrap_or(UNREADABLE);
+            let head = [line, b"\r\nconnection: close\r\n\r\n"].concat();
+            self.held = BytesMut::new();
+            self.push_ready(head.into());
+        }
+    }
+
+    fn push_ready(&mut self, bytes: Bytes) {
+        self.ready = if self.ready.is_empty() { bytes } else { [&self.ready[..], &bytes[..]].concat().into() };
+    }
+
+    fn give(&mut self, buf: &mut ReadBuf<'_>) {
+        let n = self.ready.len().min(buf.remaining());
+        buf.put_slice(&self.ready[..n]);
+        self.ready.advance(n);
+        if self.ready.is_empty() {
+            // Gives the memory back.
+            self.ready = Bytes::new();
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if !this.ready.is_empty() {
+                this.give(buf);
+                return Poll::Ready(Ok(()));
+            }
+            match &this.end {
+                Some(End::Refused { .. }) => return Poll::Ready(Ok(())),
+                Some(End::Broken(refusal)) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal.detail())));
+                }
+                None => {}
+            }
+            if this.framing.is_undecided() {
+                // hyper reads on when the answer is out, and then it is decided: nobody need be woken.
+                let Some(left) = this.verdicts.left_with(this.heads) else {
+                    return Poll::Pending;
+                };
+                this.framing.decided(left);
+                this.scan_held();
+                continue;
+            }
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+            if buf.filled().len() == before {
+                // The end; a head without one is nobody's.
+                return Poll::Ready(Ok(()));
+            }
+            if this.held.is_empty() {
+                let passed = this.scan(&buf.filled()[before..]);
+                this.held.extend_from_slice(&buf.filled()[before + passed..]);
+                buf.set_filled(before + passed);
+                this.put_refused();
+                if passed > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                this.held.extend_from_slice(&buf.filled()[before..]);
+                buf.set_filled(before);
+                this.scan_held();
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
+    forward_writes!();
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+        let Some(End::Refused { linger }) = &mut this.end else {
+            return Poll::Ready(Ok(()));
+        };
+        let (limit, read) = linger.get_or_insert_with(|| (Box::pin(tokio::time::sleep(LINGER)), 0));
+        let mut scratch = [0; 4096];
+        while *read < LINGER_BYTES && limit.as_mut().poll(cx).is_pending() {
+            let mut scratch = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut this.inner).poll_read(cx, &mut scratch)) {
+                Ok(()) if !scratch.filled().is_empty() => *read += scratch.filled().len(),
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
