@@ -1,17 +1,25 @@
 //! What the user may type, as types. No behaviour: each command is one file under `commands/`.
 
+mod globals;
+#[cfg(test)]
+mod reference;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
+
+pub(crate) use self::globals::{Color, Globals, Output};
 
 use crate::{
-    filter::{LatencyFloor, StatusRange},
+    complete,
+    filter::{LatencyFloor, StatusRange, duration},
     resource::Resource,
 };
 
 /// A service mesh for Kubernetes: mutual TLS, load balancing and live traffic without changing applications.
 #[derive(Debug, Parser)]
-#[command(name = "meshctl", version, max_term_width = 100, after_help = EXIT_CODES)]
+#[command(name = "meshctl", version, max_term_width = 100, after_help = AFTER)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) globals: Globals,
@@ -19,53 +27,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "\
-Exit codes: 0 ok, 1 the thing asked about is bad, 2 usage, 3 cluster not reachable or forbidden, 4 timed out,
-6 not found or no data. Data goes to stdout, everything else to stderr.";
-
-/// Options that every command takes, before or after its name.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Globals {
-    /// Look at the playground on this machine instead of a cluster
-    #[arg(long, global = true)]
-    pub(crate) playground: bool,
-    /// Only this namespace (default: all)
-    #[arg(short, long, global = true, value_name = "NAME")]
-    pub(crate) namespace: Option<String>,
-    /// Form of the data on stdout
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
-    pub(crate) output: Output,
-    /// Print no header line
-    #[arg(long, global = true)]
-    pub(crate) no_headers: bool,
-    /// When to colour
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
-    pub(crate) color: Color,
-}
-
-/// Form of the data on stdout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// Columns for people
-    Table,
-    /// More columns
-    Wide,
-    /// One JSON document
-    Json,
-    /// One JSON object a line
-    Ndjson,
-}
-
-/// When to colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Color {
-    /// On a terminal, unless NO_COLOR or TERM=dumb
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
-}
+const AFTER: &str = "\
+First time? meshctl playground runs the whole mesh with a demo shop on this machine.
+A code you do not know? meshctl explain CODE. Exit codes: meshctl help exit-codes.";
 
 /// Commands.
 #[derive(Debug, Subcommand)]
@@ -86,14 +50,19 @@ pub(crate) enum Command {
     Uninject(Uninject),
     /// Print the manifest of the control plane for `kubectl apply -f -`
     Install(Install),
-    /// Show the version of meshctl
-    Version,
+    /// Explain a code, check, annotation, status or topic; without one, list them
+    Explain(Explain),
+    /// Show the versions of meshctl, the controller and the proxies
+    Version(Version),
+    /// Print what makes a shell complete commands, namespaces and workloads
+    Completion(Completion),
 }
 
 /// `meshctl stat`.
 #[derive(Debug, Args)]
 pub(crate) struct Stat {
     /// Only this workload, pod or namespace, e.g. deploy/web
+    #[arg(add = ArgValueCompleter::new(complete::resources))]
     pub(crate) resource: Option<Resource>,
     /// How long to watch
     #[arg(long, short = 't', default_value = "2s", value_parser = duration)]
@@ -104,12 +73,13 @@ pub(crate) struct Stat {
 #[derive(Debug, Args)]
 pub(crate) struct Tap {
     /// Only the proxies of this workload, pod or namespace, e.g. deploy/web
+    #[arg(add = ArgValueCompleter::new(complete::resources))]
     pub(crate) resource: Option<Resource>,
     /// Only traffic to this workload, pod, service or namespace
-    #[arg(long)]
+    #[arg(long, value_name = "RESOURCE", add = ArgValueCompleter::new(complete::resources))]
     pub(crate) to: Option<Resource>,
     /// Only traffic from this workload, pod or namespace
-    #[arg(long)]
+    #[arg(long, value_name = "RESOURCE", add = ArgValueCompleter::new(complete::resources))]
     pub(crate) from: Option<Resource>,
     /// Only this HTTP method
     #[arg(long)]
@@ -141,7 +111,7 @@ pub(crate) struct Tap {
 #[derive(Debug, Args)]
 pub(crate) struct Identity {
     /// Only this workload, pod or namespace, e.g. deploy/web
-    #[arg(required_unless_present = "all")]
+    #[arg(required_unless_present = "all", add = ArgValueCompleter::new(complete::resources))]
     pub(crate) resource: Option<Resource>,
     /// Every meshed pod
     #[arg(long, conflicts_with = "resource")]
@@ -175,8 +145,48 @@ pub(crate) struct Install {
     pub(crate) set: Vec<String>,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    crate::filter::parse_duration(text).ok_or_else(|| format!("{text:?} is not a duration such as 500ms, 2s or 1m"))
+/// `meshctl explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// CODE, CHECK-ID, ANNOTATION, HTTP status, exit code or topic, e.g. no-endpoints, 503, mtls
+    #[arg(add = ArgValueCompleter::new(complete::topics))]
+    pub(crate) topic: Option<String>,
+}
+
+/// `meshctl version`.
+#[derive(Debug, Args)]
+pub(crate) struct Version {
+    /// Only that of meshctl; asks nobody
+    #[arg(long)]
+    pub(crate) client: bool,
+}
+
+/// `meshctl completion`.
+#[derive(Debug, Args)]
+#[command(after_help = COMPLETION)]
+pub(crate) struct Completion {
+    /// bash, zsh, fish or powershell
+    pub(crate) shell: Shell,
+}
+
+const COMPLETION: &str = "\
+bash        source <(meshctl completion bash)                        # in ~/.bashrc
+zsh         source <(meshctl completion zsh)                         # in ~/.zshrc, after compinit
+fish        meshctl completion fish | source                         # in ~/.config/fish/config.fish
+powershell  meshctl completion powershell | Out-String | iex         # in $PROFILE";
+
+/// Shells that can complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Shell {
+    /// Bash
+    Bash,
+    /// Zsh
+    Zsh,
+    /// Fish
+    Fish,
+    /// PowerShell
+    #[value(name = "powershell")]
+    Power,
 }
 
 #[cfg(test)]

@@ -5,16 +5,32 @@
 
 pub(crate) mod playground;
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
 use mesh_proto::names;
-use serde::Serialize;
-use tokio::io::{AsyncRead, AsyncWrite};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 
-/// A mesh to look at.
+use crate::cli::Globals;
+
+/// Longest that one question may take, where nobody says.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A mesh to look at. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) enum Cluster {
+pub(crate) struct Cluster {
+    backend: Backend,
+    /// Longest that one question may take.
+    limit: Duration,
+}
+
+/// Where the mesh is.
+#[derive(Debug, Clone)]
+enum Backend {
     /// The playground of this user on this machine.
     Playground(playground::Client),
 }
@@ -27,10 +43,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClusterError {
     /// Kubernetes was asked for.
-    #[error("commands on a Kubernetes cluster are not built yet; add --playground to look at the playground")]
+    #[error("commands on a Kubernetes cluster are not built yet")]
     NoKubernetes,
     /// No playground runs.
-    #[error("no playground is running (nothing answers at {0}); start one with `meshctl playground`")]
+    #[error("no playground is running (nothing answers at {0})")]
     NotRunning(PathBuf),
     /// The socket cannot be used.
     #[error("use the playground's socket {path}: {reason}")]
@@ -39,6 +55,14 @@ pub(crate) enum ClusterError {
         path: PathBuf,
         /// The system's answer.
         reason: String,
+    },
+    /// A deadline passed (exit code 4).
+    #[error("timed out: {what} took longer than {limit:?}")]
+    TimedOut {
+        /// What was asked.
+        what: String,
+        /// How long was waited.
+        limit: Duration,
     },
     /// The answer was not what was asked for.
     #[error("ask the playground for {what}: {reason}")]
@@ -52,36 +76,68 @@ pub(crate) enum ClusterError {
 
 impl Cluster {
     /// The mesh that the flags name. Connects to nothing yet.
-    pub(crate) fn select(playground: bool) -> Result<Self, ClusterError> {
-        if playground {
-            Ok(Self::Playground(playground::Client::of_this_user()?))
+    #[expect(clippy::unused_async, reason = "a kubeconfig may name a program to ask for a token")]
+    pub(crate) async fn select(globals: &Globals) -> Result<Self, ClusterError> {
+        if globals.playground {
+            Ok(Self { limit: globals.request_timeout, ..Self::playground()? })
         } else {
             Err(ClusterError::NoKubernetes)
         }
     }
 
+    /// The playground of this user. Connects to nothing yet.
+    pub(crate) fn playground() -> Result<Self, ClusterError> {
+        Ok(Self { backend: Backend::Playground(playground::Client::of_this_user()?), limit: LIMIT })
+    }
+
+    /// The namespace that a command is about; none for all of them.
+    pub(crate) fn scope(&self, globals: &Globals) -> Option<String> {
+        match self.backend {
+            Backend::Playground(_) => globals.namespace.clone(),
+        }
+    }
+
+    /// Longest that one question may take.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// The pods of one namespace or of all, by namespace and name.
     pub(crate) async fn pods(&self, namespace: Option<&str>) -> Result<Vec<PodInfo>, ClusterError> {
-        let pods: Vec<Pod> = match self {
-            Self::Playground(client) => client.objects("pods").await?,
-        };
-        let mut pods: Vec<PodInfo> = pods.iter().map(PodInfo::from_object).collect();
-        pods.retain(|pod| namespace.is_none_or(|wanted| pod.namespace == wanted));
+        let mut pods: Vec<PodInfo> = self.pod_objects(namespace).await?.iter().map(PodInfo::from_object).collect();
         pods.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        Ok(pods)
+    }
+
+    /// The pods of one namespace or of all, as they are.
+    pub(crate) async fn pod_objects(&self, namespace: Option<&str>) -> Result<Vec<Pod>, ClusterError> {
+        let mut pods: Vec<Pod> = self.list("pods", namespace).await?;
+        pods.retain(|pod| namespace.is_none_or(|wanted| pod.metadata.namespace.as_deref() == Some(wanted)));
         Ok(pods)
     }
 
     /// All objects of a kind (`pods`, `namespaces`, …) as they are.
     pub(crate) async fn objects(&self, kind: &str) -> Result<Vec<serde_json::Value>, ClusterError> {
-        match self {
-            Self::Playground(client) => client.objects(kind).await,
-        }
+        self.list(kind, None).await
+    }
+
+    async fn list<T: DeserializeOwned>(&self, kind: &str, namespace: Option<&str>) -> Result<Vec<T>, ClusterError> {
+        let started = Instant::now();
+        let asked = async {
+            match &self.backend {
+                Backend::Playground(client) => client.objects(kind).await,
+            }
+        };
+        let answer = tokio::time::timeout(self.limit, asked).await;
+        let took = started.elapsed();
+        tracing::debug!(kind, namespace, ?took, "listed");
+        answer.map_err(|_| ClusterError::TimedOut { what: format!("list {kind}"), limit: self.limit })?
     }
 
     /// Opens a connection to a port on the loopback of a pod, as a port-forward does.
     pub(crate) async fn connect(&self, pod: &PodInfo, port: u16) -> Result<Box<dyn ByteStream>, ClusterError> {
-        match self {
-            Self::Playground(client) => client.connect(&pod.namespace, &pod.name, port).await,
+        match &self.backend {
+            Backend::Playground(client) => client.connect(&pod.namespace, &pod.name, port).await,
         }
     }
 }

@@ -1,11 +1,14 @@
 //! One file per command, and what several of them share. Commands return data or a [`Failure`]; they never exit.
 
 pub(crate) mod admin;
+pub(crate) mod completion;
+pub(crate) mod explain;
 pub(crate) mod identity;
 pub(crate) mod inject;
 pub(crate) mod list;
 pub(crate) mod stat;
 pub(crate) mod tap;
+pub(crate) mod version;
 
 use crate::{
     cli,

@@ -4,7 +4,9 @@
 
 use std::{fmt, process::ExitCode};
 
-/// Exit codes (documented in `meshctl help`). Zero is success.
+use crate::cluster::ClusterError;
+
+/// Exit codes (`meshctl help exit-codes`). Zero is success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -16,8 +18,31 @@ pub(crate) enum Exit {
     Unreachable = 3,
     /// A deadline passed.
     TimedOut = 4,
-    /// The named thing does not exist.
+    /// Warnings, where `--fail-on warning` makes them count.
+    Warnings = 5,
+    /// The named thing does not exist, or there is no data under `--fail-empty`.
     NotFound = 6,
+    /// Ctrl-C.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// Every code but success.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Bad, Self::Usage, Self::Unreachable, Self::TimedOut, Self::Warnings, Self::NotFound, Self::Interrupted];
+
+    /// What it means, for `meshctl help exit-codes`.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Bad => "what was asked about is bad (a check failed, something would change), or the act failed",
+            Self::Usage => "the command line is wrong",
+            Self::Unreachable => "the cluster or playground cannot be reached, or it forbids the question",
+            Self::TimedOut => "a deadline passed",
+            Self::Warnings => "warnings, under --fail-on warning",
+            Self::NotFound => "the named thing does not exist, or nothing is there under --fail-empty",
+            Self::Interrupted => "interrupted (Ctrl-C)",
+        }
+    }
 }
 
 /// Why a command did not do what was asked.
@@ -59,18 +84,61 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// The candidate that someone who typed `given` most likely meant, if any is close.
+pub(crate) fn did_you_mean<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let given = given.to_ascii_lowercase();
+    let close = |candidate: &&str| {
+        let candidate = candidate.to_ascii_lowercase();
+        // As clap decides it for commands; a beginning is as good as a typo.
+        let likeness = strsim::jaro_winkler(&given, &candidate);
+        likeness + if given.len() > 2 && candidate.contains(given.as_str()) { 0.5 } else { 0.0 }
+    };
+    let best = candidates.into_iter().map(|candidate| (close(&candidate), candidate));
+    best.filter(|(likeness, _)| *likeness > 0.8).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, candidate)| candidate)
+}
+
 /// Anything unforeseen: exit code 1, the whole chain of causes in one line.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        match error.downcast::<crate::cluster::ClusterError>() {
+        match error.downcast::<ClusterError>() {
             Ok(error) => error.into(),
             Err(error) => Self::new(Exit::Bad, format!("{error:#}")),
         }
     }
 }
 
-impl From<crate::cluster::ClusterError> for Failure {
-    fn from(error: crate::cluster::ClusterError) -> Self {
-        Self::new(Exit::Unreachable, error.to_string())
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        let text = error.to_string();
+        match error {
+            ClusterError::NoKubernetes => {
+                Self::new(Exit::Unreachable, text).fix("--playground looks at the playground")
+            }
+            ClusterError::NotRunning(_) => Self::new(Exit::Unreachable, text).fix("meshctl playground starts one"),
+            ClusterError::TimedOut { .. } => {
+                Self::new(Exit::TimedOut, text).fix("--request-timeout gives it longer; -v shows what takes its time")
+            }
+            ClusterError::Socket { .. } | ClusterError::Answer { .. } => Self::new(Exit::Unreachable, text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_close_is_meant() {
+        let known = ["no-endpoints", "denied", "connect-timeout", "deployment"];
+        for (given, meant) in [
+            ("no-endpoint", Some("no-endpoints")),
+            ("Denied", Some("denied")),
+            ("timeout", Some("connect-timeout")),
+            ("deploymnet", Some("deployment")),
+            ("zzz", None),
+            ("", None),
+        ] {
+            assert_eq!(did_you_mean(given, known), meant, "{given}");
+        }
     }
 }

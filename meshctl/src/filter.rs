@@ -50,6 +50,11 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()
 }
 
+/// [`parse_duration`] for the command line.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| format!("{text:?} is not a duration such as 500ms, 2s or 1m"))
+}
+
 /// A latency for people: three digits and a unit.
 pub(crate) fn show_latency(latency: Duration) -> String {
     let us = latency.as_micros();

@@ -4,6 +4,8 @@
 mod cli;
 mod cluster;
 mod commands;
+mod complete;
+mod explain;
 mod failure;
 mod filter;
 mod golden;
@@ -16,11 +18,12 @@ mod roles;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
+use mesh_runtime::telemetry;
 
 use cli::{Cli, Command};
 use cluster::Cluster;
-use failure::Failure;
+use failure::{Exit, Failure};
 use printer::Printer;
 use roles::Role;
 
@@ -29,17 +32,37 @@ fn main() -> ExitCode {
     if let Some(role) = words.first().and_then(|word| Role::named(word)) {
         return role.run(words);
     }
-    let cli = Cli::parse();
-    let printer = Printer::new(cli.globals.output, !cli.globals.no_headers, cli.globals.color);
+    // Ends the process where a shell asks for completions.
+    clap_complete::CompleteEnv::with_factory(Cli::command).var(commands::completion::VARIABLE).complete();
+    let cli = Cli::parse_from(help_topic(std::env::args_os()));
+    let printer = Printer::new(&cli.globals);
+    if cli.globals.verbose
+        && let Err(error) = telemetry::init("meshctl=debug", telemetry::Format::Plain)
+    {
+        printer.say(format!("warning: {error}"));
+    }
     match run(&cli, &printer) {
         Ok(code) => code,
         // `meshctl … | head`: the reader has what it wanted.
         Err(failure) if printer::is_broken_pipe(&failure) => ExitCode::SUCCESS,
         Err(failure) => {
-            printer.say(failure.to_string());
+            printer.fail(&failure);
             failure.code()
         }
     }
+}
+
+/// `meshctl help TOPIC` is `meshctl explain TOPIC` where no command has that name.
+fn help_topic(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = words.collect();
+    let is_topic = |word: &OsString| {
+        let text = word.to_string_lossy();
+        Cli::command().find_subcommand(&*text).is_none() && explain::find(&text).is_ok()
+    };
+    if words.len() == 3 && words[1] == "help" && is_topic(&words[2]) {
+        words[1] = "explain".into();
+    }
+    words
 }
 
 fn run(cli: &Cli, printer: &Printer) -> Result<ExitCode, Failure> {
@@ -48,8 +71,11 @@ fn run(cli: &Cli, printer: &Printer) -> Result<ExitCode, Failure> {
         Command::Inject(args) => commands::inject::inject(args, printer)?,
         Command::Uninject(args) => commands::inject::uninject(args, printer)?,
         Command::Install(args) => commands::install(args, printer)?,
-        Command::Version => printer.data(&format!("meshctl {}\n", env!("CARGO_PKG_VERSION")))?,
-        Command::List | Command::Stat(_) | Command::Tap(_) | Command::Identity(_) => look(cli, printer)?,
+        Command::Explain(args) => commands::explain::run(args.topic.as_deref(), printer)?,
+        Command::Completion(args) => commands::completion::run(args.shell, printer)?,
+        Command::List | Command::Stat(_) | Command::Tap(_) | Command::Identity(_) | Command::Version(_) => {
+            look(cli, printer)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -57,15 +83,26 @@ fn run(cli: &Cli, printer: &Printer) -> Result<ExitCode, Failure> {
 /// Commands that look at a mesh.
 fn look(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
-    let namespace = cli.globals.namespace.as_deref();
     runtime.block_on(async {
-        let cluster = Cluster::select(cli.globals.playground)?;
-        match &cli.command {
-            Command::List => commands::list::run(&cluster, namespace, printer).await,
-            Command::Stat(args) => commands::stat::run(&cluster, namespace, args, printer).await,
-            Command::Tap(args) => commands::tap::run(&cluster, namespace, args, printer).await,
-            Command::Identity(args) => commands::identity::run(&cluster, namespace, args, printer).await,
-            _ => Ok(()),
+        tokio::select! {
+            done = look_at(cli, printer) => done,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
         }
     })
+}
+
+async fn look_at(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
+    if let Command::Version(args) = &cli.command {
+        return commands::version::run(&cli.globals, args, printer).await;
+    }
+    let cluster = Cluster::select(&cli.globals).await?;
+    let namespace = cluster.scope(&cli.globals);
+    let namespace = namespace.as_deref();
+    match &cli.command {
+        Command::List => commands::list::run(&cluster, namespace, printer).await,
+        Command::Stat(args) => commands::stat::run(&cluster, namespace, args, printer).await,
+        Command::Tap(args) => commands::tap::run(&cluster, namespace, args, printer).await,
+        Command::Identity(args) => commands::identity::run(&cluster, namespace, args, printer).await,
+        _ => Ok(()),
+    }
 }

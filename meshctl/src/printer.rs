@@ -7,10 +7,12 @@ pub(crate) mod table;
 
 use std::io::{self, IsTerminal as _, Write as _};
 
+use clap::ValueEnum as _;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
-    cli::{Color, Output},
+    cli::{Color, Globals, Output},
     failure::{Exit, Failure},
 };
 
@@ -23,6 +25,7 @@ pub(crate) struct Printer {
     pub(crate) output: Output,
     pub(crate) headers: bool,
     color: bool,
+    fail_empty: bool,
 }
 
 /// A list as JSON: `{"apiVersion":…,"kind":…,"items":[…]}`.
@@ -34,18 +37,21 @@ struct List<'a, T> {
     items: &'a [T],
 }
 
+/// Forms that a list has.
+const LIST_FORMS: &[Output] = &[Output::Table, Output::Wide, Output::Json, Output::Ndjson, Output::Yaml, Output::Name];
+
 impl Printer {
-    pub(crate) fn new(output: Output, headers: bool, color: Color) -> Self {
-        let color = match color {
+    pub(crate) fn new(globals: &Globals) -> Self {
+        let color = match globals.color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => {
                 io::stdout().is_terminal()
-                    && std::env::var_os("NO_COLOR").is_none()
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
                     && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
             }
         };
-        Self { output, headers, color }
+        Self { output: globals.output, headers: !globals.no_headers, color, fail_empty: globals.fail_empty }
     }
 
     /// Prints `items` in the form that was asked for. `kind` names the JSON list; `table` makes the row cells.
@@ -55,17 +61,63 @@ impl Printer {
         items: &[T],
         table: impl FnOnce(bool) -> table::Table,
     ) -> Result<(), Failure> {
+        self.only(LIST_FORMS)?;
         match self.output {
-            Output::Table | Output::Wide => {
-                self.data(&table(self.output == Output::Wide).render(self.headers, self.color))
-            }
-            Output::Json => {
-                let list = List { api_version: API_VERSION, kind, items };
-                let text = serde_json::to_string_pretty(&list).map_err(|error| internal(&error))?;
-                self.data(&format!("{text}\n"))
-            }
             Output::Ndjson => items.iter().try_for_each(|item| self.line(item)),
+            Output::Name => items.iter().try_for_each(|item| {
+                let value = serde_json::to_value(item).map_err(|error| internal(&error))?;
+                self.data(&format!("{}\n", table::clean(&name(&value).unwrap_or_default())))
+            }),
+            Output::Json | Output::Yaml => self.document(&List { api_version: API_VERSION, kind, items }),
+            // Headers over nothing are noise.
+            _ if items.is_empty() => Ok(()),
+            output => self.data(&table(output == Output::Wide).render(self.headers, self.color)),
         }
+    }
+
+    /// Prints a document that names its version and kind itself, as JSON, or as YAML where that was asked for.
+    pub(crate) fn document<T: Serialize>(&self, document: &T) -> Result<(), Failure> {
+        let text = if self.output == Output::Yaml {
+            serde_saphyr::to_string(document).map_err(|error| internal(&error))?
+        } else {
+            serde_json::to_string_pretty(document).map_err(|error| internal(&error))?
+        };
+        self.data(&format!("{}\n", text.trim_end()))
+    }
+
+    /// Refuses a form that the command does not have.
+    pub(crate) fn only(&self, forms: &[Output]) -> Result<(), Failure> {
+        if forms.contains(&self.output) {
+            return Ok(());
+        }
+        let word =
+            |form: &Output| form.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let forms: Vec<String> = forms.iter().map(word).collect();
+        let message = format!("this command has no output form {:?}", word(&self.output));
+        Err(Failure::new(Exit::Usage, message).fix(format!("-o {}", forms.join("|"))))
+    }
+
+    /// Says why there is nothing to show: success, unless `--fail-empty` makes it a failure.
+    pub(crate) fn nothing(&self, why: impl Into<String>) -> Result<(), Failure> {
+        let why = why.into();
+        if self.fail_empty {
+            return Err(Failure::new(Exit::NotFound, why));
+        }
+        self.say(why);
+        Ok(())
+    }
+
+    /// Tells why the command failed.
+    pub(crate) fn fail(&self, failure: &Failure) {
+        // The person pressed Ctrl-C: they know.
+        if failure.exit != Exit::Interrupted {
+            self.say(failure.to_string());
+        }
+    }
+
+    /// Columns that prose is set to: the terminal's up to 100, 80 elsewhere.
+    pub(crate) fn text_width(&self) -> usize {
+        terminal_width().unwrap_or(80).clamp(40, 100)
     }
 
     /// Prints one item of a stream as a line of JSON.
@@ -98,6 +150,12 @@ impl Printer {
     }
 }
 
+/// Columns of the terminal that stdout is.
+fn terminal_width() -> Option<usize> {
+    let (terminal_size::Width(columns), _) = terminal_size::terminal_size_of(io::stdout())?;
+    (columns > 0).then_some(usize::from(columns))
+}
+
 const BROKEN_PIPE: &str = "broken pipe";
 
 /// Whether a failure only says that the reader of stdout went away.
@@ -105,6 +163,40 @@ pub(crate) fn is_broken_pipe(failure: &Failure) -> bool {
     failure.message == BROKEN_PIPE
 }
 
-fn internal(error: &serde_json::Error) -> Failure {
-    Failure::new(Exit::Bad, format!("print as JSON: {error}"))
+fn internal(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Bad, format!("print it: {error}"))
+}
+
+/// `KIND/NAME` of an item, from the fields that our lists name things by.
+fn name(item: &Value) -> Option<String> {
+    let text = |field: &str| item.get(field).and_then(Value::as_str);
+    let of_kind = || Some(format!("{}/{}", text("kind")?.to_ascii_lowercase(), text("name")?));
+    // Only a pod has addresses.
+    text("pod")
+        .or_else(|| text("name").filter(|_| item.get("ips").is_some()))
+        .map(|pod| format!("pod/{pod}"))
+        .or_else(|| text("workload").map(str::to_owned))
+        .or_else(of_kind)
+        .or_else(|| text("name").map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn items_have_the_names_that_other_commands_take() {
+        for (item, expected) in [
+            (json!({"namespace": "shop", "workload": "deployment/web", "pods": 1}), Some("deployment/web")),
+            (json!({"namespace": "shop", "pod": "web-1"}), Some("pod/web-1")),
+            (json!({"name": "web-1", "ips": [], "workload": "deployment/web"}), Some("pod/web-1")),
+            (json!({"kind": "Service", "name": "web"}), Some("service/web")),
+            (json!({"name": "mtls"}), Some("mtls")),
+            (json!(1), None),
+        ] {
+            assert_eq!(name(&item).as_deref(), expected, "{item}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ type PodKey = (String, String);
 pub(crate) struct Reasons(HashMap<PodKey, &'static str>);
 
 /// The pod would be injected if it were created now: it is older than the label or than the mesh.
-const RESTART: &str = "restart-needed";
+pub(crate) const RESTART: &str = "restart-needed";
 
 impl Reasons {
     /// Asks for what the decision needs, where any of `pods` is not meshed.

@@ -122,7 +122,8 @@ fn a_request_by_name_crosses_the_mesh(playground: &Playground) {
     // A Service that does not exist is told at once; the machine's own DNS is not asked.
     let shop = env!("CARGO_BIN_EXE_meshctl");
     for name in ["nobody", "web.nowhere.svc.cluster.local", "example.com"] {
-        let unknown = playground.meshctl(&format!("playground exec deploy/load -- {shop} mesh-shop get http://{name}/"));
+        let unknown =
+            playground.meshctl(&format!("playground exec deploy/load -- {shop} mesh-shop get http://{name}/"));
         assert!(!unknown.status.success() && text(&unknown.stderr).contains(name), "{}", text(&unknown.stderr));
     }
     // The server's proxy says by which identity, and that it was mutual TLS.

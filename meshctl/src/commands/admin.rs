@@ -1,11 +1,10 @@
 //! Talks to the loopback admin listener of a pod's proxy, through whatever the cluster offers to reach it.
 
-use std::time::Duration;
-
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use mesh_proto::{client::TapClient, names};
+use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::{
@@ -15,21 +14,33 @@ use crate::{
 
 /// Longest answer that is read: metrics of a busy proxy are far below it.
 const BODY_LIMIT: usize = 16 << 20;
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The body of `GET path`.
 pub(crate) async fn get(cluster: &Cluster, pod: &PodInfo, path: &str) -> Result<String, Failure> {
-    match tokio::time::timeout(DEADLINE, get_slowly(cluster, pod, path)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Failure::new(Exit::TimedOut, format!("proxy did not answer {path} within {DEADLINE:?}"))),
-    }
+    get_at(cluster, pod, names::PORT_PROXY_ADMIN, path).await
 }
 
-async fn get_slowly(cluster: &Cluster, pod: &PodInfo, path: &str) -> Result<String, Failure> {
+/// The body of `GET path` at an admin port of a pod: [`names::PORT_PROXY_ADMIN`] or [`names::PORT_ADMIN`].
+pub(crate) async fn get_at(cluster: &Cluster, pod: &PodInfo, port: u16, path: &str) -> Result<String, Failure> {
+    let started = Instant::now();
+    let limit = cluster.limit();
+    let answer = tokio::time::timeout(limit, get_slowly(cluster, pod, port, path)).await;
+    let pod = format!("{}/{}", pod.namespace, pod.name);
+    let took = started.elapsed();
+    if let Ok(answer) = answer {
+        tracing::debug!(%pod, port, path, ?took, ok = answer.is_ok(), "asked a pod");
+        return answer;
+    }
+    tracing::debug!(%pod, port, path, ?took, "a pod did not answer in time");
+    Err(Failure::new(Exit::TimedOut, format!("timed out: {path} at port {port} did not answer within {limit:?}"))
+        .fix("--request-timeout gives it longer"))
+}
+
+async fn get_slowly(cluster: &Cluster, pod: &PodInfo, port: u16, path: &str) -> Result<String, Failure> {
     let failed = |act: &str, error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Unreachable, format!("{act} {path} of the proxy: {error}"))
+        Failure::new(Exit::Unreachable, format!("{act} {path} at port {port}: {error}"))
     };
-    let stream = cluster.connect(pod, names::PORT_PROXY_ADMIN).await?;
+    let stream = cluster.connect(pod, port).await?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed("ask for", &error))?;
     let request = http::Request::get(path)

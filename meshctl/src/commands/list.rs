@@ -34,10 +34,8 @@ pub(crate) async fn run(cluster: &Cluster, namespace: Option<&str>, printer: &Pr
     let reasons = Reasons::read(cluster, &pods).await?;
     let rows = rows(&pods, &reasons);
     if rows.is_empty() {
-        printer.say(format!(
-            "no pods in {}",
-            namespace.map_or("any namespace".to_owned(), |ns| format!("namespace {ns}"))
-        ));
+        let place = namespace.map_or("any namespace".to_owned(), |name| format!("namespace {name}"));
+        printer.nothing(format!("no pods in {place}"))?;
     }
     printer.list("WorkloadList", &rows, |_| table(&rows))
 }

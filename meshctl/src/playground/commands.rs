@@ -50,7 +50,7 @@ pub(super) async fn stop(printer: &Printer) -> Result<(), Failure> {
 
 /// Shows its pods.
 pub(super) async fn status(printer: &Printer) -> Result<(), Failure> {
-    let pods = Cluster::select(true)?.pods(None).await?;
+    let pods = Cluster::playground()?.pods(None).await?;
     let mut table = Table::new(["NAMESPACE", "POD", "READY", "MESHED", "ADDRESS"]);
     for pod in &pods {
         let word = |yes: bool| if yes { "yes" } else { "no" };
@@ -144,7 +144,7 @@ fn join(supervisor: i32, descriptors: &Descriptors) -> anyhow::Result<()> {
 }
 
 async fn one_pod(resource: &Resource) -> Result<PodInfo, Failure> {
-    let pods = select(Cluster::select(true)?.pods(None).await?, Some(resource))?;
+    let pods = select(Cluster::playground()?.pods(None).await?, Some(resource))?;
     // Any pod of a workload is as good as another, as with kubectl.
     pods.into_iter().next().ok_or_else(|| Failure::new(Exit::NotFound, format!("{resource} has no pod")))
 }
