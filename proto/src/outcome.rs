@@ -270,7 +270,7 @@ impl Outcome {
                 (403, PERMISSION_DENIED),
                 false,
                 "Authorization refused the client.",
-                "The server's access log names the rule. Allow the client's service account in an AuthorizationPolicy of the port.",
+                "The log of the server's proxy names the rule. Allow the client's service account in an AuthorizationPolicy of the port.",
             ),
             Self::ProtocolRefused => row(
                 "protocol-refused",

@@ -18,8 +18,9 @@ use mesh_runtime::{
 use tokio::time::{Duration, Instant};
 
 use crate::{
+    access_log::{AccessLog, Writer},
     admin::Admin,
-    config::Config,
+    config::{self, Config},
     control_metrics::ControlMetrics,
     controller::Controller,
     drain::{Drain, Drained},
@@ -59,6 +60,7 @@ pub struct App {
     pub tap: tap::Hub,
     tasks: Tasks,
     workers: Vec<JoinHandle<()>>,
+    log_writer: Option<Writer>,
     deadline: Duration,
 }
 
@@ -121,11 +123,20 @@ impl App {
         let address = admin.addr;
         tasks.spawn("admin", admin.run(routes.router(), tasks.cancelled()));
 
+        let (access_log, log_writer) = match config.access_log {
+            config::AccessLog::Off => (None, None),
+            config::AccessLog::Json => {
+                let own = (config.pod.namespace.clone(), config.pod.name.clone());
+                let (log, writer) =
+                    AccessLog::start(own, io::stdout(), &metrics).context("start the access log's thread")?;
+                (Some(log), Some(writer))
+            }
+        };
         let shared = Shared {
             config: Arc::clone(&config.data),
             policies: policies.clone(),
             credentials: credentials.clone(),
-            observers: Observers { tap: tap.clone() },
+            observers: Observers { tap: tap.clone(), access_log },
             metrics: metrics::Metrics::new(&metrics),
             inspect: inspect.clone(),
             drain: drain.clone(),
@@ -148,6 +159,7 @@ impl App {
             tap,
             tasks,
             workers,
+            log_writer,
             deadline,
         })
     }
@@ -183,6 +195,9 @@ impl App {
             if worker.join().is_err() {
                 tracing::error!("a worker panicked");
             }
+        }
+        if self.log_writer.is_some_and(|writer| !writer.finish(LAST_WORDS)) {
+            tracing::warn!("the access log was not written to its end: nobody reads it");
         }
     }
 }

@@ -8,13 +8,14 @@
 //! | [`identity`], [`trust`] | the certificate and its renewal; the roots of trust |
 //! | [`tls`] | credentials, and who a peer is |
 //! | [`policy`] | what the controller has told us |
-//! | [`observers`], [`tap`], [`inspect`] | live traffic for whoever watches; open connections and loads for whoever asks |
+//! | [`observers`], [`access_log`], [`tap`], [`inspect`] | live traffic for whoever watches; open connections and loads for whoever asks |
 //! | [`admin`], [`probe`] | the admin port, and the application's probes behind it |
 //! | [`control_metrics`] | what is counted of all this |
 //! | [`drain`] | the end of a proxy's life |
 //! | [`redirect`] | what TCP is redirected to the proxy: the mesh's rules, and the command that sets them up |
 //! | [`nft`] | nftables, as values and over netlink; knows nothing of the mesh |
 
+pub mod access_log;
 pub mod admin;
 pub mod app;
 mod balance;

@@ -7,6 +7,8 @@ mod away;
 mod changes;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/telemetry.rs"]
+mod telemetry;
 #[path = "mesh/thread.rs"]
 mod thread;
 
@@ -42,6 +44,10 @@ fn main() -> ExitCode {
         (
             "an_open_connection_does_not_outlive_its_permission",
             changes::an_open_connection_does_not_outlive_its_permission,
+        ),
+        (
+            "the_access_log_has_a_line_for_every_request_and_connection_and_no_query",
+            telemetry::the_access_log_has_a_line_for_every_request_and_connection_and_no_query,
         ),
         ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
     ];

@@ -43,6 +43,8 @@ pub struct Pod<'a> {
     pub host: u8,
     /// Where its token comes from.
     pub token: Token<'a>,
+    /// Further settings of its proxy.
+    pub environment: &'a [(&'a str, &'a str)],
 }
 
 /// Where the token of a pod comes from.
@@ -59,7 +61,7 @@ pub enum Token<'a> {
 impl<'a> Pod<'a> {
     /// A pod whose service account and label `app` have one name.
     pub fn new(name: &'a str, account: &'a str, host: u8) -> Self {
-        Self { name, account, app: account, host, token: Token::Own }
+        Self { name, account, app: account, host, token: Token::Own, environment: &[] }
     }
 
     /// Its address.
@@ -122,6 +124,7 @@ impl Member {
             (names::ENV_STATE_DIR, own.path().display().to_string()),
             (names::ENV_SOCKET_MARK, names::PROXY_MARK.to_string()),
         ]);
+        command.envs(pod.environment.iter().copied());
         let started = Instant::now();
         let proxy = network.start(&mut command).with_context(|| format!("start {}", program.display()))?;
         Ok(Self {
@@ -203,6 +206,16 @@ impl Member {
     /// Process id of the proxy.
     pub fn pid(&self) -> u32 {
         self.proxy.id()
+    }
+
+    /// Sends the proxy a signal.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
+        self.proxy.signal(signal)
+    }
+
+    /// Waits until the proxy has ended.
+    pub fn ended(&mut self) -> io::Result<std::process::ExitStatus> {
+        self.proxy.wait()
     }
 
     /// What the proxy has printed.

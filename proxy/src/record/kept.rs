@@ -12,6 +12,11 @@ use mesh_proto::{
 use super::{Side, micros};
 use crate::{pool::Upstream, worker::Worker};
 
+/// Longest method, path and authority that are kept, in bytes: a head may be 64 KiB, and heads are held by the thousand.
+const MAX_METHOD: usize = 32;
+const MAX_PATH: usize = 2048;
+const MAX_AUTHORITY: usize = 256;
+
 /// Kept from the beginning until the end is known.
 pub(super) struct Kept {
     started: SystemTime,
@@ -59,9 +64,9 @@ impl Kept {
     /// Of a request.
     pub(super) fn request<B>(worker: &Worker, side: &Side, request: &Request<B>) -> Self {
         Self {
-            method: request.method().as_str().to_owned(),
-            path: request.uri().path().to_owned(),
-            authority: authority(request).to_owned(),
+            method: clipped(request.method().as_str(), MAX_METHOD),
+            path: clipped(request.uri().path(), MAX_PATH),
+            authority: clipped(authority(request), MAX_AUTHORITY),
             ..Self::connection(worker, side)
         }
     }
@@ -101,6 +106,14 @@ impl Kept {
             dropped: 0,
             route: self.route.map(|route| route.to_string()).unwrap_or_default(),
         }
+    }
+}
+
+/// At most `most` bytes of it, and a sign where that is not all.
+fn clipped(text: &str, most: usize) -> String {
+    match text.len() {
+        len if len <= most => text.to_owned(),
+        _ => format!("{}…", &text[..text.floor_char_boundary(most)]),
     }
 }
 

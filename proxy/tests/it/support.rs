@@ -74,7 +74,7 @@ impl Pod {
             config: Arc::new(config),
             policies,
             credentials,
-            observers: Observers { tap: tap.clone() },
+            observers: Observers { tap: tap.clone(), ..Observers::default() },
             metrics: Metrics::new(&metrics),
             inspect: inspect.clone(),
             drain: drain.clone(),

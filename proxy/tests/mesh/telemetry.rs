@@ -1,0 +1,53 @@
+//! What leaves the real proxy about the traffic it carried.
+
+use mesh_proto::names;
+use mesh_testbed::{
+    Member,
+    member::Pod,
+    talk::{Lines, get},
+    until,
+};
+use serde_json::{Value, json};
+
+use crate::{WEB, http, lines, mesh, settings};
+
+const LOG: &[(&str, &str)] = &[(names::ENV_ACCESS_LOG, "json")];
+
+/// The line of the access log that `wanted` is about.
+fn logged(member: &Member, wanted: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    until("the access log has the line", || {
+        let log = member.log();
+        let mut parsed = log.lines().filter_map(|line| serde_json::from_str(line).ok());
+        parsed.find(&wanted)
+    })
+}
+
+pub(crate) fn the_access_log_has_a_line_for_every_request_and_connection_and_no_query() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let server = mesh.member(&Pod { environment: LOG, ..Pod::new("a", "web", 1) })?;
+    let client = mesh.member(&Pod { environment: LOG, ..Pod::new("client", "client", 2) })?;
+    let quiet = mesh.member(&Pod::new("quiet", "client", 3))?;
+    let path = "/items/7?password=hunter2";
+    assert_eq!(client.run(|| get(http(WEB), path, &[("x-secret", "hunter2")]))??.status, 200);
+    assert_eq!(quiet.run(|| get(http(WEB), "/quiet", &[]))??.status, 200);
+    let (mut connection, _) = client.run(|| Lines::connect(lines(WEB)))??;
+    connection.ask("hunter2")?;
+    drop(connection);
+
+    for (member, direction) in [(&client, "outbound"), (&server, "inbound")] {
+        let request = logged(member, |line| line["path"] == "/items/7")?;
+        assert_eq!(request["direction"], direction);
+        assert_eq!((&request["status"], &request["tls"], &request["bytesOut"]), (&json!(200), &json!(true), &json!(1)));
+        assert_eq!((&request["method"], &request["protocol"]), (&json!("GET"), &json!("http1")));
+        assert_eq!(request["source"]["identity"], "spiffe://cluster.local/ns/shop/sa/client");
+        assert_eq!(request["destination"]["identity"], "spiffe://cluster.local/ns/shop/sa/web");
+        assert_eq!(request["destination"]["pod"], "a");
+        let connection = logged(member, |line| line["protocol"] == "tcp" && line["direction"] == direction)?;
+        assert_eq!((&connection["bytesIn"], &connection["method"]), (&json!(9), &Value::Null));
+        assert!(!member.log().contains("hunter2"), "{}", member.log());
+        assert!(member.count("access_log_lines_total", &[])? >= 2);
+    }
+    assert_eq!(logged(&client, |line| line["path"] == "/items/7")?["destination"]["service"], "web");
+    assert!(!quiet.log().contains("latencyUs"), "it is off unless asked for");
+    Ok(())
+}
