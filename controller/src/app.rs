@@ -192,11 +192,11 @@ impl Bound {
             trust_bundle: trust_bundle.subscribe(),
             proxies,
             tasks: tasks.clone(),
-            metrics,
+            metrics: metrics.clone(),
             connections: connections.clone(),
             slowest_reader,
         };
-        let incoming = ReceiverStream::new(port.listen(listener, &tasks, connections));
+        let incoming = ReceiverStream::new(port.listen(listener, &tasks, connections, metrics));
         tracing::info!(%addr, "controller serves");
         tonic::transport::Server::builder()
             .timeout(LONGEST_CALL)

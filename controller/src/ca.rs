@@ -4,8 +4,10 @@
 //! connection and no index.
 
 pub mod issuer;
+pub mod limit;
 pub mod store;
 pub mod token;
+mod used;
 
 use std::time::Duration;
 

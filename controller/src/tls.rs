@@ -3,6 +3,8 @@
 //! Hands [`Connection`]s to tonic, each with its [`Peer`]. Who may call what is decided per call, in
 //! [`mesh_proto::server`].
 
+mod budget;
+
 use std::{
     collections::HashMap,
     future::Future as _,
@@ -15,7 +17,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh_proto::{identity::Identity, server::Peer};
+use mesh_proto::{identity::Identity, outcome::Outcome, server::Peer};
 use mesh_runtime::{serve, tasks::Tasks, tls};
 use parking_lot::Mutex;
 use rustls::{
@@ -26,18 +28,23 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::mpsc,
+    time::Sleep,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use crate::ca::{Authority, CaError, OwnCertificate, issuer};
+use self::budget::{Budget, Place, Stage};
+use crate::{
+    ca::{Authority, CaError, OwnCertificate, issuer},
+    metrics::Metrics,
+};
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Most connections at once, handshakes included: one per proxy and some for certificates.
-const MOST_CONNECTIONS: usize = 12_000;
+/// How long a connection without a client certificate lives: one call that is answered within half of this.
+const STRANGER: Duration = Duration::from_mins(1);
 /// Finished handshakes that wait to be served.
 const READY: usize = 64;
 
@@ -114,25 +121,39 @@ impl Port {
         listener: TcpListener,
         tasks: &Tasks,
         connections: Connections,
+        metrics: Metrics,
     ) -> mpsc::Receiver<io::Result<Connection>> {
         let (ready, receiver) = mpsc::channel(READY);
         let (acceptor, trust_domain) = (TlsAcceptor::from(self.config), Arc::<str>::from(self.trust_domain));
-        let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let budget = Budget::default();
         let own = tasks.clone();
         tasks.spawn("controller accept", async move {
             loop {
-                let accepted = tokio::select! {
-                    accepted = accept(&listener, &permits) => accepted,
+                let (tcp, address) = tokio::select! {
+                    accepted = serve::accept(&listener) => accepted,
                     () = ready.closed() => return,
                 };
-                let Some((tcp, address, permit)) = accepted else { return };
+                let Some(place) = budget.take(address.ip(), Stage::Handshake) else {
+                    refuse(&metrics, address);
+                    continue;
+                };
+                // Best effort: without it a message waits for an acknowledgement of the one before.
+                let _ = tcp.set_nodelay(true);
                 let (acceptor, trust_domain) = (acceptor.clone(), Arc::clone(&trust_domain));
                 let (ready, connections) = (ready.clone(), connections.clone());
+                let (budget, metrics) = (budget.clone(), metrics.clone());
                 own.spawn("controller handshake", async move {
                     match tokio::time::timeout(HANDSHAKE, handshake(&acceptor, tcp, address, &trust_domain)).await {
-                        // Nobody to serve it any more: the process is going.
                         Ok(Ok((tls, peer))) => {
-                            let _ = ready.send(Ok(connections.add(tls, peer, permit))).await;
+                            let stage = if peer.identity.is_some() { Stage::Member } else { Stage::Stranger };
+                            drop(place);
+                            match budget.take(address.ip(), stage) {
+                                // Nobody to serve it any more: the process is going.
+                                Some(place) => {
+                                    let _ = ready.send(Ok(connections.add(tls, peer, place))).await;
+                                }
+                                None => refuse(&metrics, address),
+                            }
                         }
                         Ok(Err(reason)) => tracing::debug!(%address, %reason, "handshake"),
                         Err(_) => tracing::debug!(%address, "handshake: not done within {HANDSHAKE:?}"),
@@ -144,16 +165,9 @@ impl Port {
     }
 }
 
-/// The next connection, once there is room for it; none when no more are wanted.
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.ok()?;
-    let (tcp, address) = serve::accept(listener).await;
-    // Best effort: without it a message waits for an acknowledgement of the one before.
-    let _ = tcp.set_nodelay(true);
-    Some((tcp, address, permit))
+fn refuse(metrics: &Metrics, address: SocketAddr) {
+    metrics.refused("connect", Outcome::Overloaded);
+    tracing::debug!(%address, "connection refused: too many connections, in all or from this address");
 }
 
 async fn handshake(
@@ -204,11 +218,12 @@ impl Connections {
         }
     }
 
-    fn add(&self, tls: TlsStream<TcpStream>, peer: Peer, permit: OwnedSemaphorePermit) -> Connection {
+    fn add(&self, tls: TlsStream<TcpStream>, peer: Peer, place: Place) -> Connection {
         let token = CancellationToken::new();
         self.0.lock().insert(peer.address, token.clone());
         let cut = Box::pin(token.cancelled_owned());
-        Connection { tls, cut, peer, connections: self.clone(), _permit: permit }
+        let end = peer.identity.is_none().then(|| Box::pin(tokio::time::sleep(STRANGER)));
+        Connection { tls, cut, end, peer, connections: self.clone(), _place: place }
     }
 }
 
@@ -216,9 +231,11 @@ impl Connections {
 pub struct Connection {
     tls: TlsStream<TcpStream>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// When a stranger has had its time.
+    end: Option<Pin<Box<Sleep>>>,
     peer: Peer,
     connections: Connections,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Drop for Connection {
@@ -238,7 +255,8 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // The one place to look: whoever serves the connection always waits to read.
-        if self.cut.as_mut().poll(cx).is_ready() {
+        let over = self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready());
+        if over || self.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.tls).poll_read(cx, buf)

@@ -63,13 +63,14 @@ pub trait IdentityService: Send + Sync + 'static {
 
 /// Talks to proxies.
 pub trait ConfigService: Send + Sync + 'static {
-    /// Serves one proxy. Returns what it is told; ends with the stream or when the returned channel closes.
+    /// Serves one proxy. Returns what it is told; ends with the stream, with a refusal, or when the returned channel
+    /// closes.
     fn connect(
         &self,
         address: SocketAddr,
         identity: Identity,
         messages: ProxyMessages,
-    ) -> impl Future<Output = Result<mpsc::Receiver<ControllerMessage>, Refusal>> + Send;
+    ) -> impl Future<Output = Result<mpsc::Receiver<Result<ControllerMessage, Refusal>>, Refusal>> + Send;
 }
 
 /// Shows live traffic.
@@ -141,7 +142,9 @@ impl<S: ConfigService> wire::config_server::Config for ConfigAdapter<S> {
     ) -> Result<Response<Self::StreamStream>, Status> {
         let (address, identity) = authenticate(&request)?;
         let messages = self.0.connect(address, identity, ProxyMessages(request.into_inner())).await?;
-        Ok(Response::new(outgoing(messages)))
+        let messages = ReceiverStream::new(messages);
+        let messages = messages.map(|message| message.map(Into::into).map_err(Status::from));
+        Ok(Response::new(Box::pin(messages)))
     }
 }
 

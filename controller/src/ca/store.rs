@@ -14,7 +14,7 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The file system refused.
-    #[error("{act} {path}: {source}")]
+    #[error("{act} {path}: {source}; the state directory needs a writable disk with some space left")]
     Io {
         /// What was tried.
         act: &'static str,
@@ -41,6 +41,29 @@ impl Store {
         Ok(Self(directory))
     }
 
+    /// Reads `name`; none where it is not there.
+    pub fn read(&self, name: &str) -> Result<Option<String>, StoreError> {
+        read(&self.0.join(name))
+    }
+
+    /// Adds to the end of `name`, made if it is not there. Whoever reads it after a crash of the machine may find less.
+    pub fn append(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        let path = self.0.join(name);
+        let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(io_error("write", &path))
+    }
+
+    /// Replaces `name` in one step.
+    pub fn replace(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        let path = self.0.join(name);
+        let draft = self.draft(text)?;
+        fs::rename(&draft, &path).map_err(|error| {
+            // Best effort: the error says more than what is left behind.
+            let _ = fs::remove_file(&draft);
+            io_error("write", &path)(error)
+        })
+    }
+
     /// Reads `name`, made by `make` if it is not there.
     pub fn read_or_make(&self, name: &str, make: impl FnOnce() -> String) -> Result<String, StoreError> {
         let path = self.0.join(name);
@@ -53,20 +76,27 @@ impl Store {
 
     /// Creates the file in one step. One that is there already stays as it is.
     fn create(&self, path: &Path, text: &str) -> Result<(), StoreError> {
-        let draft = self.0.join(format!(".draft-{:016x}", rand::random::<u64>()));
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(io_error("create", &draft))?;
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-        let linked = written.and_then(|()| match fs::hard_link(&draft, path) {
+        let draft = self.draft(text)?;
+        let linked = match fs::hard_link(&draft, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
-        });
+        };
         let removed = fs::remove_file(&draft);
         linked.and(removed).map_err(io_error("create", path))
+    }
+
+    /// A new file with this text, whole on the disk.
+    fn draft(&self, text: &str) -> Result<PathBuf, StoreError> {
+        let draft = self.0.join(format!(".draft-{:016x}", rand::random::<u64>()));
+        let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
+        let mut file = file.map_err(io_error("create", &draft))?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        if let Err(error) = written {
+            // Best effort, as above: the disk may be full of it.
+            let _ = fs::remove_file(&draft);
+            return Err(io_error("write", &draft)(error));
+        }
+        Ok(draft)
     }
 }
 

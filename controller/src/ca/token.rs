@@ -3,23 +3,17 @@
 //! An Ed25519 JWS that names the identity and the pod, lives ten minutes at most and is good for one certificate
 //! request. [`mint`] is for whoever plays the kubelet; checking is the controller's.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use mesh_proto::{identity::Identity, names, outcome::Outcome, server::Refusal};
-use parking_lot::Mutex;
 use rcgen::KeyPair;
 use serde::{Deserialize, Serialize};
 
-use super::{CaError, store::Store};
+use super::{CaError, store::Store, used::Used};
 
 /// Longest life of a token.
 pub const LONGEST_LIFE: Duration = Duration::from_mins(10);
-/// Most tokens remembered as used. At one per pod and ten minutes this is more pods than start.
-const MOST_REMEMBERED: usize = 100_000;
 /// Longest token looked at.
 const LONGEST: usize = 4096;
 /// File of the signing key.
@@ -77,16 +71,16 @@ impl Minter {
     }
 }
 
-/// Checks tokens, each of which it accepts once.
+/// Checks tokens, each of which it accepts once, restarts included.
 pub struct Checker {
     key: DecodingKey,
-    used: Mutex<HashMap<String, u64>>,
+    used: Used,
 }
 
 impl Checker {
     /// With the key in the controller's state directory, made if it is not there yet.
     pub fn open(store: &Store) -> Result<Self, CaError> {
-        Ok(Self { key: DecodingKey::from_ed_der(key(store)?.public_key_raw()), used: Mutex::default() })
+        Ok(Self { key: DecodingKey::from_ed_der(key(store)?.public_key_raw()), used: Used::open(store, now())? })
     }
 
     /// What a token proves. The token is used up by this.
@@ -111,25 +105,12 @@ impl Checker {
             return Err(invalid("join token: it lives longer than ten minutes".into()));
         }
         let identity: Identity = claims.sub.parse().map_err(|error| invalid(format!("join token: sub: {error}")))?;
-        if claims.jti.is_empty() || claims.jti.len() > 64 {
-            return Err(invalid("join token: jti must have 1 to 64 bytes".into()));
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        if claims.jti.is_empty() || claims.jti.len() > 64 || !claims.jti.bytes().all(plain) {
+            return Err(invalid("join token: jti must have 1 to 64 of A-Z, a-z, 0-9, '-' and '_'".into()));
         }
-        self.use_up(claims.jti, claims.exp + validation.leeway, now)?;
+        self.used.insert(claims.jti, claims.exp + validation.leeway, now)?;
         Ok(Proof { identity, pod: claims.pod })
-    }
-
-    fn use_up(&self, jti: String, forget_at: u64, now: u64) -> Result<(), Refusal> {
-        let mut used = self.used.lock();
-        if used.len() >= MOST_REMEMBERED {
-            used.retain(|_, forget_at| *forget_at >= now);
-        }
-        if used.len() >= MOST_REMEMBERED {
-            return Err(Refusal::new(Outcome::Overloaded, "too many join tokens within ten minutes"));
-        }
-        if used.insert(jti, forget_at).is_some() {
-            return Err(Refusal::new(Outcome::TokenUsed, "the join token was used before"));
-        }
-        Ok(())
     }
 }
 
@@ -185,17 +166,5 @@ mod tests {
             assert_eq!(checker.check(&token).unwrap_err().outcome, outcome, "{fault}");
         }
         checker.check(&good).unwrap();
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded_and_forgotten() {
-        let directory = tempfile::tempdir().unwrap();
-        let checker = Checker::open(&Store::open(directory.path()).unwrap()).unwrap();
-        for number in 0..MOST_REMEMBERED {
-            checker.use_up(number.to_string(), 100, 50).unwrap();
-        }
-        assert_eq!(checker.use_up("more".into(), 100, 100).unwrap_err().outcome, Outcome::Overloaded);
-        checker.use_up("later".into(), 200, 101).unwrap();
-        assert_eq!(checker.used.lock().len(), 1);
     }
 }

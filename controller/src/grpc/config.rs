@@ -8,7 +8,7 @@ use std::{
     collections::{HashMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::{
@@ -40,6 +40,8 @@ use crate::{
 const MOST_KEYS: usize = 10_000;
 /// Most proxies of one controller.
 const MOST_STREAMS: usize = 10_000;
+/// How long a proxy may take to read why its stream ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Messages on their way to one proxy; whatever else changed waits as "changed", not as a message.
 const ON_THE_WAY: usize = 16;
 /// How long the index may take to learn of a pod that is already running.
@@ -71,7 +73,7 @@ impl ConfigService for Configs {
         address: SocketAddr,
         identity: Identity,
         mut messages: ProxyMessages,
-    ) -> Result<mpsc::Receiver<ControllerMessage>, Refusal> {
+    ) -> Result<mpsc::Receiver<Result<ControllerMessage, Refusal>>, Refusal> {
         match self.accept(address, &identity, &mut messages).await {
             Ok(row) => Ok(self.start(address, messages, row)),
             Err(refusal) => {
@@ -103,6 +105,7 @@ impl Configs {
             identity: identity.to_string(),
             address,
             version: hello.proxy_version,
+            connected_at: SystemTime::now(),
             draining: false,
             keys: std::collections::BTreeMap::new(),
         };
@@ -142,7 +145,7 @@ impl Configs {
         address: SocketAddr,
         messages: ProxyMessages,
         accepted: Accepted,
-    ) -> mpsc::Receiver<ControllerMessage> {
+    ) -> mpsc::Receiver<Result<ControllerMessage, Refusal>> {
         let (outgoing, receiver) = mpsc::channel(ON_THE_WAY);
         self.metrics.streams(self.proxies.count());
         let stream = Stream {
@@ -161,12 +164,20 @@ impl Configs {
         self.tasks.spawn("configuration stream", async move {
             let pod = stream.pod.clone();
             tracing::info!(%pod, %address, "proxy connected");
+            let replaced = stream.row.replaced();
             let end = tokio::select! {
-                end = stream.run(messages, outgoing) => end,
+                end = stream.run(messages, outgoing.clone()) => end,
+                () = replaced => End::Refused(Refusal::new(Outcome::Overloaded, "newer streams of the same pod replace it")),
                 () = cancelled => End::Closed,
             };
-            if matches!(end, End::TooSlow) {
-                connections.cut(address);
+            match &end {
+                End::Closed => {}
+                End::TooSlow => connections.cut(address),
+                End::Refused(refusal) => {
+                    metrics.refused("config", refusal.outcome);
+                    // Best effort: it may have gone, or not read.
+                    let _ = outgoing.send_timeout(Err(refusal.clone()), FAREWELL).await;
+                }
             }
             tracing::info!(%pod, %address, ?end, "proxy disconnected");
             metrics.streams(proxies.count());
@@ -222,8 +233,8 @@ fn fit(known: Option<&KnownPod>, hello: &Hello, address: SocketAddr, identity: &
 enum End {
     /// In order.
     Closed,
-    /// The proxy said what cannot be understood, or too much.
-    Broken(#[expect(dead_code, reason = "read by Debug, in the log")] Refusal),
+    /// The proxy is told why.
+    Refused(Refusal),
     /// The proxy does not read.
     TooSlow,
 }
@@ -256,12 +267,16 @@ struct Stream {
 }
 
 impl Stream {
-    async fn run(mut self, mut messages: ProxyMessages, outgoing: mpsc::Sender<ControllerMessage>) -> End {
+    async fn run(
+        mut self,
+        mut messages: ProxyMessages,
+        outgoing: mpsc::Sender<Result<ControllerMessage, Refusal>>,
+    ) -> End {
         let welcome = ControllerMessage::Welcome {
             controller_version: build_info::VERSION.to_owned(),
             protocol_version: PROTOCOL_VERSION,
         };
-        if outgoing.send(welcome).await.is_err() {
+        if outgoing.send(Ok(welcome)).await.is_err() {
             return End::Closed;
         }
         let mut progress = Instant::now();
@@ -272,11 +287,11 @@ impl Stream {
             tokio::select! {
                 message = messages.next() => match message {
                     Ok(Some(ProxyMessage::Hello(_))) => {
-                        return End::Broken(Refusal::new(Outcome::BadRequest, "a second hello"));
+                        return End::Refused(Refusal::new(Outcome::BadRequest, "a second hello"));
                     }
                     Ok(Some(message)) => self.take(message).await,
                     Ok(None) => return End::Closed,
-                    Err(refusal) => return End::Broken(refusal),
+                    Err(refusal) => return End::Refused(refusal),
                 },
                 // Takes aborted ones out too: a pattern that fits only the others would turn this branch off and leave
                 // their successors unpolled.
@@ -287,7 +302,7 @@ impl Stream {
                     Ok(permit) => {
                         progress = Instant::now();
                         if let Some(update) = self.next_update() {
-                            permit.send(ControllerMessage::Update(update));
+                            permit.send(Ok(ControllerMessage::Update(update)));
                         }
                     }
                     Err(_) => return End::Closed,

@@ -8,8 +8,15 @@ use mesh_proto::{
     server::{IdentityService, Refusal},
 };
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
 use crate::{
-    ca::{Authority, token::Proof},
+    ca::{
+        Authority,
+        limit::Limit,
+        token::{Pod, Proof},
+    },
     index::Name,
     metrics::Metrics,
     publish::Publisher,
@@ -20,17 +27,25 @@ pub struct Identities {
     authority: Arc<Authority>,
     publisher: Publisher,
     metrics: Metrics,
+    limit: Mutex<Limit>,
 }
 
 impl Identities {
     /// Signs with `authority` for pods that `publisher` knows.
     pub fn new(authority: Arc<Authority>, publisher: Publisher, metrics: Metrics) -> Self {
-        Self { authority, publisher, metrics }
+        let limit = Mutex::new(Limit::new(authority.leaf_lifetime()));
+        Self { authority, publisher, metrics, limit }
     }
 
     async fn answer(&self, certify: &Certify) -> Result<Certified, Refusal> {
         let proof = self.authority.prove(certify)?;
         self.check_pod(&proof).await?;
+        let taken = self.limit.lock().take(&proof.pod.uid, Instant::now());
+        taken.map_err(|wait| {
+            let Pod { namespace, name, .. } = &proof.pod;
+            let detail = format!("pod {namespace}/{name} asks for too many certificates; the next in {wait:?}");
+            Refusal::new(Outcome::Overloaded, detail)
+        })?;
         self.authority.sign(certify)
     }
 

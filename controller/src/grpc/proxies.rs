@@ -1,18 +1,27 @@
 //! The table of connected proxies: which version of what each one runs. Written by [`super::config`], shown on the
 //! admin page for `meshctl diagnostics proxies`.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use mesh_proto::config::Key;
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+/// Most streams of one pod: its proxy, and what is left of connections that broke without a word.
+const MOST_PER_POD: usize = 4;
 /// Longest reason of a reject that is kept: the text is foreign.
 const LONGEST_REASON: usize = 512;
 
 /// The table. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Proxies(Arc<Mutex<BTreeMap<u64, Proxy>>>);
+pub struct Proxies(Arc<Mutex<BTreeMap<u64, Entry>>>);
+
+#[derive(Debug)]
+struct Entry {
+    proxy: Proxy,
+    replaced: CancellationToken,
+}
 
 /// One connected proxy.
 #[derive(Debug, Clone, Serialize)]
@@ -27,6 +36,9 @@ pub struct Proxy {
     pub address: SocketAddr,
     /// Its release.
     pub version: String,
+    /// Since when it is connected.
+    #[serde(rename = "connectedSeconds", serialize_with = "age")]
+    pub connected_at: SystemTime,
     /// Whether it has begun to drain.
     pub draining: bool,
     /// What it is subscribed to.
@@ -58,24 +70,32 @@ pub struct Rejected {
 pub struct Row {
     proxies: Proxies,
     number: u64,
+    replaced: CancellationToken,
 }
 
 impl Proxies {
-    /// Adds a row; none where there are `most` already.
+    /// Adds a row; none where there are `most` already. The oldest of too many rows of one pod is to make way.
     pub fn add(&self, proxy: Proxy, most: usize) -> Option<Row> {
         let mut all = self.0.lock();
         if all.len() >= most {
             return None;
         }
+        let own = |entry: &&Entry| entry.proxy.uid == proxy.uid && !entry.replaced.is_cancelled();
+        if all.values().filter(own).count() >= MOST_PER_POD
+            && let Some(oldest) = all.values().find(own)
+        {
+            oldest.replaced.cancel();
+        }
         let number = all.last_key_value().map_or(0, |(number, _)| number + 1);
-        all.insert(number, proxy);
+        let replaced = CancellationToken::new();
+        all.insert(number, Entry { proxy, replaced: replaced.clone() });
         drop(all);
-        Some(Row { proxies: self.clone(), number })
+        Some(Row { proxies: self.clone(), number, replaced })
     }
 
     /// Every row.
     pub fn list(&self) -> Vec<Proxy> {
-        self.0.lock().values().cloned().collect()
+        self.0.lock().values().map(|entry| entry.proxy.clone()).collect()
     }
 
     /// How many there are.
@@ -85,6 +105,11 @@ impl Proxies {
 }
 
 impl Row {
+    /// When newer streams of the same pod need its place.
+    pub fn replaced(&self) -> WaitForCancellationFutureOwned {
+        self.replaced.clone().cancelled_owned()
+    }
+
     /// The proxy drains.
     pub fn draining(&self) {
         self.change(|proxy| proxy.draining = true);
@@ -134,8 +159,8 @@ impl Row {
     }
 
     fn change(&self, change: impl FnOnce(&mut Proxy)) {
-        if let Some(proxy) = self.proxies.0.lock().get_mut(&self.number) {
-            change(proxy);
+        if let Some(entry) = self.proxies.0.lock().get_mut(&self.number) {
+            change(&mut entry.proxy);
         }
     }
 }
@@ -144,6 +169,11 @@ impl Drop for Row {
     fn drop(&mut self) {
         self.proxies.0.lock().remove(&self.number);
     }
+}
+
+/// As an age, so that no two clocks are compared.
+fn age<S: serde::Serializer>(since: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(since.elapsed().unwrap_or_default().as_secs())
 }
 
 fn text(key: Key) -> String {

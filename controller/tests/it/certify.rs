@@ -130,6 +130,51 @@ async fn a_request_for_more_or_less_than_the_identity_is_refused() {
 }
 
 #[tokio::test]
+async fn a_used_token_stays_used_and_a_new_one_good_when_the_controller_restarts() {
+    let mesh = Mesh::start(&[]).await;
+    let web = identity("shop", "web");
+    let (used, unused) = (mesh.token("shop", "web", "web-1"), mesh.token("shop", "web", "web-1"));
+    mesh.call_certify(request(used.clone(), &web)).await.unwrap();
+    let mesh = mesh.restart().await;
+    let refused = mesh.call_certify(request(used, &web)).await.unwrap_err();
+    assert_eq!(refused.outcome, Some(Outcome::TokenUsed), "{refused}");
+    mesh.call_certify(request(unused, &web)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_that_asks_for_certificates_without_end_is_refused_and_the_others_are_not() {
+    let mesh = Mesh::start(&[]).await;
+    let (web, load) = (identity("shop", "web"), identity("shop", "load"));
+    for _ in 0..mesh_controller::ca::limit::BURST {
+        mesh.call_certify(request(mesh.token("shop", "web", "web-1"), &web)).await.unwrap();
+    }
+    let refused = mesh.call_certify(request(mesh.token("shop", "web", "web-1"), &web)).await.unwrap_err();
+    assert_eq!(refused.outcome, Some(Outcome::Overloaded), "{refused}");
+    mesh.call_certify(request(mesh.token("shop", "load", "load-1"), &load)).await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_that_hold_every_connection_of_theirs_leave_room_for_proxies() {
+    let mesh = Mesh::start(&[("pods.yaml", &pod("shop", "web-1", "web", "127.0.0.2", true))]).await;
+    let client = mesh.certify("shop", "web", "web-1").await;
+    let web = identity("shop", "web");
+    let mut strangers = Vec::new();
+    let refused = loop {
+        let Ok(channel) = mesh.try_channel("127.0.0.2", None).await else { break true };
+        let mut stranger = mesh_proto::client::IdentityClient::new(channel);
+        // TLS 1.3: a client learns with its first read that it was cut.
+        let answer = stranger.certify(request("no token".into(), &web)).await.unwrap_err();
+        strangers.push(stranger);
+        if answer.outcome.is_none() || strangers.len() > 100 {
+            break answer.outcome.is_none();
+        }
+    };
+    assert!(refused, "{} connections of one stranger", strangers.len());
+    mesh.hello(&client, crate::support::hello("shop", "web-1"), "127.0.0.2").await.unwrap();
+    mesh.certify("shop", "load", "load-1").await;
+}
+
+#[tokio::test]
 async fn a_restart_keeps_the_root() {
     let mesh = Mesh::start(&[("pods.yaml", &pod("shop", "web-1", "web", "127.0.0.1", true))]).await;
     let before = mesh.roots().to_vec();

@@ -220,6 +220,40 @@ async fn a_proxy_has_at_most_ten_thousand_subscriptions_and_keeps_those_it_has()
     assert!(mesh.metrics.encode().contains("mesh_controller_refused_total{call=\"subscribe\",code=\"overloaded\"} 1"));
 }
 
+/// Ends with this code.
+async fn ends_with(proxy: &mut Proxy, outcome: Outcome) {
+    let end = async {
+        loop {
+            match proxy.stream.next().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(error) => return error.outcome,
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(DEADLINE, end).await.expect("an end"), Some(outcome));
+}
+
+#[tokio::test]
+async fn of_many_streams_of_a_pod_the_oldest_makes_way_and_is_told_so() {
+    let (mesh, mut first) = shop().await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(mesh.proxy("shop", "load", "load-1", "127.0.0.2").await);
+    }
+    ends_with(&mut first, Outcome::Overloaded).await;
+    for mut other in others {
+        other.subscribe(outbound("10.9.0.1:80")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_says_what_it_must_not_ends_with_a_code() {
+    let (_mesh, mut proxy) = shop().await;
+    proxy.send.send(ProxyMessage::Hello(hello("shop", "load-1"))).await.unwrap();
+    ends_with(&mut proxy, Outcome::BadRequest).await;
+}
+
 #[tokio::test]
 async fn a_proxy_that_does_not_read_is_cut_off_and_the_others_are_not() {
     let (mesh, mut proxy) = shop().await;

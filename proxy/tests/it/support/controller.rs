@@ -57,7 +57,7 @@ pub(crate) struct Session {
     /// Who showed which certificate.
     pub(crate) identity: Identity,
     said: mpsc::Receiver<ProxyMessage>,
-    says: mpsc::Sender<ControllerMessage>,
+    says: mpsc::Sender<Result<ControllerMessage, Refusal>>,
 }
 
 impl Controller {
@@ -130,14 +130,14 @@ impl Session {
     pub(crate) async fn welcome(&mut self) {
         assert!(matches!(self.said().await, ProxyMessage::Hello(_)));
         let (controller_version, protocol_version) = ("test".into(), PROTOCOL_VERSION);
-        self.says.send(ControllerMessage::Welcome { controller_version, protocol_version }).await.unwrap();
+        self.says.send(Ok(ControllerMessage::Welcome { controller_version, protocol_version })).await.unwrap();
         assert_eq!(self.said().await, ProxyMessage::Subscribe(Key::Inbound));
         assert_eq!(self.said().await, ProxyMessage::Subscribe(Key::TrustBundle));
     }
 
     /// Sends an update.
     pub(crate) async fn update(&self, key: Key, version: u64, value: Value) {
-        self.says.send(ControllerMessage::Update(Update { key, version, value })).await.unwrap();
+        self.says.send(Ok(ControllerMessage::Update(Update { key, version, value }))).await.unwrap();
     }
 
     /// Sends an update that the proxy takes.
@@ -231,7 +231,7 @@ impl ConfigService for Script {
         _address: SocketAddr,
         identity: Identity,
         mut messages: ProxyMessages,
-    ) -> Result<mpsc::Receiver<ControllerMessage>, Refusal> {
+    ) -> Result<mpsc::Receiver<Result<ControllerMessage, Refusal>>, Refusal> {
         let (says, to_proxy) = mpsc::channel(64);
         let (from_proxy, said) = mpsc::channel(64);
         self.tasks.spawn("what a proxy says", async move {
