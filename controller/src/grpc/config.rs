@@ -281,9 +281,7 @@ impl Stream {
         }
         let mut progress = Instant::now();
         loop {
-            if self.waiting.is_empty() {
-                progress = Instant::now();
-            }
+            let idle = self.waiting.is_empty();
             tokio::select! {
                 message = messages.next() => match message {
                     Ok(Some(ProxyMessage::Hello(_))) => {
@@ -308,6 +306,10 @@ impl Stream {
                     Err(_) => return End::Closed,
                 },
                 () = tokio::time::sleep_until(progress + self.slowest_reader), if !self.waiting.is_empty() => return End::TooSlow,
+            }
+            // What was not waited for until now, the proxy cannot be late with.
+            if idle {
+                progress = Instant::now();
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The configuration stream: who may open it, and what comes over it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use mesh_proto::{
     config::{Hello, Key, ProxyMessage, Value},
@@ -9,7 +9,7 @@ use mesh_proto::{
     workload::Protocol,
 };
 
-use crate::support::{Client, DEADLINE, Mesh, Proxy, hello, identity, pod, service};
+use crate::support::{Client, DEADLINE, Mesh, Proxy, SLOWEST_READER, hello, identity, pod, service};
 
 fn outbound(address: &str) -> Key {
     Key::Outbound(address.parse().unwrap())
@@ -269,4 +269,25 @@ async fn a_proxy_that_does_not_read_is_cut_off_and_the_others_are_not() {
     let rest = async { while let Ok(Some(_)) = proxy.stream.next().await {} };
     tokio::time::timeout(DEADLINE, rest).await.expect("the stream has ended");
     other.subscribe(outbound("10.9.0.1:80")).await;
+}
+
+/// Of many, because whoever was cut by mistake was cut by chance.
+#[tokio::test]
+async fn a_proxy_that_had_nothing_to_read_for_long_is_not_taken_for_a_slow_one() {
+    let load = pod("shop", "load-1", "load", "127.0.0.2", true) + &service("shop", "web", "10.9.0.1");
+    let web = |ready| pod("shop", "web-1", "web", "10.1.0.1", ready);
+    let mesh = Mesh::start(&[("load.yaml", &load), ("web.yaml", &web(true))]).await;
+    let client = mesh.certify("shop", "load", "load-1").await;
+    let mut proxies = Vec::new();
+    for _ in 0..10 {
+        let mut proxy = mesh.hello(&client, hello("shop", "load-1"), "127.0.0.2").await.unwrap();
+        proxy.subscribe(outbound("10.9.0.1:80")).await;
+        proxies.push(proxy);
+    }
+    // That nothing happens is what is tested.
+    tokio::time::sleep(SLOWEST_READER + Duration::from_millis(200)).await;
+    mesh.write("web.yaml", &web(false));
+    for proxy in &mut proxies {
+        proxy.update().await;
+    }
 }
