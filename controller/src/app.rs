@@ -17,6 +17,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
+    api::{Api, connect::ConnectError},
     ca::{
         Authority, CaError,
         store::{Store, StoreError},
@@ -32,8 +33,9 @@ use crate::{
     problems::Problems,
     publish::{self, Publisher},
     source::{
-        Event,
+        Event, Opened,
         dir::{Dir, DirError},
+        kube::Kube,
     },
     tls::{Connections, Port, TlsError},
 };
@@ -64,6 +66,9 @@ pub enum StartError {
     /// Its source.
     #[error(transparent)]
     Dir(#[from] DirError),
+    /// The Kubernetes API.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// The trust bundle file.
     #[error("write the roots of trust to {path}: {source}")]
     TrustBundle {
@@ -92,7 +97,7 @@ pub struct Bound {
     listener: TcpListener,
     authority: Arc<Authority>,
     port: Port,
-    dir: Dir,
+    source: Opened,
     task: publish::Task,
     publisher: Publisher,
     problems: Problems,
@@ -116,9 +121,14 @@ impl Controller {
                 .map_err(|source| StartError::TrustBundle { path: path.display().to_string(), source })?;
         }
         let problems = Problems::default();
-        let Source::Dir(root) = config.source;
-        let dir = Dir::open(root, problems.clone())?;
         let metrics = Metrics::new(registry);
+        let source = match config.source {
+            Source::Dir(root) => Opened::Dir(Dir::open(root, problems.clone())?),
+            Source::Kube => {
+                let api = Api::open(config.kubeconfig.as_deref()).await?;
+                Opened::Kube(Kube::new(api, config.pace, problems.clone(), metrics.clone()))
+            }
+        };
         let synced = readiness.block("source");
         let (publisher, task) = publish::new(publish::Settings {
             trust_domain: config.trust_domain,
@@ -137,7 +147,7 @@ impl Controller {
             listener,
             authority: Arc::new(authority),
             port,
-            dir,
+            source,
             task,
             publisher,
             problems,
@@ -171,7 +181,7 @@ impl Bound {
             listener,
             authority,
             port,
-            dir,
+            source,
             task,
             publisher,
             problems: _,
@@ -181,7 +191,7 @@ impl Bound {
             slowest_reader,
         } = self;
         let (send, events) = mpsc::channel::<Event>(EVENTS);
-        until_cancelled(&tasks, "source dir", dir.run(send));
+        until_cancelled(&tasks, "source", source.run(send));
         until_cancelled(&tasks, "index", task.run(events));
         until_cancelled(&tasks, "own certificate", Port::renew(port.certificate(), Arc::clone(&authority)));
         let trust_bundle = streams::trust_bundle(authority.trust_bundle());
@@ -233,7 +243,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let log = telemetry::init(&args.log, format)?;
     runtime_tls::install_default();
     let (tasks, registry, readiness) = (Tasks::new(), Registry::new(), Readiness::new());
-    let bound = Controller::bind(Config::from(&args), &tasks, &registry, &readiness).await.map_err(whole)?;
+    let bound = Controller::bind(Config::try_from(&args)?, &tasks, &registry, &readiness).await.map_err(whole)?;
     let admin = admin::Bound::bind(args.admin).await.with_context(|| format!("listen on {}", args.admin))?;
     tracing::info!(addr = %admin.addr, "admin serves");
     let routes = admin::router(readiness, registry, log).merge(bound.admin());

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use mesh_proto::{identity, inbound::DefaultPolicy, names};
 
+use crate::{api::connect, source::kube::Pace};
+
 /// Longest life of a leaf certificate that makes sense; the shortest leaves time to renew.
 const LEAF_LIFETIME: std::ops::RangeInclusive<u64> = 5..=365 * 24 * 3600;
 
@@ -13,9 +15,14 @@ const SLOWEST_READER: Duration = Duration::from_mins(1);
 /// `mesh-controller run`
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Where objects come from: `dir:PATH`, a directory of manifests. (`kube` is not part of this release.)
+    /// Where objects come from: `kube`, the Kubernetes API, or `dir:PATH`, a directory of manifests. In a pod of a
+    /// cluster it is `kube` unless said otherwise.
     #[arg(long, value_name = "SOURCE")]
-    pub source: Source,
+    pub source: Option<Source>,
+    /// For `--source kube` outside a cluster: the file that says where it is. Without it, what KUBECONFIG names, or
+    /// ~/.kube/config.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
     /// Directory for the root of trust and the key of join tokens, made at the first start.
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
@@ -76,18 +83,25 @@ pub struct MintArgs {
 pub enum Source {
     /// A watched directory of manifests.
     Dir(PathBuf),
+    /// The Kubernetes API.
+    Kube,
 }
 
 /// Not a source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadSource {
-    /// Not yet.
-    #[error("the kube source is not part of this release; use dir:PATH")]
-    Kube,
-    /// Something else.
-    #[error("{0:?} is not a source; use dir:PATH")]
+    /// Neither of those that there are.
+    #[error("{0:?} is not a source; use kube or dir:PATH")]
     Unknown(String),
 }
+
+/// None was named, and nothing says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no --source, and this is no pod of a cluster (KUBERNETES_SERVICE_HOST is not set); \
+     name a directory of manifests with --source dir:PATH, or a cluster with --source kube --kubeconfig FILE"
+)]
+pub struct NoSource;
 
 impl FromStr for Source {
     type Err = BadSource;
@@ -95,7 +109,7 @@ impl FromStr for Source {
     fn from_str(text: &str) -> Result<Self, BadSource> {
         match text.split_once(':') {
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Dir(path.into())),
-            _ if text == "kube" => Err(BadSource::Kube),
+            None if text == "kube" => Ok(Self::Kube),
             _ => Err(BadSource::Unknown(text.to_owned())),
         }
     }
@@ -106,6 +120,10 @@ impl FromStr for Source {
 pub struct Config {
     /// Where objects come from.
     pub source: Source,
+    /// Where the cluster is, for [`Source::Kube`].
+    pub kubeconfig: Option<PathBuf>,
+    /// How long things may take there.
+    pub pace: Pace,
     /// Where secrets are kept.
     pub state_dir: PathBuf,
     /// Of every identity.
@@ -122,10 +140,15 @@ pub struct Config {
     pub slowest_reader: Duration,
 }
 
-impl From<&Args> for Config {
-    fn from(args: &Args) -> Self {
-        Self {
-            source: args.source.clone(),
+impl TryFrom<&Args> for Config {
+    type Error = NoSource;
+
+    fn try_from(args: &Args) -> Result<Self, NoSource> {
+        let in_cluster = || connect::in_cluster().then_some(Source::Kube);
+        Ok(Self {
+            source: args.source.clone().or_else(in_cluster).ok_or(NoSource)?,
+            kubeconfig: args.kubeconfig.clone(),
+            pace: Pace::default(),
             state_dir: args.state_dir.clone(),
             trust_domain: args.trust_domain.clone(),
             listen: args.listen,
@@ -133,7 +156,7 @@ impl From<&Args> for Config {
             leaf_lifetime: args.leaf_lifetime,
             trust_bundle_out: args.trust_bundle_out.clone(),
             slowest_reader: SLOWEST_READER,
-        }
+        })
     }
 }
 
@@ -156,10 +179,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_a_directory_and_nothing_else_yet() {
+    fn a_source_is_a_cluster_or_a_directory() {
         assert_eq!("dir:/a:b".parse(), Ok(Source::Dir("/a:b".into())));
-        assert_eq!("kube".parse::<Source>(), Err(BadSource::Kube));
-        for text in ["", "dir:", "dir", "/path", "file:/x"] {
+        assert_eq!("kube".parse(), Ok(Source::Kube));
+        for text in ["", "dir:", "dir", "/path", "file:/x", "kube:", "kube:x"] {
             assert_eq!(text.parse::<Source>(), Err(BadSource::Unknown(text.into())), "{text}");
         }
     }

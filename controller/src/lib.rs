@@ -2,7 +2,8 @@
 //!
 //! | module | does |
 //! |---|---|
-//! | [`source`] | objects as they come and go (a directory of manifests) |
+//! | [`source`] | objects as they come and go: of a cluster, or a directory of manifests |
+//! | [`api`] | calls of the Kubernetes API |
 //! | [`index`] | objects -> facts, and what a change touches |
 //! | [`compile`] | facts -> what proxies are told (pure) |
 //! | [`publish`] | the one task that owns the facts; a `watch` per thing that somebody wants to know |
@@ -12,6 +13,7 @@
 //! | [`app`], [`config`] | wiring and command line; `mesh-controller` and `meshctl` call [`run`] |
 //! | [`metrics`], [`problems`] | what it shows of itself |
 
+pub mod api;
 pub mod app;
 pub mod ca;
 pub mod compile;

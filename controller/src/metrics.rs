@@ -19,6 +19,8 @@ pub struct Metrics(Arc<Families>);
 struct Families {
     objects: Family<KindLabel, Gauge>,
     problems: Gauge,
+    lists: Family<KindLabel, Counter>,
+    source_failures: Family<KindLabel, Counter>,
     topics: Gauge,
     streams: Gauge,
     rejected: Counter,
@@ -47,6 +49,8 @@ impl Metrics {
         let families = Families {
             objects: Family::default(),
             problems: Gauge::default(),
+            lists: Family::default(),
+            source_failures: Family::default(),
             topics: Gauge::default(),
             streams: Gauge::default(),
             rejected: Counter::default(),
@@ -61,6 +65,12 @@ impl Metrics {
                 "object_problems",
                 "Objects, or parts, not in force as written",
                 families.problems.clone(),
+            );
+            registry.register("source_lists", "Lists asked of the Kubernetes API", families.lists.clone());
+            registry.register(
+                "source_failures",
+                "Lists and watches of the Kubernetes API that failed",
+                families.source_failures.clone(),
             );
             registry.register("topics", "Values that are kept up to date for proxies", families.topics.clone());
             registry.register("streams", "Connected proxies", families.streams.clone());
@@ -84,6 +94,16 @@ impl Metrics {
     /// Things not in force as written.
     pub fn problems(&self, count: usize) {
         self.0.problems.set(number(count));
+    }
+
+    /// A kind is listed, or listed again.
+    pub fn listed(&self, kind: Kind) {
+        self.0.lists.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
+    }
+
+    /// A list or a watch of a kind failed.
+    pub fn source_failed(&self, kind: Kind) {
+        self.0.source_failures.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
     }
 
     /// Values kept up to date.

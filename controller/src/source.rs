@@ -4,6 +4,7 @@
 //! It knows the shapes of Kubernetes objects and nothing of their meaning.
 
 pub mod dir;
+pub mod kube;
 pub mod manifest;
 pub mod stand_in;
 
@@ -15,6 +16,25 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use mesh_proto::crd::AuthorizationPolicy;
+use tokio::sync::mpsc;
+
+/// A source that has been opened.
+pub enum Opened {
+    /// A directory.
+    Dir(dir::Dir),
+    /// A cluster.
+    Kube(kube::Kube),
+}
+
+impl Opened {
+    /// Sends what is there, then every change, until the receiver is gone.
+    pub async fn run(self, events: mpsc::Sender<Event>) {
+        match self {
+            Self::Dir(dir) => dir.run(events).await,
+            Self::Kube(kube) => kube.run(events).await,
+        }
+    }
+}
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]

@@ -274,17 +274,11 @@ impl File {
 
     /// Decides what is in force in place of a document that could not be read, and says so.
     fn make_do(&mut self, mistake: &mut Mistake) {
-        let Some(object_ref) = &mistake.object else { return };
-        let good = self.objects.contains_key(object_ref) && !self.stand_ins.contains(object_ref);
-        let means = match (good, mistake.means) {
-            (true, Some(_)) => "the version before stays in force",
-            (_, None) => return,
-            (false, Some(means)) => means,
-        };
-        mistake.reason = format!("{}; {means}", mistake.reason);
-        if let (false, Some(stand_in)) = (good, &mistake.stand_in) {
+        let Some(object_ref) = mistake.object.clone() else { return };
+        let good = self.objects.contains_key(&object_ref) && !self.stand_ins.contains(&object_ref);
+        if let Some(stand_in) = mistake.make_do(good) {
             self.stand_ins.insert(object_ref.clone());
-            self.objects.insert(object_ref.clone(), Arc::clone(stand_in));
+            self.objects.insert(object_ref, stand_in);
         }
     }
 }

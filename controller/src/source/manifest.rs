@@ -1,4 +1,5 @@
-//! Text of a manifest file -> objects and mistakes. Pure; called by [`super::dir`].
+//! Text of a manifest file -> objects and mistakes. Pure; called by [`super::dir`], and by [`super::kube`] for objects
+//! that come one by one.
 //!
 //! Documents are independent: a mistake in one leaves the others alone. What a mistake means for what is in force is
 //! decided in [`super::stand_in`]. It does not know what the objects mean.
@@ -62,6 +63,22 @@ impl Mistake {
         };
         Self { line, reason, object: Some(object), stand_in, means }
     }
+
+    /// Decides what is in force, where there is a `good` version from before or where there is none, and says so in
+    /// the reason. Gives what must be put in force now, if anything.
+    pub(super) fn make_do(&mut self, good: bool) -> Option<Arc<Object>> {
+        let means = if good { "the version before stays in force" } else { self.means? };
+        if self.means.is_some() {
+            self.reason = format!("{}; {means}", self.reason);
+        }
+        self.stand_in.clone().filter(|_| !good)
+    }
+}
+
+/// Reads one object of a kind that is known, as an API server sends it: both sources take and refuse the same.
+pub(super) fn object(object_ref: &ObjectRef, value: &Value) -> Result<Object, Mistake> {
+    let read = read_object(object_ref, |kind| value_kind(kind, value));
+    read.map_err(|fault| Mistake::hiding(1, fault.reason, object_ref.clone(), value))
 }
 
 /// Reads a file. Kinds that are none of ours are passed over, and reported only if their group is ours.

@@ -4,6 +4,7 @@
 mod certify;
 mod dir;
 mod figures;
+mod kube;
 mod process;
 mod stream;
 mod support;

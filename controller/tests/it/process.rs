@@ -99,10 +99,39 @@ fn a_start_that_fails_says_why_in_one_line() {
 }
 
 #[test]
-fn the_kube_source_is_refused_clearly() {
-    let output = command().args(["run", "--source", "kube", "--state-dir", "/tmp/x"]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(text.contains("the kube source is not part of this release; use dir:PATH"), "{text}");
+fn without_a_source_or_a_cluster_it_says_what_to_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = command();
+        command.arg("run").args(args).arg("--state-dir").arg(directory.path());
+        command.env_remove("KUBERNETES_SERVICE_HOST").env_remove("KUBECONFIG").env("HOME", directory.path());
+        command
+    };
+    let mut in_a_pod = run(&[]);
+    in_a_pod.env("KUBERNETES_SERVICE_HOST", "10.0.0.1").env("KUBERNETES_SERVICE_PORT", "443");
+    for (mut command, expected) in [
+        (
+            run(&[]),
+            "error: no --source, and this is no pod of a cluster (KUBERNETES_SERVICE_HOST is not set); name a directory \
+             of manifests with --source dir:PATH, or a cluster with --source kube --kubeconfig FILE\n",
+        ),
+        (
+            run(&["--source", "kube"]),
+            "error: find the Kubernetes API: this is no pod of a cluster (KUBERNETES_SERVICE_HOST is not set) and there \
+             is no ~/.kube/config; name a kubeconfig with --kubeconfig FILE, or read manifests with --source dir:PATH\n",
+        ),
+        (
+            run(&["--source", "kube", "--kubeconfig", "/nonexistent"]),
+            "error: use the kubeconfig /nonexistent: failed to read kubeconfig from '\"/nonexistent\"': No such file or \
+             directory (os error 2)\n",
+        ),
+        (in_a_pod, "error: use the service account of this pod: "),
+    ] {
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.starts_with(expected), "{text}");
+        assert_eq!(output.status.code(), Some(1));
+    }
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use mesh_controller::{
@@ -17,6 +18,7 @@ use mesh_controller::{
         store::Store,
         token::{Minter, Pod},
     },
+    source::kube::Pace,
 };
 use mesh_proto::{
     client::{CallError, Certified, Certify, ConfigClient, ConfigStream, IdentityClient, Incoming},
@@ -25,6 +27,7 @@ use mesh_proto::{
     inbound::DefaultPolicy,
 };
 use mesh_runtime::{build_info, metrics::Metrics, readiness::Readiness, tasks::Tasks, tls};
+use parking_lot::Mutex;
 use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -33,12 +36,22 @@ use rustls::{
 };
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt as _;
 
 /// Far more than anything here takes; a test that waits this long has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A tenth of what a real controller grants, and far longer than any test here stops reading without meaning to.
 pub(crate) const SLOWEST_READER: Duration = Duration::from_secs(3);
+
+/// A cluster's source that notices and tries again soon.
+const PACE: Pace = Pace {
+    watch: Duration::from_secs(2),
+    grace: Duration::from_secs(1),
+    answer: Duration::from_secs(5),
+    first_retry: Duration::from_millis(20),
+    longest_retry: Duration::from_millis(200),
+};
 
 pub(crate) struct Mesh {
     pub(crate) addr: SocketAddr,
@@ -50,6 +63,7 @@ pub(crate) struct Mesh {
     manifests: PathBuf,
     pub(crate) state: PathBuf,
     directory: Arc<tempfile::TempDir>,
+    admin: Mutex<axum::Router>,
 }
 
 impl Drop for Mesh {
@@ -59,6 +73,13 @@ impl Drop for Mesh {
 }
 
 impl Mesh {
+    /// Of a cluster, at a pace that a test can wait for; ready or not.
+    pub(crate) async fn start_kube(kubeconfig: impl FnOnce(&Path) -> PathBuf) -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        let kubeconfig = kubeconfig(directory.path());
+        Self::start_from(directory, Source::Kube, Some(kubeconfig)).await
+    }
+
     pub(crate) async fn start(manifests: &[(&str, &str)]) -> Self {
         let directory = Arc::new(tempfile::tempdir().unwrap());
         fs::create_dir(directory.path().join("manifests")).unwrap();
@@ -78,11 +99,20 @@ impl Mesh {
     }
 
     async fn start_in(directory: Arc<tempfile::TempDir>) -> Self {
+        let manifests = directory.path().join("manifests");
+        let mesh = Self::start_from(directory, Source::Dir(manifests), None).await;
+        mesh.ready().await;
+        mesh
+    }
+
+    async fn start_from(directory: Arc<tempfile::TempDir>, source: Source, kubeconfig: Option<PathBuf>) -> Self {
         let (tasks, metrics, readiness) = (Tasks::new(), Metrics::new(), Readiness::new());
         let (manifests, state) = (directory.path().join("manifests"), directory.path().join("state"));
         let bundle = directory.path().join("roots.pem");
         let config = Config {
-            source: Source::Dir(manifests.clone()),
+            source,
+            kubeconfig,
+            pace: PACE,
             state_dir: state.clone(),
             trust_domain: "cluster.local".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -92,15 +122,54 @@ impl Mesh {
             slowest_reader: SLOWEST_READER,
         };
         let bound = Controller::bind(config, &tasks, &metrics, &readiness).await.unwrap();
-        let addr = bound.addr;
+        let (addr, admin) = (bound.addr, bound.admin());
         tasks.spawn("controller", async move { bound.run().await.unwrap() });
         let pem = fs::read(bundle).unwrap();
         let roots = <CertificateDer<'_> as rustls::pki_types::pem::PemObject>::pem_slice_iter(&pem);
         let roots = roots.map(|root| Bytes::copy_from_slice(&root.unwrap())).collect();
         let minter = Minter::open(&Store::open(&state).unwrap()).unwrap();
-        let mesh = Self { addr, minter, metrics, roots, readiness, tasks, manifests, state, directory };
-        tokio::time::timeout(DEADLINE, mesh.readiness.ready()).await.unwrap();
-        mesh
+        let admin = Mutex::new(admin);
+        Self { addr, minter, metrics, roots, readiness, tasks, manifests, state, directory, admin }
+    }
+
+    pub(crate) async fn ready(&self) {
+        tokio::time::timeout(DEADLINE, self.readiness.ready()).await.unwrap();
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.readiness.is_ready()
+    }
+
+    /// What the admin port says is wrong.
+    pub(crate) async fn problems(&self) -> String {
+        let request = http::Request::get("/objects").extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+        let request = request.header("host", "localhost").body(axum::body::Body::empty()).unwrap();
+        let admin = self.admin.lock().clone();
+        let answer = admin.oneshot(request).await.unwrap();
+        let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["problems"].to_string()
+    }
+
+    /// Waits until the admin port says that this is wrong.
+    pub(crate) async fn problem(&self, expected: &str) {
+        self.problems_until(expected, |problems| problems.contains(expected)).await;
+    }
+
+    /// Waits until it does not say that any more.
+    pub(crate) async fn no_problem(&self, unexpected: &str) {
+        self.problems_until(unexpected, |problems| !problems.contains(unexpected)).await;
+    }
+
+    async fn problems_until(&self, what: &str, wanted: impl Fn(&str) -> bool) {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let problems = self.problems().await;
+            if wanted(&problems) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{what}: {problems}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(crate) fn roots(&self) -> &[Bytes] {

@@ -1,0 +1,4 @@
+//! The controller reads a scripted Kubernetes API.
+
+mod follow;
+mod server;

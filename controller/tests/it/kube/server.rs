@@ -1,0 +1,417 @@
+//! A Kubernetes API as far as a controller asks: lists in pages, watches with bookmarks, and every way to fail.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use serde::Deserialize as _;
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::{AbortHandle, JoinSet},
+    time::{Duration, Instant},
+};
+
+use crate::support::DEADLINE;
+
+pub(crate) const PODS: &str = "/api/v1/pods";
+pub(crate) const SERVICES: &str = "/api/v1/services";
+pub(crate) const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
+pub(crate) const POLICIES: &str = "/apis/meshctl.dev/v1alpha1/authorizationpolicies";
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// The server. Dropped, it is gone with all its connections.
+pub(crate) struct ApiServer {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    running: Mutex<Option<AbortHandle>>,
+    owner: Mutex<JoinSet<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Counts changes of the state, for open watches.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    /// By the path of the kind, then by `namespace/name`.
+    objects: BTreeMap<&'static str, BTreeMap<String, Value>>,
+    /// What watches are told: version, path, line.
+    log: Vec<(u64, &'static str, Value)>,
+    /// A watch that is asked for from before this version gets 410.
+    oldest: u64,
+    /// So do watches that are open and not further than this.
+    untold: u64,
+    /// Objects per page, if less than what is asked for.
+    page: Option<usize>,
+    /// Answers instead of the real one, by verb and path: how often, and with what.
+    faults: HashMap<String, Vec<(StatusCode, String)>>,
+    /// Like faults, until told otherwise.
+    standing: HashMap<String, (StatusCode, String)>,
+    /// Watches of these kinds accept and then say nothing, ever.
+    hung: HashSet<&'static str>,
+    /// How often the watches of these kinds were cut.
+    cuts: HashMap<&'static str, u64>,
+    /// What was asked, as `verb path`.
+    asked: Vec<String>,
+}
+
+impl ApiServer {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(0) });
+        let server = Self { addr, shared, running: Mutex::default(), owner: Mutex::default() };
+        server.serve(listener);
+        server
+    }
+
+    /// Closes the port and every connection.
+    pub(crate) fn stop(&self) {
+        self.running.lock().take().unwrap().abort();
+    }
+
+    /// After [`ApiServer::stop`], on the same port.
+    pub(crate) async fn resume(&self) {
+        let deadline = Instant::now() + DEADLINE;
+        let listener = loop {
+            match TcpListener::bind(self.addr).await {
+                Ok(listener) => break listener,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            tokio::task::yield_now().await;
+        };
+        self.serve(listener);
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let shared = Arc::clone(&self.shared);
+        let running = self.owner.lock().spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    let service = hyper::service::service_fn(move |request| answer(Arc::clone(&shared), request));
+                    // A client that hangs up is none of the server's business.
+                    let _ =
+                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), service).await;
+                });
+            }
+        });
+        *self.running.lock() = Some(running);
+    }
+
+    /// Writes a kubeconfig that leads here.
+    pub(crate) fn kubeconfig(&self, directory: &Path) -> PathBuf {
+        let path = directory.join("kubeconfig");
+        let text = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [{ "name": "test", "cluster": { "server": format!("http://{}", self.addr) } }],
+            "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
+            "users": [{ "name": "test", "user": { "token": "of-the-controller" } }],
+        });
+        std::fs::write(&path, text.to_string()).unwrap();
+        path
+    }
+
+    /// Creates or changes the objects of a manifest; watches are told.
+    pub(crate) fn put(&self, manifest: &str) {
+        for (path, key, mut object) in objects(manifest) {
+            self.change(|state| {
+                state.version += 1;
+                object["metadata"]["resourceVersion"] = state.version.to_string().into();
+                let before = state.objects.entry(path).or_default().insert(key, object.clone());
+                let what = if before.is_some() { "MODIFIED" } else { "ADDED" };
+                state.log.push((state.version, path, json!({ "type": what, "object": object })));
+            });
+        }
+    }
+
+    /// Deletes an object; watches are told.
+    pub(crate) fn delete(&self, path: &'static str, key: &str) {
+        self.change(|state| {
+            state.version += 1;
+            let mut object = state.objects.get_mut(path).unwrap().remove(key).unwrap();
+            object["metadata"]["resourceVersion"] = state.version.to_string().into();
+            state.log.push((state.version, path, json!({ "type": "DELETED", "object": object })));
+        });
+    }
+
+    /// Forgets history: whoever watches is told that its version is too old, and so is who asks for a watch from it.
+    pub(crate) fn compact(&self) {
+        self.change(|state| {
+            state.version += 1;
+            (state.oldest, state.untold) = (state.version, state.version);
+        });
+    }
+
+    /// Forgets history up to now; open watches are not told, because they are told everything.
+    pub(crate) fn compact_before_now(&self) {
+        let mut state = self.shared.state.lock();
+        state.oldest = state.version;
+    }
+
+    /// Ends the open watches of a kind.
+    pub(crate) fn cut(&self, path: &'static str) {
+        self.change(|state| *state.cuts.entry(path).or_default() += 1);
+    }
+
+    /// Deletes an object and forgets history: nobody is ever told.
+    pub(crate) fn delete_untold(&self, path: &'static str, key: &str) {
+        self.change(|state| {
+            state.objects.get_mut(path).unwrap().remove(key).unwrap();
+            state.version += 1;
+            (state.oldest, state.untold) = (state.version, state.version);
+        });
+    }
+
+    /// Tells every watch of a kind how far it is, without an event.
+    pub(crate) fn bookmark(&self, path: &'static str) {
+        self.change(|state| {
+            state.version += 1;
+            let bookmark = json!({ "kind": "Any", "metadata": { "resourceVersion": state.version.to_string() } });
+            state.log.push((state.version, path, json!({ "type": "BOOKMARK", "object": bookmark })));
+        });
+    }
+
+    /// Pages of at most this many objects.
+    pub(crate) fn page(&self, objects: usize) {
+        self.shared.state.lock().page = Some(objects);
+    }
+
+    /// Answers the next questions, e.g. `list /api/v1/pods`, with these, in order; then as it should.
+    pub(crate) fn fail(&self, question: &str, answers: &[StatusCode]) {
+        let answers = answers.iter().rev().map(|status| (*status, status_object(*status))).collect();
+        self.shared.state.lock().faults.insert(question.to_owned(), answers);
+    }
+
+    /// Answers a question with this from now on.
+    pub(crate) fn refuse(&self, question: &str, status: StatusCode, body: &str) {
+        self.shared.state.lock().standing.insert(question.to_owned(), (status, body.to_owned()));
+    }
+
+    /// Answers it as it should again.
+    pub(crate) fn allow(&self, question: &str) {
+        self.shared.state.lock().standing.remove(question).unwrap();
+    }
+
+    /// Open watches of the kind, and those asked for from now on, say nothing more and never end.
+    pub(crate) fn hang(&self, path: &'static str) {
+        self.change(|state| {
+            state.hung.insert(path);
+        });
+    }
+
+    /// Watches asked for from now on are served again; those that hang stay as they are.
+    pub(crate) fn recover(&self, path: &'static str) {
+        self.shared.state.lock().hung.remove(path);
+    }
+
+    /// Waits until something was asked `times` times since the start.
+    pub(crate) async fn asked(&self, question: &str, times: usize) {
+        let deadline = Instant::now() + DEADLINE;
+        while self.count(question) < times {
+            assert!(Instant::now() < deadline, "{question} was asked {} times", self.count(question));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// How often something was asked.
+    pub(crate) fn count(&self, question: &str) -> usize {
+        self.shared.state.lock().asked.iter().filter(|asked| *asked == question).count()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.shared.state.lock());
+        self.shared.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// The objects of a manifest, with where they are kept. Uids are made up where there are none.
+fn objects(manifest: &str) -> Vec<(&'static str, String, Value)> {
+    let documents = manifest.split("\n---").filter(|document| !document.trim().is_empty());
+    documents
+        .map(|document| {
+            let mut object: Value = serde_saphyr::from_str(document).unwrap();
+            let path = match object["kind"].as_str().unwrap() {
+                "Namespace" => "/api/v1/namespaces",
+                "Pod" => PODS,
+                "Service" => SERVICES,
+                "EndpointSlice" => "/apis/discovery.k8s.io/v1/endpointslices",
+                "HTTPRoute" => ROUTES,
+                "AuthorizationPolicy" => POLICIES,
+                kind => panic!("{kind} is not served"),
+            };
+            let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+            let key = format!("{namespace}/{name}");
+            if object["metadata"]["uid"].is_null() {
+                object["metadata"]["uid"] = format!("uid-{name}").into();
+            }
+            (path, key, object)
+        })
+        .collect()
+}
+
+fn status_object(status: StatusCode) -> String {
+    let message = format!("scripted {}", status.as_u16());
+    json!({ "kind": "Status", "status": "Failure", "code": status.as_u16(), "message": message }).to_string()
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Query {
+    watch: bool,
+    limit: Option<usize>,
+    #[serde(rename = "continue")]
+    next: usize,
+    resource_version: u64,
+    timeout_seconds: Option<u64>,
+    allow_watch_bookmarks: bool,
+}
+
+impl Query {
+    fn parse(uri: &http::Uri) -> Self {
+        let pairs = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        let object: serde_json::Map<String, Value> = pairs
+            .map(|(key, value)| (key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+            .collect();
+        Self::deserialize(Value::Object(object)).unwrap()
+    }
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let (request, body) = request.into_parts();
+    let (path, query) = (request.uri.path().to_owned(), Query::parse(&request.uri));
+    // Read, so that the connection can be used again.
+    body.collect().await.unwrap();
+    assert_eq!(request.headers["authorization"], "Bearer of-the-controller");
+    let verb = match request.method {
+        Method::GET if query.watch => "watch",
+        Method::GET if query.next > 0 => "next",
+        Method::GET => "list",
+        Method::POST => "create",
+        ref method => panic!("{method} is not served"),
+    };
+    let question = format!("{verb} {path}");
+    let fault = {
+        let mut state = shared.state.lock();
+        let once = state.faults.get_mut(&question).and_then(Vec::pop);
+        let fault = once.or_else(|| state.standing.get(&question).cloned());
+        state.asked.push(question);
+        fault
+    };
+    if let Some((status, body)) = fault {
+        return Ok(full(status, body));
+    }
+    Ok(match verb {
+        "watch" => watched(shared, &path, &query),
+        "list" | "next" => listed(&shared.state.lock(), &path, &query),
+        _ => full(StatusCode::NOT_FOUND, "404 page not found".into()),
+    })
+}
+
+fn listed(state: &State, path: &str, query: &Query) -> Response<Body> {
+    let all: Vec<&Value> = state.objects.get(path).into_iter().flat_map(BTreeMap::values).collect();
+    let size = query.limit.unwrap_or(usize::MAX).min(state.page.unwrap_or(usize::MAX));
+    let page = &all[query.next.min(all.len())..query.next.saturating_add(size).min(all.len())];
+    let after = query.next + page.len();
+    let next = if after < all.len() { after.to_string() } else { String::new() };
+    let version = state.version.to_string();
+    // As a real one does: the items of a list do not say their kind.
+    let items: Vec<Value> = page
+        .iter()
+        .map(|object| {
+            let mut object = (*object).clone();
+            object.as_object_mut().unwrap().retain(|key, _| key != "kind" && key != "apiVersion");
+            object
+        })
+        .collect();
+    let items = if items.is_empty() { Value::Null } else { items.into() };
+    full(
+        StatusCode::OK,
+        json!({ "kind": "List", "metadata": { "resourceVersion": version, "continue": next }, "items": items })
+            .to_string(),
+    )
+}
+
+fn watched(shared: Arc<Shared>, path: &str, query: &Query) -> Response<Body> {
+    assert!(query.allow_watch_bookmarks);
+    let end = Instant::now() + Duration::from_secs(query.timeout_seconds.unwrap());
+    let (path, from, hangs) = (path.to_owned(), query.resource_version, false);
+    let cuts = shared.state.lock().cuts(&path);
+    if from < shared.state.lock().oldest {
+        return full(StatusCode::OK, gone());
+    }
+    let changes = shared.changed.subscribe();
+    let lines = futures_util::stream::unfold(
+        (shared, changes, path, from, hangs),
+        move |(shared, mut changes, path, from, mut hangs)| async move {
+            loop {
+                changes.mark_unchanged();
+                hangs |= shared.state.lock().hung.contains(path.as_str());
+                if hangs {
+                    std::future::pending::<()>().await;
+                }
+                if from == u64::MAX || shared.state.lock().cuts(&path) != cuts {
+                    return None;
+                }
+                let (lines, version) = shared.state.lock().since(&path, from);
+                if !lines.is_empty() {
+                    let frame = Ok::<_, io::Error>(Frame::data(Bytes::from(lines)));
+                    return Some((frame, (shared, changes, path, version, hangs)));
+                }
+                if tokio::time::timeout_at(end, changes.changed()).await.is_err() {
+                    return None;
+                }
+            }
+        },
+    );
+    Response::new(BodyExt::boxed_unsync(StreamBody::new(lines)))
+}
+
+impl State {
+    fn cuts(&self, path: &str) -> u64 {
+        self.cuts.get(path).copied().unwrap_or_default()
+    }
+
+    /// What a watch from `from` is told now, and where it is then; a version that is too old ends it.
+    fn since(&self, path: &str, from: u64) -> (String, u64) {
+        if from < self.untold {
+            return (gone(), u64::MAX);
+        }
+        let new = self.log.iter().filter(|(version, of, _)| *version > from && *of == path);
+        let lines: String = new.map(|(_, _, line)| line.to_string() + "\n").collect();
+        (lines, self.version)
+    }
+}
+
+/// What a watch is told whose version is too old.
+fn gone() -> String {
+    let status: Value = serde_json::from_str(&status_object(StatusCode::GONE)).unwrap();
+    json!({ "type": "ERROR", "object": status }).to_string() + "\n"
+}
+
+fn full(status: StatusCode, body: String) -> Response<Body> {
+    let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
+    Response::builder().status(status).body(body).unwrap()
+}
