@@ -56,6 +56,16 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// The shop but for the visitor.
+const MESHED: [&str; 6] = [
+    "deployment/load",
+    "deployment/web-v1",
+    "deployment/web-v2",
+    "deployment/stock",
+    "deployment/prices",
+    "deployment/orders",
+];
+
 #[test]
 fn from_the_first_command_to_nothing_left() {
     let playground = Playground { runtime: tempfile::tempdir().unwrap() };
@@ -65,6 +75,7 @@ fn from_the_first_command_to_nothing_left() {
     a_second_start_is_refused(&playground);
     pods_are_listed_with_their_reasons(&playground);
     a_request_by_name_crosses_the_mesh(&playground);
+    each_protocol_is_carried(&playground);
     routes_and_policies_are_in_force(&playground);
     the_planted_fault_is_found(&playground);
     identities_are_held(&playground);
@@ -105,13 +116,13 @@ fn a_second_start_is_refused(playground: &Playground) {
 fn pods_are_listed_with_their_reasons(playground: &Playground) {
     let rows = playground.json("list --playground");
     let row = |workload: &str| rows.iter().find(|row| row["workload"] == workload).unwrap();
-    for workload in ["deployment/load", "deployment/web-v1", "deployment/web-v2", "deployment/stock"] {
+    for workload in MESHED {
         assert_eq!((&row(workload)["meshed"], &row(workload)["ready"]), (&1.into(), &1.into()), "{workload}");
     }
     assert_eq!(row("deployment/visitor")["reason"], "disabled-by-pod");
     assert_eq!(row("deployment/mesh-controller")["reason"], "system-namespace");
     let status = playground.meshctl("playground status");
-    assert!(status.status.success() && text(&status.stderr).contains("7 of 7 pods are ready"));
+    assert!(status.status.success() && text(&status.stderr).contains("9 of 9 pods are ready"));
 }
 
 fn a_request_by_name_crosses_the_mesh(playground: &Playground) {
@@ -136,6 +147,22 @@ fn a_request_by_name_crosses_the_mesh(playground: &Playground) {
     let tap = playground.ok("tap --playground --from deploy/visitor -o ndjson -c 1");
     let event: Value = serde_json::from_str(&tap).unwrap();
     assert_eq!((&event["tls"], &event["source"]["identity"]), (&false.into(), &Value::Null));
+}
+
+fn each_protocol_is_carried(playground: &Playground) {
+    // What the web service asks for on its way to an answer: gRPC, a protocol in which the server speaks first, HTTP/1.1.
+    for (to, method, path) in
+        [("prices", "POST", "/shop.v1.Prices/Quote"), ("stock", "", ""), ("orders", "POST", "/orders")]
+    {
+        let tap = playground.ok(&format!("tap deploy/{to} --playground --from deploy/web-v1 -o ndjson -c 1"));
+        let event: Value = serde_json::from_str(&tap).unwrap();
+        let found = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+        assert_eq!((found("method"), found("path")), (method.to_owned(), path.to_owned()), "{event}");
+        assert_eq!((&event["tls"], &event["error"]), (&true.into(), &Value::Null), "{event}");
+        if to == "prices" {
+            assert_eq!(event["grpcStatus"], 0, "{event}");
+        }
+    }
 }
 
 fn routes_and_policies_are_in_force(playground: &Playground) {
@@ -173,7 +200,7 @@ fn the_planted_fault_is_found(playground: &Playground) {
 
 fn identities_are_held(playground: &Playground) {
     let rows = playground.json("identity --playground --all");
-    assert_eq!(rows.len(), 4, "the meshed pods");
+    assert_eq!(rows.len(), MESHED.len(), "the meshed pods");
     for row in &rows {
         assert!(row["remainingSeconds"].as_i64().unwrap() > 23 * 3600, "{row}");
         assert_eq!((&row["trustDomain"], &row["roots"]), (&"cluster.local".into(), &1.into()));
@@ -202,7 +229,7 @@ fn it_leaves_nothing(playground: &Playground) {
     let supervisor = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials).unwrap().pid();
     socket.shutdown(Shutdown::Both).unwrap();
     let namespace = fs::read_link(format!("/proc/{supervisor}/ns/pid")).unwrap();
-    assert!(in_namespace(&namespace) > 10, "controller, injector, four proxies, five containers");
+    assert!(in_namespace(&namespace) > 10, "controller, injector, six proxies, seven containers");
     playground.ok("playground stop");
     assert_eq!(fs::read_dir(runtime).unwrap().count(), 0, "no file");
     assert_eq!(in_namespace(&namespace), 0, "no process, and so no namespace and no mount");

@@ -1,13 +1,18 @@
 //! The demo shop: one small program with roles, and one planted fault for users to find.
 //!
 //! ```text
-//! load ──HTTP/1.1──▶ web (v1, v2) ──TCP, the server speaks first──▶ stock
+//! load ──HTTP/1.1──▶ web (v1, v2) ──gRPC──▶ prices
+//!                       │  └──TCP, the server speaks first──▶ stock
+//!                       └──HTTP/1.1──▶ orders
 //! ```
 //! It knows nothing of the mesh: an application like any other. The playground runs it as `meshctl shop ROLE`, a cluster
 //! as an image. Manifests are in `deploy/demo`.
 
 pub mod get;
+mod http;
 pub mod load;
+pub mod orders;
+pub mod prices;
 pub mod stock;
 pub mod web;
 
@@ -30,6 +35,10 @@ enum Role {
     Web(web::Args),
     /// Counts things: a TCP protocol in which the server speaks first
     Stock(stock::Args),
+    /// Says what things cost: gRPC
+    Prices(prices::Args),
+    /// Takes orders: HTTP/1.1 and HTTP/2
+    Orders(orders::Args),
     /// Asks once and prints the answer
     Get(get::Args),
 }
@@ -43,6 +52,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Role::Load(args) => load::run(args, stop.clone()).await,
             Role::Web(args) => web::Web::bind(args).await?.run(stop.clone()).await,
             Role::Stock(args) => stock::Stock::bind(args).await?.run(stop.clone()).await,
+            Role::Prices(args) => prices::Prices::bind(args).await?.run(stop.clone()).await,
+            Role::Orders(args) => orders::Orders::bind(args).await?.run(stop.clone()).await,
             Role::Get(args) => get::run(args).await,
         }
     };

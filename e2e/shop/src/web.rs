@@ -3,39 +3,28 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /` | who answers: version and host name |
-//! | `GET /items/ID` | a price |
-//! | `POST /checkout?item=ID` | asks `stock` first |
+//! | `GET /items/ID` | a price, which it asks `prices` for |
+//! | `POST /checkout?item=ID` | asks `stock` first, then places an order with `orders` |
 //! | `GET /healthz` | ok |
 //!
 //! **The planted fault**: version v2 answers 500 to the checkout of every third item ([`is_faulty`]). Find it with
 //! `meshctl stat` and `meshctl tap --status 5xx`.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
 use serde_json::json;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::stock;
-
-/// Connections served at a time.
-const CONNECTIONS: usize = 4_096;
-/// A head must be there within this time.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// Open requests have this long once the role is told to end.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// After an accept that failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+use crate::{
+    http::{Answer, number, reply, serve},
+    orders,
+    prices::Quotes,
+    stock,
+};
 
 /// `shop web`.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,6 +38,12 @@ pub struct Args {
     /// host:port of the stock service
     #[arg(long, default_value = "stock:7000")]
     pub stock: String,
+    /// host:port of the prices service
+    #[arg(long, default_value = "prices:50051")]
+    pub prices: String,
+    /// host:port of the orders service
+    #[arg(long, default_value = "orders:80")]
+    pub orders: String,
     /// Name to answer with; the host's name in Kubernetes
     #[arg(long, env = "HOSTNAME", default_value = "web")]
     pub name: String,
@@ -58,46 +53,34 @@ pub struct Args {
 #[derive(Debug)]
 pub struct Web {
     listener: TcpListener,
-    args: Arc<Args>,
+    shop: Arc<Shop>,
     /// Where it listens.
     pub addr: SocketAddr,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+struct Shop {
+    args: Args,
+    quotes: Quotes,
 }
 
 impl Web {
     /// Binds.
     pub async fn bind(args: Args) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
-        Ok(Self { addr: listener.local_addr()?, listener, args: Arc::new(args) })
+        let quotes = Quotes::of(&args.prices)?;
+        Ok(Self { addr: listener.local_addr()?, listener, shop: Arc::new(Shop { args, quotes }) })
     }
 
     /// Serves until `stop`, then finishes what is open.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let graceful = GracefulShutdown::new();
-        let mut connections = JoinSet::new();
-        let mut server = auto::Builder::new(TokioExecutor::new());
-        server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-        loop {
-            tokio::select! {
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS => {
-                    let Ok((stream, _)) = accepted else {
-                        // Out of descriptors: at once would be in vain.
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
-                    };
-                    let args = self.args.clone();
-                    let service = service_fn(move |request| answer(args.clone(), request));
-                    let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
-                    connections.spawn(graceful.watch(connection));
-                }
-                Some(_) = connections.join_next() => {}
-                () = stop.cancelled() => break,
-            }
-        }
-        drop(self.listener);
-        tokio::select! {
-            () = graceful.shutdown() => {}
-            () = tokio::time::sleep(GRACE) => {}
-        }
+        let shop = self.shop;
+        serve(self.listener, stop, move |request| {
+            let shop = Arc::clone(&shop);
+            async move { shop.answer(request).await }
+        })
+        .await;
         Ok(())
     }
 }
@@ -107,44 +90,53 @@ pub fn is_faulty(version: &str, item: u64) -> bool {
     version == "v2" && item.is_multiple_of(3)
 }
 
-async fn answer(args: Arc<Args>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let path = request.uri().path();
-    let response = match (request.method(), path) {
-        (&Method::GET, "/") => {
-            reply(StatusCode::OK, &json!({"service": "web", "version": args.version, "pod": args.name}))
-        }
-        (&Method::GET, "/healthz") => reply(StatusCode::OK, &json!("ok")),
-        (&Method::GET, path) if path.starts_with("/items/") => match path["/items/".len()..].parse::<u64>() {
-            Ok(item) => reply(StatusCode::OK, &json!({"item": item, "price": 5 + item % 20, "version": args.version})),
-            Err(_) => reply(StatusCode::NOT_FOUND, &json!({"error": "items have numbers"})),
-        },
-        (&Method::POST, "/checkout") => {
-            let item =
-                request.uri().query().and_then(|query| query.strip_prefix("item=")).and_then(|id| id.parse().ok());
-            match item {
-                Some(item) => checkout(&args, item).await,
-                None => reply(StatusCode::BAD_REQUEST, &json!({"error": "checkout?item=NUMBER"})),
+impl Shop {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let args = &self.args;
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/") => {
+                reply(StatusCode::OK, &json!({"service": "web", "version": args.version, "pod": args.name}))
             }
+            (&Method::GET, "/healthz") => reply(StatusCode::OK, &json!("ok")),
+            (&Method::GET, path) if path.starts_with("/items/") => match path["/items/".len()..].parse() {
+                Ok(item) => self.item(item).await,
+                Err(_) => reply(StatusCode::NOT_FOUND, &json!({"error": "items have numbers"})),
+            },
+            (&Method::POST, "/checkout") => match number(&request, "item") {
+                Some(item) => self.checkout(item).await,
+                None => reply(StatusCode::BAD_REQUEST, &json!({"error": "checkout?item=NUMBER"})),
+            },
+            _ => reply(StatusCode::NOT_FOUND, &json!({"error": "not found"})),
         }
-        _ => reply(StatusCode::NOT_FOUND, &json!({"error": "not found"})),
-    };
-    Ok(response)
-}
-
-async fn checkout(args: &Args, item: u64) -> Response<Full<Bytes>> {
-    let left = match stock::ask(&args.stock, item).await {
-        Ok(left) => left,
-        Err(error) => return reply(StatusCode::BAD_GATEWAY, &json!({"error": format!("{error:#}")})),
-    };
-    if is_faulty(&args.version, item) {
-        return reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": "discount table: index out of range"}));
     }
-    reply(StatusCode::OK, &json!({"item": item, "left": left, "version": args.version}))
+
+    async fn item(&self, item: u64) -> Answer {
+        match self.quotes.quote(item).await {
+            Ok(Some(price)) => {
+                reply(StatusCode::OK, &json!({"item": item, "price": price, "version": self.args.version}))
+            }
+            Ok(None) => reply(StatusCode::NOT_FOUND, &json!({"error": "no such item"})),
+            Err(error) => failed(&error),
+        }
+    }
+
+    async fn checkout(&self, item: u64) -> Answer {
+        let left = match stock::ask(&self.args.stock, item).await {
+            Ok(left) => left,
+            Err(error) => return failed(&error),
+        };
+        if is_faulty(&self.args.version, item) {
+            let error = "discount table: index out of range";
+            return reply(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": error}));
+        }
+        match orders::place(&self.args.orders, item).await {
+            Ok(()) => reply(StatusCode::OK, &json!({"item": item, "left": left, "version": self.args.version})),
+            Err(error) => failed(&error),
+        }
+    }
 }
 
-fn reply(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(format!("{body}\n"))));
-    *response.status_mut() = status;
-    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    response
+/// Somebody behind this service did not do their part.
+fn failed(error: &anyhow::Error) -> Answer {
+    reply(StatusCode::BAD_GATEWAY, &json!({"error": format!("{error:#}")}))
 }

@@ -1,4 +1,4 @@
-//! Regenerates `proto/src/wire/generated` from `proto/mesh/v1/*.proto`. Run by `just gen`; needs `protoc`.
+//! Regenerates the code of `proto/mesh/v1/*.proto` and of the demo shop's `e2e/shop/proto`. Run by `just gen`; needs `protoc`.
 //!
 //! A crate of its own, so that it builds when the generated code does not.
 
@@ -9,5 +9,10 @@ fn main() -> std::io::Result<()> {
     tonic_prost_build::configure().out_dir(&out).bytes(".").compile_protos(
         &["identity", "config", "tap"].map(|name| root.join(format!("mesh/v1/{name}.proto"))),
         &[root.to_path_buf()],
-    )
+    )?;
+    let shop = root.join("../e2e/shop");
+    let out = shop.join("src/prices/generated");
+    std::fs::create_dir_all(&out)?;
+    let protos = shop.join("proto");
+    tonic_prost_build::configure().out_dir(&out).compile_protos(&[protos.join("shop/v1/prices.proto")], &[protos])
 }
