@@ -15,6 +15,8 @@ pub struct ProxyError {
     pub outcome: Outcome,
     /// What exactly happened, for the log. No secrets, nothing a client may not know of itself.
     pub detail: Cow<'static, str>,
+    /// The server ended its stream of HTTP/2 with this code; so does the proxy, instead of an answer.
+    pub(crate) reset: Option<h2::Reason>,
 }
 
 /// Result of a stage of the data path.
@@ -23,7 +25,7 @@ pub type Result<T, E = ProxyError> = std::result::Result<T, E>;
 impl ProxyError {
     /// With what happened.
     pub fn new(outcome: Outcome, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { outcome, detail: detail.into() }
+        Self { outcome, detail: detail.into(), reset: None }
     }
 
     /// Whether no byte can have reached the application, so that another endpoint may be tried.

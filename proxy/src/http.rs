@@ -4,6 +4,7 @@
 
 pub(crate) mod body;
 pub(crate) mod client;
+mod expect;
 mod framing;
 mod guard;
 mod head;

@@ -271,6 +271,7 @@ pub(crate) async fn handshake_http1(worker: &Rc<Worker>, stream: Stream) -> Resu
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
+        .preserve_header_case(true)
         .handshake(TokioIo::new(Noted::new(stream, heard.clone())))
         .await
         .map_err(|error| ProxyError::new(Outcome::UpstreamReset, error.to_string()))?;

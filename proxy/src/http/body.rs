@@ -10,7 +10,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{client::Lease, headers};
+use super::{client::Lease, expect::Waiting, headers};
 use crate::record::{BodyMeter, Record};
 
 /// A request's body, on its way to the server.
@@ -20,12 +20,22 @@ pub(crate) struct RequestBody {
     meter: Option<BodyMeter>,
     /// What is taken out of the trailers.
     strip: fn(&mut HeaderMap),
+    /// Until the server asks for it.
+    waiting: Option<Waiting>,
 }
+
+/// Why a request's body broke: hyper's, with the code of an HTTP/2 stream in it, or ours.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl RequestBody {
     /// Of a client's request.
     pub(crate) fn new(inner: Incoming, meter: BodyMeter) -> Self {
-        Self { inner: Some(inner).filter(|body| !body.is_end_stream()), meter: Some(meter), strip: |_| {} }
+        Self {
+            inner: Some(inner).filter(|body| !body.is_end_stream()),
+            meter: Some(meter),
+            strip: |_| {},
+            waiting: None,
+        }
     }
 
     /// For an application: without claims in the trailers, either.
@@ -33,17 +43,26 @@ impl RequestBody {
         Self { strip: headers::strip_claims, ..self }
     }
 
+    /// Not before the server wants it.
+    pub(super) fn wait(&mut self, waiting: Waiting) {
+        self.waiting = Some(waiting);
+    }
+
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { inner: None, meter: None, strip: |_| {} }
+        Self { inner: None, meter: None, strip: |_| {}, waiting: None }
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(waiting) = &mut self.waiting {
+            std::task::ready!(waiting.poll(cx))?;
+            self.waiting = None;
+        }
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(None);
         };
@@ -58,7 +77,7 @@ impl Body for RequestBody {
         {
             meter.add(data.len() as u64);
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {

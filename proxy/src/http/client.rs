@@ -2,14 +2,15 @@
 
 use std::rc::Rc;
 
-use http::{Request, Response, request::Parts};
+use http::{HeaderValue, Request, Response, header::CONNECTION, request::Parts};
 use http_body::Body as _;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use mesh_proto::outcome::Outcome;
 
 use super::{
     Version,
-    body::RequestBody,
+    body::{RequestBody, ResponseBody},
+    expect::{self, Expectation},
     retry::{Again, End, First, after},
 };
 use crate::{
@@ -44,7 +45,8 @@ impl Unanswered {
         let again = after(end, reused);
         // Only of a handshake that was refused is it true that the application has seen nothing.
         let refused = again == Again::Elsewhere;
-        Box::new(Self { error: upstream_error(upstream, error, refused), request, again })
+        let error = ProxyError { reset: reset_code(error), ..upstream_error(upstream, error, refused) };
+        Box::new(Self { error, request, again })
     }
 
     /// For the decision about a second attempt.
@@ -60,6 +62,10 @@ impl Unanswered {
 pub(crate) struct Lease {
     upstream: Rc<Upstream>,
     by: By,
+    /// Of a body that may never be sent.
+    expectation: Option<Expectation>,
+    /// The server speaks HTTP/1.0. To hyper the whole connection then does, and it would send a chunked body as none.
+    is_http10: bool,
 }
 
 enum By {
@@ -73,12 +79,27 @@ impl Lease {
         if let By::Http2(connection) = &by {
             connection.streams.set(connection.streams.get() + 1);
         }
-        Self { upstream: Rc::clone(upstream), by }
+        Self { upstream: Rc::clone(upstream), by, expectation: None, is_http10: false }
+    }
+
+    /// The server's answer, as the body of which this lives on.
+    pub(crate) fn answer(self, mut response: Response<Incoming>) -> Response<ResponseBody> {
+        if self.is_body_unwanted() {
+            // The client must not send it after all, on a connection that would go on (RFC 9110 §10.1.1).
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response.map(|body| ResponseBody::incoming(body, self))
+    }
+
+    fn is_body_unwanted(&self) -> bool {
+        self.expectation.as_ref().is_some_and(Expectation::is_unwanted)
     }
 
     /// The answer was read to its end: an HTTP/1 connection may carry the next one. Without this it is closed.
     pub(crate) fn give_back(mut self) {
-        if let By::Http1(connection) = &mut self.by
+        if !self.is_body_unwanted()
+            && !self.is_http10
+            && let By::Http1(connection) = &mut self.by
             && let Some(connection) = connection.take()
         {
             self.upstream.put_idle(connection);
@@ -89,6 +110,9 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.upstream.load.end();
+        if let Some(expectation) = &self.expectation {
+            expectation.over();
+        }
         if let By::Http2(connection) = &self.by {
             connection.streams.set(connection.streams.get().saturating_sub(1));
         }
@@ -115,6 +139,7 @@ async fn send_http1(
     mut request: Request<RequestBody>,
     mut fresh: Option<Stream>,
 ) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
+    let expectation = expect::hold_back(&mut request);
     loop {
         let idle = if fresh.is_some() { None } else { upstream.take_idle() };
         let reused = idle.is_some();
@@ -131,11 +156,13 @@ async fn send_http1(
         heard.forget();
         let begun = tokio::time::Instant::now();
         let answer = connection.sender.try_send_request(request);
-        let lease = Lease::begin(upstream, By::Http1(Some(connection)));
+        let mut lease = Lease::begin(upstream, By::Http1(Some(connection)));
         match answer.await {
             Ok(response) => {
                 let now = tokio::time::Instant::now();
                 upstream.load.observe(now - begun, now);
+                lease.is_http10 = response.version() == http::Version::HTTP_10;
+                lease.expectation = expectation.inspect(Expectation::answered);
                 return Ok((response, lease));
             }
             Err(mut failed) => match failed.take_message() {
@@ -196,8 +223,8 @@ async fn send_http2(
     Err(Unanswered::unsent(error, request))
 }
 
-/// A second head like the request's, if it has nothing that is gone once it was sent (a body, an upgrade). Without extensions:
-/// hyper keeps the upgrade and what it parsed in them.
+/// A second head like the request's, if it has nothing that is gone once it was sent (a body, an upgrade). With its extensions,
+/// in which hyper keeps how the names of headers were written.
 pub(crate) fn repeatable_head(request: &Request<RequestBody>) -> Option<Parts> {
     let repeatable = request.body().is_end_stream() && !request.headers().contains_key(http::header::UPGRADE);
     repeatable.then(|| {
@@ -206,6 +233,8 @@ pub(crate) fn repeatable_head(request: &Request<RequestBody>) -> Option<Parts> {
         *head.uri_mut() = request.uri().clone();
         *head.version_mut() = request.version();
         head.headers_mut().clone_from(request.headers());
+        head.extensions_mut().clone_from(request.extensions());
+        head.extensions_mut().remove::<OnUpgrade>();
         head.into_parts().0
     })
 }
@@ -231,6 +260,16 @@ fn end_of_stream(error: &hyper::Error) -> End {
         }
         () if h2.is_io() => End::Closed,
         () => End::Broken,
+    }
+}
+
+/// The code with which the server ended a stream of HTTP/2. One that it did not process, by its GOAWAY, is refused.
+fn reset_code(error: &hyper::Error) -> Option<h2::Reason> {
+    let h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>())?;
+    match () {
+        () if h2.is_remote() && h2.is_go_away() => Some(h2::Reason::REFUSED_STREAM),
+        () if h2.is_remote() => h2.reason(),
+        () => None,
     }
 }
 

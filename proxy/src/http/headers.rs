@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version as HttpVersion,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE},
     uri::{Authority, PathAndQuery, Scheme},
 };
 use mesh_proto::{names, outcome::Outcome};
@@ -64,6 +64,10 @@ fn forward_http1<B>(request: &mut Request<B>, destination: SocketAddr) -> Result
     if let Some(protocol) = upgrade {
         request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         request.headers_mut().insert(UPGRADE, protocol);
+    }
+    if request.version() == HttpVersion::HTTP_10 {
+        // Not to be listened to from there (RFC 9110 §10.1.1), and not to be sent on as if it could wait.
+        request.headers_mut().remove(EXPECT);
     }
     // A proxy speaks its own version on the next hop (RFC 9110 §6.2).
     *request.version_mut() = HttpVersion::HTTP_11;
@@ -131,7 +135,16 @@ fn strip(fields: &mut HeaderMap, name: &HeaderName) {
 }
 
 /// Makes a server's answer one that can be passed on to a client that spoke `client`.
-pub(crate) fn forward_response<B>(response: &mut Response<B>, client: HttpVersion) {
+pub(crate) fn forward_response<B>(response: &mut Response<B>, client: HttpVersion) -> Result<()> {
+    if response
+        .headers()
+        .get_all(TRANSFER_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        // Without the header, which is of one hop, the client would take the coded body for the content.
+        return Err(ProxyError::new(Outcome::UpstreamProtocolError, "a Transfer-Encoding other than chunked"));
+    }
     let upgrade = (response.status() == StatusCode::SWITCHING_PROTOCOLS)
         .then(|| response.headers().get(UPGRADE).cloned())
         .flatten();
@@ -140,7 +153,10 @@ pub(crate) fn forward_response<B>(response: &mut Response<B>, client: HttpVersio
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(UPGRADE, protocol);
     }
-    *response.version_mut() = client;
+    // hyper keeps a connection of HTTP/1.0 alive for an answer of HTTP/1.1; one without a length ends with the connection.
+    let keeps_alive = client == HttpVersion::HTTP_10 && response.headers().contains_key(CONTENT_LENGTH);
+    *response.version_mut() = if keeps_alive { HttpVersion::HTTP_11 } else { client };
+    Ok(())
 }
 
 /// Whether sending the request twice is the same as once (RFC 9110 §9.2.2).
@@ -170,7 +186,7 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove(PROXY_CONNECTION);
     headers.remove(TRANSFER_ENCODING);
     headers.remove(UPGRADE);
-    if headers.contains_key(TE) {
+    if headers.get_all(TE).iter().any(|value| *value != TRAILERS) {
         let trailers =
             headers.get_all(TE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
                 |coding| coding.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers")),
@@ -332,9 +348,13 @@ mod tests {
             .header("keep-alive", "timeout=5")
             .body(())
             .unwrap();
-        forward_response(&mut response, HttpVersion::HTTP_11);
+        forward_response(&mut response, HttpVersion::HTTP_11).unwrap();
         let names: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["content-length"]);
+
+        let mut coded = Response::builder().header("transfer-encoding", "gzip, chunked").body(()).unwrap();
+        let error = forward_response(&mut coded, HttpVersion::HTTP_11).unwrap_err();
+        assert_eq!(error.outcome, Outcome::UpstreamProtocolError);
 
         let mut switching = Response::builder()
             .status(101)
@@ -342,7 +362,7 @@ mod tests {
             .header("upgrade", "websocket")
             .body(())
             .unwrap();
-        forward_response(&mut switching, HttpVersion::HTTP_11);
+        forward_response(&mut switching, HttpVersion::HTTP_11).unwrap();
         assert_eq!(switching.headers()["upgrade"], "websocket");
         assert_eq!(switching.headers()["connection"], "upgrade");
     }

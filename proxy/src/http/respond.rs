@@ -6,9 +6,23 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use mesh_proto::outcome::Outcome;
 
 use super::{body::ResponseBody, headers::ERROR};
+use crate::error::ProxyError;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// In an answer: the client's stream is to be ended with this code instead.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reset(pub(super) h2::Reason);
+
+/// The answer to a request that failed.
+pub(crate) fn failed(error: &ProxyError, grpc: bool) -> Response<ResponseBody> {
+    let mut response = self::error(error.outcome, grpc);
+    if let Some(code) = error.reset {
+        response.extensions_mut().insert(Reset(code));
+    }
+    response
+}
 
 /// The answer for `outcome`. gRPC gets it as 200 with trailers only.
 pub(crate) fn error(outcome: Outcome, grpc: bool) -> Response<ResponseBody> {

@@ -11,6 +11,7 @@ use super::{
     body::ResponseBody,
     guard::{Guard, Verdicts},
     head_watch::HeadWatch,
+    respond::Reset,
 };
 use crate::{drain::Drain, stream::Stream, worker::Worker};
 
@@ -48,6 +49,7 @@ where
     let requests = Cell::new(0);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let answering = heads.head();
+        let version = request.version();
         let number = requests.get() + 1;
         requests.set(number);
         if let Some(refusal) = verdicts.refused(number) {
@@ -61,6 +63,8 @@ where
             verdicts.answered(number, response.status() == http::StatusCode::SWITCHING_PROTOCOLS);
             if draining.is_draining() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                // To hyper, HTTP/1.1 for a client of HTTP/1.0 means to keep the connection.
+                *response.version_mut() = version;
             }
             Ok::<_, Infallible>(response)
         }
@@ -72,6 +76,7 @@ where
         // With room for what is read behind a head of the longest kind.
         .max_buf_size(MAX_HEAD + READ_AHEAD)
         .half_close(true)
+        .preserve_header_case(true)
         // The application's answer decides whether there is a Date.
         .auto_date_header(false)
         .serve_connection(TokioIo::new(stream), service)
@@ -101,7 +106,13 @@ where
 {
     let service = service_fn(move |request| {
         let answer = handle(request);
-        async move { Ok::<_, Infallible>(answer.await) }
+        async move {
+            let response = answer.await;
+            match response.extensions().get::<Reset>() {
+                Some(Reset(code)) => Err(h2::Error::from(*code)),
+                None => Ok(response),
+            }
+        }
     });
     let connection = hyper::server::conn::http2::Builder::new(worker.tasks.local_executor("http2 request"))
         .timer(TokioTimer::new())

@@ -57,7 +57,7 @@ impl Connection {
             }
             Err(error) => {
                 record.failed(&error);
-                let response = respond::error(error.outcome, grpc);
+                let response = respond::failed(&error, grpc);
                 record.answered(response.status(), response.headers());
                 response.map(|body| body.recorded(record))
             }
@@ -78,9 +78,9 @@ impl Connection {
         let (mut response, lease) = self.send(request).await?;
         // The application is not a proxy of the mesh, whatever it says.
         headers::strip_error(response.headers_mut());
-        headers::forward_response(&mut response, client_version);
+        headers::forward_response(&mut response, client_version)?;
         let switching = upgrade::agreed(&mut response, on_upgrade)?;
-        Ok((response.map(|body| ResponseBody::incoming(body, lease)), switching))
+        Ok((lease.answer(response), switching))
     }
 
     /// Sends to the application; once more where a kept connection closed under a request that can be repeated.

@@ -68,7 +68,7 @@ async fn answer(connection: &Connection, version: Version, request: Request<Inco
     let mut record = exchange.record.into_inner();
     let response = result.unwrap_or_else(|error| {
         record.failed(&error);
-        respond::error(error.outcome, grpc)
+        respond::failed(&error, grpc)
     });
     record.answered(response.status(), response.headers());
     response.map(|body| body.recorded(record))
@@ -212,9 +212,9 @@ fn finish(
         // An application that calls itself a mesh.
         _ => headers::strip_error(response.headers_mut()),
     }
-    headers::forward_response(&mut response, exchange.client);
+    headers::forward_response(&mut response, exchange.client)?;
     let switching = upgrade::agreed(&mut response, on_upgrade)?;
-    Ok((response.map(|body| ResponseBody::incoming(body, lease)), switching))
+    Ok((lease.answer(response), switching))
 }
 
 fn no_endpoints() -> ProxyError {

@@ -72,7 +72,7 @@ async fn the_application_sees_the_request_as_it_was_but_for_the_connection() {
     let request = "GET /a%20b?c=%2F HTTP/1.1\r\nHost: web:80\r\nVia: 1.0 x\r\nx-two: 1\r\nx-two: 2\r\nmesh-client-id: me\r\nconnection: close, x-hop\r\nx-hop: 1\r\n\r\n";
     let answer = exchange(pair.client.outbound, request).await;
     let seen = answer.split("\r\n\r\n").nth(1).unwrap();
-    assert_eq!(seen, "GET /a%20b?c=%2F HTTP/1.1|host: web:80|via: 1.0 x|x-two: 1|x-two: 2||");
+    assert_eq!(seen, "GET /a%20b?c=%2F HTTP/1.1|Host: web:80|Via: 1.0 x|x-two: 1|x-two: 2||");
 }
 
 #[tokio::test]

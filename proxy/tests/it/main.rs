@@ -15,6 +15,7 @@ mod inspect;
 mod live;
 mod malformed;
 mod many;
+mod matrix;
 mod peers;
 mod probes;
 mod refusals;

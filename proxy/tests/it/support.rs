@@ -3,7 +3,7 @@
 pub(crate) mod controller;
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
@@ -122,10 +122,13 @@ pub(crate) fn allow(protocol: Protocol) -> InboundPolicy {
     InboundPolicy { ports: [].into(), default: port }
 }
 
-/// A meshed pod `server` in front of `app`.
+/// A meshed pod `server` in front of `app`, at the same address.
 pub(crate) fn server(authority: &Authority, app: SocketAddr, policy: Option<InboundPolicy>) -> Pod {
     let id = identity("server");
-    Pod::start(config("server", "127.0.0.1", app), Policies::fixed(policy, []), authority.credentials(&id))
+    let config = config("server", &app.ip().to_string(), app);
+    let mut pod = Pod::start(config, Policies::fixed(policy, []), authority.credentials(&id));
+    pod.inbound.set_ip(app.ip());
+    pod
 }
 
 /// A meshed pod `client` whose [`SERVICE`] has these endpoints.
@@ -155,7 +158,13 @@ pub(crate) fn plain(address: SocketAddr) -> Endpoint {
     Endpoint { address, identity: None, pod: None }
 }
 
-/// Client and server pod with an application behind, both for `protocol`.
+/// Loopback addresses of the families that this machine has.
+pub(crate) fn families() -> Vec<IpAddr> {
+    let all = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    all.into_iter().filter(|ip| std::net::TcpListener::bind((*ip, 0)).is_ok()).collect()
+}
+
+/// Client and server pod with an application behind, both for `protocol`, all at the address of the application.
 pub(crate) struct Pair {
     pub(crate) client: Pod,
     pub(crate) server: Pod,
@@ -164,7 +173,8 @@ pub(crate) struct Pair {
 pub(crate) fn pair(app: SocketAddr, protocol: Protocol) -> Pair {
     let authority = Authority::new();
     let server = server(&authority, app, Some(allow(protocol)));
-    let client = client(&authority, protocol, vec![meshed(server.inbound, "server")]);
+    let mut client = client(&authority, protocol, vec![meshed(server.inbound, "server")]);
+    client.outbound.set_ip(app.ip());
     Pair { client, server }
 }
 
@@ -185,7 +195,15 @@ impl App {
     pub(crate) async fn new<F: Future<Output = ()> + Send + 'static>(
         serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(Ipv4Addr::LOCALHOST.into(), serve).await
+    }
+
+    /// The same at another address.
+    pub(crate) async fn at<F: Future<Output = ()> + Send + 'static>(
+        ip: IpAddr,
+        serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let (address, tasks) = (listener.local_addr().unwrap(), Tasks::new());
         let (owner, stop) = (tasks.clone(), tasks.token());
         tasks.spawn("app", async move {
