@@ -4,6 +4,7 @@
 //! outlives updates of the policy. Knows nothing of connections.
 
 pub(crate) mod ewma;
+pub(crate) mod silence;
 
 use std::rc::Rc;
 
@@ -32,15 +33,18 @@ impl Balancer {
         self.endpoints.iter().any(|endpoint| Rc::ptr_eq(endpoint, member))
     }
 
-    /// The better of two at random. `not` is left out (an endpoint that has just failed) unless it is the only one.
+    /// The better of two at random. `not` is left out (an endpoint that has just failed) unless it is the only one, and so is
+    /// one that does not answer unless none does.
     pub(crate) fn pick(&self, not: Option<&Rc<Member>>) -> Option<Rc<Member>> {
-        let now = tokio::time::Instant::now();
+        let (now, len) = (tokio::time::Instant::now(), self.endpoints.len());
+        let not = not.and_then(|not| self.endpoints.iter().position(|endpoint| Rc::ptr_eq(endpoint, not)));
         let index = power_of_two(
-            self.endpoints.len(),
-            not.and_then(|not| self.endpoints.iter().position(|endpoint| Rc::ptr_eq(endpoint, not))),
+            len,
+            not,
             |bound| rand::rng().random_range(0..bound),
             |index| self.endpoints[index].upstream.load.estimate(now),
         )?;
+        let index = awake(len, index, not, |index| self.endpoints[index].upstream.silence.holds(now));
         Some(Rc::clone(&self.endpoints[index]))
     }
 }
@@ -67,6 +71,12 @@ fn power_of_two(
             Some(if load(second) < load(first) { second } else { first })
         }
     }
+}
+
+/// `index`, or the next one that is not silent where it is.
+fn awake(len: usize, index: usize, not: Option<usize>, is_silent: impl Fn(usize) -> bool) -> usize {
+    let around = (0..len).map(|step| (index + step) % len);
+    around.filter(|other| Some(*other) != not).find(|other| !is_silent(*other)).unwrap_or(index)
 }
 
 #[cfg(test)]
@@ -107,5 +117,21 @@ mod tests {
         assert_eq!(shares(&[1.0], Some(0)), [30_000]);
         assert_eq!(power_of_two(2, Some(1), |_| 0, |_| 0.0), Some(0));
         assert_eq!(power_of_two(0, None, |_| 0, |_| 0.0), None);
+    }
+
+    #[test]
+    fn a_silent_endpoint_is_left_out_unless_all_are() {
+        for (index, not, silent, expected) in [
+            (1, None, &[][..], 1),
+            (1, None, &[1], 2),
+            (2, None, &[2], 0),
+            (1, None, &[1, 2], 0),
+            (1, Some(2), &[1], 0),
+            (1, None, &[0, 1, 2], 1),
+            (1, Some(0), &[1, 2], 1),
+        ] {
+            let found = awake(3, index, not, |index| silent.contains(&index));
+            assert_eq!(found, expected, "{index} without {not:?}, silent: {silent:?}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use mesh_proto::{admin, endpoint::Endpoint, identity::Identity, outcome::Outcome
 use tokio::{net::TcpStream, time::Instant};
 
 use crate::{
-    balance::ewma::Load,
+    balance::{ewma::Load, silence::Silence},
     connect,
     error::{ProxyError, Result},
     http::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, body::RequestBody},
@@ -73,6 +73,8 @@ pub(crate) struct Upstream {
     pub(crate) reach: Reach,
     /// How busy and how quick.
     pub(crate) load: Load,
+    /// Whether it answers at all.
+    pub(crate) silence: Silence,
     idle: RefCell<Vec<(H1Connection, Instant)>>,
     http2: RefCell<Vec<Rc<H2Connection>>>,
     dialling: RefCell<Option<Dialling>>,
@@ -105,6 +107,7 @@ impl Upstream {
             endpoint,
             reach,
             load: Load::new(),
+            silence: Silence::default(),
             idle: RefCell::default(),
             http2: RefCell::default(),
             dialling: RefCell::default(),
@@ -221,6 +224,10 @@ fn is_silent(socket: &TcpStream) -> bool {
 /// Opens a new connection to the upstream, carrying `alpn` where it is a link of the mesh.
 pub(crate) async fn open(worker: &Rc<Worker>, upstream: &Upstream, alpn: Alpn) -> Result<Stream> {
     let address = upstream.address();
+    if !upstream.silence.may_try(Instant::now()) {
+        let detail = format!("{address}: has not answered lately, and is tried again once a second");
+        return Err(ProxyError::new(Outcome::ConnectTimeout, detail));
+    }
     let opened = match &upstream.reach {
         Reach::Plain => connect::dial(worker.config(), address).await.map(|socket| Io::Tcp(socket).into()),
         Reach::External => {
@@ -246,6 +253,10 @@ pub(crate) async fn open(worker: &Rc<Worker>, upstream: &Upstream, alpn: Alpn) -
         }
         other => other,
     };
+    match &opened {
+        Err(error) if error.outcome == Outcome::ConnectTimeout => upstream.silence.unanswered(Instant::now()),
+        _ => upstream.silence.broken(),
+    }
     if opened.is_err() {
         upstream.failed(worker.config().connect_timeout);
     }

@@ -7,6 +7,8 @@ mod away;
 mod changes;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/malformed.rs"]
+mod malformed;
 #[path = "mesh/telemetry.rs"]
 mod telemetry;
 #[path = "mesh/thread.rs"]
@@ -48,6 +50,10 @@ fn main() -> ExitCode {
         (
             "the_access_log_has_a_line_for_every_request_and_connection_and_no_query",
             telemetry::the_access_log_has_a_line_for_every_request_and_connection_and_no_query,
+        ),
+        (
+            "a_malformed_request_is_refused_with_a_code_and_never_forwarded",
+            malformed::a_malformed_request_is_refused_with_a_code_and_never_forwarded,
         ),
         ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
     ];

@@ -21,3 +21,4 @@ mod probes;
 mod refusals;
 mod retry;
 mod support;
+mod unreachable;

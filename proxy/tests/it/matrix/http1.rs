@@ -256,6 +256,48 @@ const TABLE: &[(&str, &[Step])] = &[
             AppSees("GET /2 HTTP/1.1\r\nHost: web\r\n\r\n"),
         ],
     ),
+    (
+        "an answer that is no HTTP is not passed on",
+        &[
+            Client("GET / HTTP/1.1\r\nHost: web\r\n\r\n"),
+            AppSees("GET / HTTP/1.1\r\nHost: web\r\n\r\n"),
+            App("SSH-2.0-x\r\n\r\n"),
+            ClientSees("HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/plain; charset=utf-8\r\n"),
+            ClientSees("mesh-error: upstream-protocol-error\r\n"),
+        ],
+    ),
+    (
+        "an answer with two lengths is not passed on",
+        &[
+            Client("GET / HTTP/1.1\r\nHost: web\r\n\r\n"),
+            AppSees("GET / HTTP/1.1\r\nHost: web\r\n\r\n"),
+            App("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+            ClientSees("HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/plain; charset=utf-8\r\n"),
+            ClientSees("mesh-error: upstream-protocol-error\r\n"),
+        ],
+    ),
+    (
+        "an answer that breaks off is not ended for the client",
+        &[
+            Client("GET / HTTP/1.1\r\nHost: web\r\n\r\n"),
+            AppSees("GET / HTTP/1.1\r\nHost: web\r\n\r\n"),
+            App("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n"),
+            ClientSees("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n"),
+            AppEnds,
+            ClientSeesEnd,
+        ],
+    ),
+    (
+        "an answer with a chunk that is none is not ended for the client",
+        &[
+            Client("GET / HTTP/1.1\r\nHost: web\r\n\r\n"),
+            AppSees("GET / HTTP/1.1\r\nHost: web\r\n\r\n"),
+            App("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n"),
+            ClientSees("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n"),
+            App("nothing\r\n"),
+            ClientSeesEnd,
+        ],
+    ),
 ];
 
 #[tokio::test]
