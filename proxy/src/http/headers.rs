@@ -82,9 +82,19 @@ fn forward_http2<B>(request: &mut Request<B>) -> Result<()> {
         return Err(ProxyError::new(Outcome::HeadTooLarge, "more than 128 headers, or 64 KiB of them"));
     }
     strip_hop_by_hop(request.headers_mut());
-    if request.uri().authority().is_none() {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad("more than one Host header"));
+    }
+    if let Some(authority) = request.uri().authority() {
+        // One is routed by, and the application may look at the other (RFC 9113 §8.3.1).
+        if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+            return Err(bad("a Host header that is not the :authority"));
+        }
+    } else {
         // Allowed for what was translated from HTTP/1 (RFC 9113 §8.3.1), but to be sent on it needs an authority.
-        let host = request.headers().get(HOST).ok_or_else(|| bad("a request with neither :authority nor Host"))?;
+        let host = host.ok_or_else(|| bad("a request with neither :authority nor Host"))?;
         let authority = Authority::try_from(host.as_bytes()).map_err(|_| bad("the Host header is no authority"))?;
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.authority = Some(authority);
@@ -333,6 +343,9 @@ mod tests {
             ("/a", &[("host", "x")], Ok("http://x/a host=x")),
             ("/a", &[], Err(Outcome::BadRequest)),
             ("/a", &[("host", "x/y")], Err(Outcome::BadRequest)),
+            ("http://x/a", &[("host", "X")], Ok("http://x/a host=X")),
+            ("http://x/a", &[("host", "y")], Err(Outcome::BadRequest)),
+            ("http://x/a", &[("host", "x"), ("host", "x")], Err(Outcome::BadRequest)),
         ] {
             let result = forwarded(Version::Http2, request("GET", target, headers));
             assert_eq!(result.as_deref(), expected.as_deref(), "{target} {headers:?}");

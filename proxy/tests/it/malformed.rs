@@ -1,6 +1,8 @@
 //! Requests that are not to be forwarded: each is answered with its status and code, counted and shown, and the application
 //! has not seen a byte of it.
 
+mod http2;
+
 use std::{net::SocketAddr, sync::Arc};
 
 use mesh_proto::{server::TapService as _, tap::TapFilter, workload::Protocol};

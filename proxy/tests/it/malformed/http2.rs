@@ -1,0 +1,143 @@
+//! The same for HTTP/2, frame by frame: what is malformed is reset (RFC 9113 §8.1.1), what is merely refused has a code.
+
+use mesh_proto::workload::Protocol;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::Oracle;
+use crate::support::{pair, soon};
+
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+/// Fields as literals without an index (RFC 7541 §6.2.2), names and values as they are.
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).ok().filter(|length| *length < 127).unwrap());
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// Sends a preface and `frames`, and returns the first of the answers that is about a stream or ends the connection: its kind,
+/// and its payload.
+async fn send(address: std::net::SocketAddr, frames: &[u8]) -> (u8, Vec<u8>) {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat();
+    socket.write_all(&preface).await.unwrap();
+    let _ = socket.write_all(frames).await;
+    loop {
+        let mut head = [0; 9];
+        soon(socket.read_exact(&mut head)).await.unwrap();
+        let mut payload = vec![0; usize::from(head[1]) * 256 + usize::from(head[2])];
+        soon(socket.read_exact(&mut payload)).await.unwrap();
+        if [HEADERS, RST_STREAM, GOAWAY].contains(&head[3]) {
+            return (head[3], payload);
+        }
+    }
+}
+
+const GOOD: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/")];
+
+#[tokio::test]
+async fn malformed_streams_are_reset_and_never_forwarded() {
+    let oracle = Oracle::new().await;
+    let pair = pair(oracle.app.address, Protocol::Http2);
+    let with = |more: &[(&'static str, &'static str)]| [&GOOD[..], more].concat();
+    let table: [(&str, Vec<(&str, &str)>); 14] = [
+        ("a name in upper case", with(&[("Upper", "x")])),
+        ("a header of the connection", with(&[("connection", "close")])),
+        ("chunks", with(&[("transfer-encoding", "chunked")])),
+        ("an upgrade", with(&[("upgrade", "websocket")])),
+        ("te that is not trailers", with(&[("te", "gzip")])),
+        ("a line break in a value", with(&[("x", "a\r\nhost: b")])),
+        ("NUL in a value", with(&[("x", "a\0b")])),
+        ("a space in a name", with(&[("a b", "x")])),
+        ("no path", GOOD[..3].to_vec()),
+        ("an empty path", [&GOOD[..3], &[(":path", "")]].concat()),
+        ("no method", GOOD[1..].to_vec()),
+        ("two methods", with(&[(":method", "POST")])),
+        ("a pseudo-header after the others", [&GOOD[..3], &[("x", "y"), (":path", "/")]].concat()),
+        ("an unknown pseudo-header", [&GOOD[..], &[(":x", "y")]].concat()),
+    ];
+    for (what, fields) in table {
+        for address in [pair.client.outbound, pair.server.inbound] {
+            let request = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields));
+            let (kind, payload) = send(address, &request).await;
+            let code = if kind == GOAWAY { &payload[4..8] } else { &payload[..] };
+            assert!(kind != HEADERS, "{what} was answered");
+            // PROTOCOL_ERROR, or COMPRESSION_ERROR for what the fields cannot be.
+            assert!([[0, 0, 0, 1], [0, 0, 0, 9]].contains(&code.try_into().unwrap()), "{what}: {code:?}");
+        }
+        assert_eq!(oracle.text(), "", "{what}");
+    }
+}
+
+#[tokio::test]
+async fn requests_of_http2_that_may_not_be_forwarded_have_a_code() {
+    let oracle = Oracle::new().await;
+    let pair = pair(oracle.app.address, Protocol::Http2);
+    for fields in [
+        &[&GOOD[..], &[("host", "b")]].concat()[..],
+        &[&GOOD[..], &[("host", "a"), ("host", "a")]].concat(),
+        &[GOOD[0], GOOD[1], GOOD[3]],
+        &[(":method", "CONNECT"), (":authority", "a:80")],
+    ] {
+        for address in [pair.client.outbound, pair.server.inbound] {
+            let request = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(fields));
+            let (kind, payload) = send(address, &request).await;
+            // The index of `:status: 400` (RFC 7541, Appendix A).
+            assert!(kind == HEADERS && payload[0] == 0x8c, "{fields:?}: {kind} {payload:?}");
+        }
+    }
+    assert_eq!(oracle.text(), "");
+    pair.client.counted(r#"mesh_error_total{direction="outbound",code="bad-request"} 4"#).await;
+}
+
+#[tokio::test]
+async fn a_head_without_an_end_ends_the_connection() {
+    let oracle = Oracle::new().await;
+    let pair = pair(oracle.app.address, Protocol::Http2);
+    // CVE-2024-27316: CONTINUATION for ever.
+    let mut frames = frame(HEADERS, END_STREAM, 1, &block(&GOOD));
+    for _ in 0..10_000 {
+        frames.extend(frame(CONTINUATION, 0, 1, &block(&[("x", "y")])));
+    }
+    let (kind, _) = send(pair.client.outbound, &frames).await;
+    assert_eq!((kind, oracle.text().as_str()), (GOAWAY, ""));
+}
+
+#[tokio::test]
+async fn streams_that_are_reset_as_soon_as_opened_end_the_connection() {
+    let oracle = Oracle::new().await;
+    let pair = pair(oracle.app.address, Protocol::Http2);
+    // CVE-2023-44487. Stream numbers of two bytes are enough.
+    let mut frames = Vec::new();
+    for stream in (1..20_000_u16).step_by(2) {
+        let [high, low] = stream.to_be_bytes();
+        let mut open = frame(HEADERS, END_STREAM | END_HEADERS, low, &block(&GOOD));
+        open[7] = high;
+        let mut reset = frame(RST_STREAM, 0, low, &[0, 0, 0, 8]);
+        reset[7] = high;
+        frames.extend([open, reset].concat());
+    }
+    let (kind, payload) = send(pair.client.outbound, &frames).await;
+    // ENHANCE_YOUR_CALM.
+    assert_eq!((kind, &payload[4..8]), (GOAWAY, &[0, 0, 0, 0xb][..]));
+}
