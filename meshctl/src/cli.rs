@@ -36,6 +36,8 @@ A code you do not know? meshctl explain CODE. Exit codes: meshctl help exit-code
 pub(crate) enum Command {
     /// Run the whole mesh with a demo shop on this machine: no cluster, no root
     Playground(crate::playground::Args),
+    /// Check whether the mesh is healthy, or with -f whether manifests are
+    Check(Check),
     /// Show which workloads are meshed, and if not, why
     List,
     /// Show success rate, requests per second and latency of each workload, live from the proxies
@@ -56,6 +58,35 @@ pub(crate) enum Command {
     Version(Version),
     /// Print what makes a shell complete commands, namespaces and workloads
     Completion(Completion),
+}
+
+/// `meshctl check`.
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Only the proxies, their identities and their workloads
+    #[arg(long, conflicts_with = "filename")]
+    pub(crate) proxy: bool,
+    /// Check these manifests instead, without a cluster: a file, a directory, or `-`; may be given several times
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) filename: Vec<PathBuf>,
+    /// What makes the command fail: errors (exit code 1), or warnings too (exit code 5)
+    #[arg(long, value_enum, default_value_t = FailOn::Error)]
+    pub(crate) fail_on: FailOn,
+    /// Look again until no error is left
+    #[arg(long, conflicts_with = "filename")]
+    pub(crate) wait: bool,
+    /// Longest that all of it may take (exit code 4)
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// What makes a check fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// Errors
+    Error,
+    /// Warnings too
+    Warning,
 }
 
 /// `meshctl stat`.

@@ -1,6 +1,7 @@
 //! One file per command, and what several of them share. Commands return data or a [`Failure`]; they never exit.
 
 pub(crate) mod admin;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod explain;
 pub(crate) mod identity;

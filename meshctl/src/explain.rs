@@ -4,6 +4,7 @@
 //! not exist; only the topics are prose of their own. Pure: the command prints what [`find`] finds.
 
 mod annotations;
+mod checks;
 mod outcomes;
 mod reasons;
 mod topics;
@@ -38,6 +39,8 @@ pub(crate) enum About {
     Topic,
     /// What the mesh answers itself: a `mesh-error` code.
     Outcome,
+    /// Something that `meshctl check` looks at.
+    Check,
     /// Why a pod has no sidecar.
     Reason,
     /// What a user may write on an object.
@@ -52,6 +55,7 @@ impl About {
         match self {
             Self::Topic => "topics",
             Self::Outcome => "outcomes of a request, connection or call (mesh-error)",
+            Self::Check => "checks",
             Self::Reason => "reasons why a pod has no sidecar",
             Self::Annotation => "annotations and labels",
             Self::Status => "HTTP statuses that the mesh answers with",
@@ -62,6 +66,7 @@ impl About {
         match self {
             Self::Topic => "topic",
             Self::Outcome => "outcome of a request, connection or call",
+            Self::Check => "check",
             Self::Reason => "reason why a pod has no sidecar",
             Self::Annotation => "annotation or label",
             Self::Status => "HTTP status",
@@ -73,6 +78,7 @@ impl About {
 pub(crate) fn all() -> Vec<Page> {
     let mut pages = topics::pages();
     pages.extend(outcomes::pages());
+    pages.extend(checks::pages());
     pages.extend(reasons::pages());
     pages.extend(annotations::pages());
     pages.extend(outcomes::statuses());

@@ -50,7 +50,7 @@ impl Exit {
 pub(crate) struct Failure {
     /// The exit code.
     pub(crate) exit: Exit,
-    /// What failed and why; fits after "error: ".
+    /// What failed and why; fits after "error: ". Empty where that was shown already.
     pub(crate) message: String,
     /// What to run or change next.
     pub(crate) fix: Option<String>,
@@ -59,6 +59,11 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into(), fix: None }
+    }
+
+    /// For a command that has shown why already.
+    pub(crate) fn told(exit: Exit) -> Self {
+        Self::new(exit, String::new())
     }
 
     #[must_use]

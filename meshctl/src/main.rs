@@ -1,6 +1,7 @@
 //! One file, several programs: the first argument may name a hidden role of the playground; anything else is the
 //! command line of a person. Nothing here starts a thread: roles that join namespaces need the only one.
 
+mod check;
 mod cli;
 mod cluster;
 mod commands;
@@ -73,9 +74,12 @@ fn run(cli: &Cli, printer: &Printer) -> Result<ExitCode, Failure> {
         Command::Install(args) => commands::install(args, printer)?,
         Command::Explain(args) => commands::explain::run(args.topic.as_deref(), printer)?,
         Command::Completion(args) => commands::completion::run(args.shell, printer)?,
-        Command::List | Command::Stat(_) | Command::Tap(_) | Command::Identity(_) | Command::Version(_) => {
-            look(cli, printer)?;
-        }
+        Command::List
+        | Command::Stat(_)
+        | Command::Tap(_)
+        | Command::Identity(_)
+        | Command::Check(_)
+        | Command::Version(_) => look(cli, printer)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -94,6 +98,9 @@ fn look(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
 async fn look_at(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
     if let Command::Version(args) = &cli.command {
         return commands::version::run(&cli.globals, args, printer).await;
+    }
+    if let Command::Check(args) = &cli.command {
+        return commands::check::run(&cli.globals, args, printer).await;
     }
     let cluster = Cluster::select(&cli.globals).await?;
     let namespace = cluster.scope(&cli.globals);

@@ -109,8 +109,8 @@ impl Printer {
 
     /// Tells why the command failed.
     pub(crate) fn fail(&self, failure: &Failure) {
-        // The person pressed Ctrl-C: they know.
-        if failure.exit != Exit::Interrupted {
+        // Whoever pressed Ctrl-C knows, and so does whoever has read a report.
+        if failure.exit != Exit::Interrupted && !failure.message.is_empty() {
             self.say(failure.to_string());
         }
     }

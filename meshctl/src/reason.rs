@@ -63,7 +63,7 @@ fn text(object: &Value, field: &str) -> String {
     object["metadata"][field].as_str().unwrap_or_default().to_owned()
 }
 
-fn meta(namespace: &Value) -> NamespaceMeta {
+pub(crate) fn meta(namespace: &Value) -> NamespaceMeta {
     let map = |field: &str| serde_json::from_value(namespace["metadata"][field].clone()).unwrap_or_default();
     NamespaceMeta { labels: map("labels"), annotations: map("annotations") }
 }

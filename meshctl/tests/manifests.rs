@@ -69,6 +69,69 @@ fn what_cannot_be_read_is_named_with_its_line() {
     assert!(text(&absent.stderr).contains("/does/not/exist.yaml"));
 }
 
+const BROKEN: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{group: \"\", kind: Service, name: web}]
+  rules: [{backendRefs: [{name: wbe, port: 80}]}]
+";
+
+#[test]
+fn check_of_files_has_one_exit_code_whatever_the_form() {
+    let unreadable = BROKEN.replace("name: wbe, port: 80", "name: wbe, port: http");
+    for form in ["table", "wide", "short", "json", "ndjson", "yaml", "junit"] {
+        for (input, arguments, code) in [
+            (SHOP, &["--fail-on", "warning"][..], 0),
+            (BROKEN, &[], 0),
+            (BROKEN, &["--fail-on", "warning"], 5),
+            (&unreadable, &[], 1),
+        ] {
+            let output = meshctl(&[&["check", "-f", "-", "-o", form], arguments].concat(), input);
+            assert_eq!(output.status.code(), Some(code), "-o {form}: {}", text(&output.stdout));
+            assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "-o {form}: {}", text(&output.stderr));
+        }
+    }
+    let report = meshctl(&["check", "-f", "-"], BROKEN);
+    let report = text(&report.stdout);
+    assert!(report.contains("standard input:6: HTTPRoute default/web: rules[0].backendRefs[0]"), "{report}");
+    assert!(report.contains("fix: ") && report.contains("why: meshctl explain route-backends-exist"), "{report}");
+}
+
+#[test]
+fn explain_knows_its_names_and_what_was_meant() {
+    for name in ["denied", "503", "mtls", "pods-meshed", "restart-needed", "opaque-ports", "exit-codes"] {
+        let output = meshctl(&["explain", name], "");
+        assert!(output.status.success(), "{name}: {}", text(&output.stderr));
+        assert!(text(&output.stdout).lines().count() <= 30, "{name}");
+    }
+    let typo = meshctl(&["explain", "no-endpoint"], "");
+    assert_eq!(typo.status.code(), Some(6));
+    assert!(text(&typo.stderr).contains("did you mean no-endpoints?"), "{}", text(&typo.stderr));
+    assert_eq!(meshctl(&["help", "exit-codes"], "").stdout, meshctl(&["explain", "exit-codes"], "").stdout);
+}
+
+#[test]
+fn completion_is_a_script_for_each_shell_and_answers_it() {
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let script = meshctl(&["completion", shell], "");
+        assert!(script.status.success() && text(&script.stdout).contains("MESHCTL_COMPLETE"), "{shell}");
+    }
+    let asked = Command::new(env!("CARGO_BIN_EXE_meshctl"))
+        .args(["--", "meshctl", "explain", "no-end"])
+        .env("MESHCTL_COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", "2")
+        .output()
+        .unwrap();
+    assert_eq!(text(&asked.stdout).trim(), "no-endpoints", "{}", text(&asked.stderr));
+}
+
 #[test]
 fn install_prints_the_same_bytes_twice_and_takes_values() {
     let first = meshctl(&["install"], "");

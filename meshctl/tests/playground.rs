@@ -79,15 +79,18 @@ fn from_the_first_command_to_nothing_left() {
     routes_and_policies_are_in_force(&playground);
     the_planted_fault_is_found(&playground);
     identities_are_held(&playground);
+    every_check_passes(&playground);
     typing_errors_are_explained(&playground);
     it_leaves_nothing(&playground);
 }
 
 fn nothing_runs(playground: &Playground) {
-    for line in ["list --playground", "stat --playground", "playground status", "playground stop"] {
+    for line in ["list --playground", "stat --playground", "check --playground", "playground status", "playground stop"]
+    {
         let output = playground.meshctl(line);
         assert_eq!(output.status.code(), Some(3), "{line}: {}", text(&output.stderr));
-        assert!(text(&output.stderr).contains("meshctl playground"), "{line}: {}", text(&output.stderr));
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert!(said.contains("meshctl playground"), "{line}: {said}");
     }
 }
 
@@ -205,6 +208,17 @@ fn identities_are_held(playground: &Playground) {
         assert!(row["remainingSeconds"].as_i64().unwrap() > 23 * 3600, "{row}");
         assert_eq!((&row["trustDomain"], &row["roots"]), (&"cluster.local".into(), &1.into()));
     }
+}
+
+fn every_check_passes(playground: &Playground) {
+    let report: Value = serde_json::from_str(&playground.ok("check --playground --wait -o json")).unwrap();
+    let bad = report["checks"].as_array().unwrap().iter().filter(|check| check["result"] != "ok").collect::<Vec<_>>();
+    assert!(bad.is_empty(), "{bad:#?}");
+    assert!(report["summary"]["ok"].as_u64().unwrap() > 15, "{report}");
+    let proxies = playground.ok("version --playground -o json");
+    let versions: Value = serde_json::from_str(&proxies).unwrap();
+    assert_eq!(versions["controller"][0]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(versions["proxies"][0]["version"], env!("CARGO_PKG_VERSION"));
 }
 
 fn typing_errors_are_explained(playground: &Playground) {

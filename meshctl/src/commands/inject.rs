@@ -24,9 +24,9 @@ use crate::{
 const INPUT_LIMIT: u64 = 64 << 20;
 
 /// A manifest, and its name in errors.
-struct Input {
-    name: String,
-    text: String,
+pub(crate) struct Input {
+    pub(crate) name: String,
+    pub(crate) text: String,
 }
 
 pub(crate) fn inject(args: &cli::Inject, printer: &Printer) -> Result<(), Failure> {
@@ -84,7 +84,8 @@ fn print(edited: &[Edited], printer: &Printer) -> Result<(), Failure> {
     Ok(())
 }
 
-fn inputs(path: &Path) -> Result<Vec<Input>, Failure> {
+/// The manifests of a file, a directory or standard input.
+pub(crate) fn inputs(path: &Path) -> Result<Vec<Input>, Failure> {
     if path.as_os_str() == "-" {
         return Ok(vec![Input {
             name: "standard input".to_owned(),
