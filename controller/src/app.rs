@@ -1,6 +1,12 @@
 //! Builds the parts in order; the only module that knows them all.
 
-use std::{fs, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use axum::{Json, Router, routing::get};
@@ -19,11 +25,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::{
     api::{Api, connect::ConnectError},
     ca::{
-        Authority, CaError,
+        Authority, CaError, files,
         store::{Store, StoreError},
         token::{self, Minter},
     },
-    config::{Args, Config, MintArgs, Source},
+    config::{Args, CaArgs, CaStep, Config, MintArgs, Source},
     grpc::{
         config::{self as streams, Configs},
         identity::Identities,
@@ -104,6 +110,7 @@ pub struct Bound {
     proxies: Proxies,
     metrics: Metrics,
     tasks: Tasks,
+    trust_bundle_out: Option<PathBuf>,
     slowest_reader: Duration,
 }
 
@@ -115,9 +122,12 @@ impl Controller {
         registry: &Registry,
         readiness: &Readiness,
     ) -> Result<Bound, StartError> {
-        let authority = Authority::open(&Store::open(&config.state_dir)?, &config.trust_domain, config.leaf_lifetime)?;
+        let authority = {
+            let store = Store::open(&config.state_dir)?;
+            Authority::open(&store, config.ca.as_deref(), &config.trust_domain, config.leaf_lifetime)?
+        };
         if let Some(path) = &config.trust_bundle_out {
-            write(path, authority.trust_bundle_pem())
+            write(path, &authority.trust_bundle_pem())
                 .map_err(|source| StartError::TrustBundle { path: path.display().to_string(), source })?;
         }
         let problems = Problems::default();
@@ -154,6 +164,7 @@ impl Controller {
             proxies: Proxies::default(),
             metrics,
             tasks: tasks.clone(),
+            trust_bundle_out: config.trust_bundle_out,
             slowest_reader: config.slowest_reader,
         })
     }
@@ -184,22 +195,44 @@ impl Bound {
             source,
             task,
             publisher,
-            problems: _,
+            problems,
             proxies,
             metrics,
             tasks,
+            trust_bundle_out,
             slowest_reader,
         } = self;
         let (send, events) = mpsc::channel::<Event>(EVENTS);
         until_cancelled(&tasks, "source", source.run(send));
         until_cancelled(&tasks, "index", task.run(events));
-        until_cancelled(&tasks, "own certificate", Port::renew(port.certificate(), Arc::clone(&authority)));
-        let trust_bundle = streams::trust_bundle(authority.trust_bundle());
+        let live = port.live();
+        until_cancelled(&tasks, "own certificate", Arc::clone(&live).renew(Arc::clone(&authority)));
+        let (trust_bundle, trusted) = streams::trust_bundle(authority.trust_bundle());
+        let following = Arc::clone(&authority);
+        let counted = metrics.clone();
+        until_cancelled(&tasks, "certificate authority", async move {
+            let owner = format!("certificate authority in {}", following.directory().display());
+            let problem = |reason: Option<String>| {
+                problems.set(&owner, reason.into_iter().collect());
+                counted.issuer(following.issuer_not_after());
+            };
+            let changed = || {
+                tracing::info!(%owner, "other roots of trust or another issuer in force");
+                trust_bundle.replace(following.trust_bundle());
+                let bundle = trust_bundle_out.as_deref().map(|path| write(path, &following.trust_bundle_pem()));
+                let bundle = bundle.transpose().map_err(|error| format!("write the roots of trust: {error}"));
+                let followed = live.follow(&following).map_err(|error| error.to_string());
+                if let Err(error) = bundle.and(followed) {
+                    tracing::error!(%error, "not everybody learns of the change");
+                }
+            };
+            following.follow(problem, changed).await;
+        });
         let connections = Connections::default();
         let identities = Identities::new(authority, publisher.clone(), metrics.clone());
         let configs = Configs {
             publisher,
-            trust_bundle: trust_bundle.subscribe(),
+            trust_bundle: trusted,
             proxies,
             tasks: tasks.clone(),
             metrics: metrics.clone(),
@@ -280,4 +313,27 @@ pub fn mint(args: &MintArgs) -> anyhow::Result<String> {
     let pod = token::Pod { namespace: args.namespace.clone(), name: args.pod.clone(), uid: args.uid.clone() };
     let minter = Minter::open(&Store::open(&args.state_dir).map_err(whole)?).map_err(whole)?;
     Ok(minter.mint(&identity, pod, Duration::from_secs(args.life))?)
+}
+
+/// `mesh-controller ca`: one step of a rotation; what to do next.
+pub fn rotate(args: &CaArgs) -> anyhow::Result<&'static str> {
+    let store = Store::open(&args.state_dir).map_err(whole)?;
+    match args.step {
+        CaStep::AddRoot => {
+            files::add_root(&store, &args.trust_domain).map_err(whole)?;
+            Ok(
+                "the new root is trusted; when every proxy knows it (meshctl identity --all: ROOTS 2): mesh-controller ca switch-issuer",
+            )
+        }
+        CaStep::SwitchIssuer => {
+            files::switch_issuer(&store, &args.trust_domain).map_err(whole)?;
+            Ok(
+                "the new root signs; when every proxy has renewed its certificate (after the life of one): mesh-controller ca drop-roots",
+            )
+        }
+        CaStep::DropRoots => {
+            files::drop_roots(&store).map_err(whole)?;
+            Ok("only the new root is trusted")
+        }
+    }
 }

@@ -3,14 +3,17 @@
 //! Called by [`crate::grpc`] for proxies and by [`crate::tls`] for the controller's own identity. It knows no
 //! connection and no index.
 
+pub mod files;
 pub mod issuer;
 pub mod limit;
+mod root;
 pub mod store;
 pub mod token;
 mod used;
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use mesh_proto::{
     client::{Certified, Certify},
@@ -24,13 +27,14 @@ use rcgen::KeyPair;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use self::{
+    files::{Files, Stamp},
     issuer::Issuer,
     store::{Store, StoreError},
     token::{Checker, Proof},
 };
 
-/// File of the root: key and certificate.
-const ROOT_FILE: &str = "root.pem";
+/// How often it is looked for other roots, or another issuer.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why there is no authority.
 #[derive(Debug, thiserror::Error)]
@@ -39,8 +43,19 @@ pub enum CaError {
     #[error("keep the secrets of the certificate authority: {0}")]
     Store(#[from] StoreError),
     /// Its root cannot be used.
-    #[error("use the root of trust in {ROOT_FILE}: {0}; move the file away to start with a new root")]
+    #[error("use the root of trust in root.pem: {0}; move root.pem and ca.crt away to start with a new root")]
     Root(String),
+    /// Its issuer cannot be used.
+    #[error("use the certificate authority in {directory}: {reason}")]
+    Issuer {
+        /// Where its files are.
+        directory: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A step of a rotation out of order.
+    #[error("rotate the root of trust: {0}")]
+    Rotation(&'static str),
     /// The key of join tokens cannot be used.
     #[error("use the key of join tokens: {0}")]
     TokenKey(String),
@@ -52,35 +67,82 @@ pub enum CaError {
 /// The authority.
 pub struct Authority {
     trust_domain: String,
-    issuer: Issuer,
-    root_pem: String,
+    leaf_lifetime: Duration,
+    files: Files,
+    /// As they were when they were read first.
+    opened: Stamp,
+    issuer: ArcSwap<Issuer>,
     tokens: Checker,
 }
 
 impl Authority {
-    /// With the secrets in `store`, made at the first start.
-    pub fn open(store: &Store, trust_domain: &str, leaf_lifetime: Duration) -> Result<Self, CaError> {
-        let fresh = issuer::make_root(trust_domain)?;
-        let pem = store.read_or_make(ROOT_FILE, || fresh)?;
-        let issuer = Issuer::new(&pem, trust_domain, leaf_lifetime)?;
-        // The file holds the key first, then the certificate.
-        let root_pem = pem.split_at(pem.find("-----BEGIN CERTIFICATE").unwrap_or(pem.len())).1.to_owned();
-        Ok(Self { trust_domain: trust_domain.to_owned(), issuer, root_pem, tokens: Checker::open(store)? })
+    /// With what is in `store`, made at the first start, or with given files and only the key of tokens in `store`.
+    pub fn open(
+        store: &Store,
+        given: Option<&Path>,
+        trust_domain: &str,
+        leaf_lifetime: Duration,
+    ) -> Result<Self, CaError> {
+        let files = match given {
+            Some(directory) => Files::given(directory),
+            None => Files::own(store, trust_domain)?,
+        };
+        let opened = files.stamp();
+        let issuer = ArcSwap::from_pointee(files.load(trust_domain, leaf_lifetime)?);
+        let tokens = Checker::open(store)?;
+        Ok(Self { trust_domain: trust_domain.to_owned(), leaf_lifetime, files, opened, issuer, tokens })
+    }
+
+    /// Looks for other roots or another issuer for ever, and renews an issuer of our own. What cannot be used is told to
+    /// `problem` (none: all is well), and what was before stays in force; `changed` is called when something else is.
+    pub async fn follow(&self, problem: impl Fn(Option<String>), changed: impl Fn()) {
+        let (mut in_force, mut failed) = (self.opened, None);
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let found = self.files.stamp();
+            if found == in_force {
+                let renewed = self.files.renew(&self.issuer.load(), &self.trust_domain);
+                problem(renewed.err().map(|error| error.to_string()));
+                continue;
+            }
+            match self.files.load(&self.trust_domain, self.leaf_lifetime) {
+                Ok(issuer) => {
+                    self.issuer.store(Arc::new(issuer));
+                    (in_force, failed) = (found, None);
+                    problem(None);
+                    changed();
+                }
+                // A look between two files that belong together fails, and the next one does not.
+                Err(_) if failed != Some(found) => failed = Some(found),
+                Err(error) => problem(Some(format!("{error}; what was before stays in force"))),
+            }
+        }
+    }
+
+    /// Until when the issuer can sign.
+    pub fn issuer_not_after(&self) -> std::time::SystemTime {
+        self.issuer.load().not_after()
+    }
+
+    /// Where its files are.
+    pub fn directory(&self) -> &Path {
+        self.files.directory()
     }
 
     /// How long certificates are good.
     pub fn leaf_lifetime(&self) -> Duration {
-        self.issuer.leaf_lifetime()
+        self.leaf_lifetime
     }
 
     /// The roots in force.
     pub fn trust_bundle(&self) -> TrustBundle {
-        TrustBundle { trust_domain: self.trust_domain.clone(), roots: vec![Bytes::copy_from_slice(self.issuer.root())] }
+        let roots = self.issuer.load().roots().iter().map(|root| Bytes::copy_from_slice(root)).collect();
+        TrustBundle { trust_domain: self.trust_domain.clone(), roots }
     }
 
     /// The roots in force, PEM.
-    pub fn trust_bundle_pem(&self) -> &str {
-        &self.root_pem
+    pub fn trust_bundle_pem(&self) -> String {
+        self.issuer.load().roots_pem().to_owned()
     }
 
     /// Who asks, by token. The token is used up by this.
@@ -101,7 +163,7 @@ impl Authority {
 
     /// Signs what [`Authority::prove`] has accepted.
     pub fn sign(&self, certify: &Certify) -> Result<Certified, Refusal> {
-        let chain = self.issuer.sign_request(&certify.csr, &certify.identity)?;
+        let chain = self.issuer.load().sign_request(&certify.csr, &certify.identity)?;
         Ok(Certified { chain, trust_bundle: self.trust_bundle() })
     }
 
@@ -110,7 +172,7 @@ impl Authority {
         let identity = Identity::new(&self.trust_domain, names::SYSTEM_NAMESPACE, names::CONTROLLER_NAME);
         let identity = identity.map_err(|error| CaError::Root(error.to_string()))?;
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let chain = vec![self.issuer.sign(&key, &identity)?];
+        let chain = self.issuer.load().sign(&key, &identity)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         Ok(OwnCertificate { chain, key })
     }

@@ -23,9 +23,13 @@ pub struct Args {
     /// ~/.kube/config.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Directory for the root of trust and the key of join tokens, made at the first start.
+    /// Directory for the certificate authority and the key of join tokens, made at the first start.
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
+    /// Directory of a certificate authority that somebody else keeps, e.g. a mounted Secret of cert-manager: ca.crt
+    /// (the roots), tls.crt and tls.key (the issuer). Changes are in force within seconds.
+    #[arg(long, value_name = "DIR")]
+    pub ca: Option<PathBuf>,
     /// Trust domain of every identity.
     #[arg(long, value_name = "NAME", default_value = names::DEFAULT_TRUST_DOMAIN, value_parser = trust_domain)]
     pub trust_domain: String,
@@ -50,6 +54,31 @@ pub struct Args {
     /// One JSON object per line instead of text.
     #[arg(long)]
     pub log_json: bool,
+}
+
+/// `mesh-controller ca …`: steps of a rotation, on the files of a controller that may run meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CaStep {
+    /// First: makes a new root, which every proxy is to trust before anything else happens.
+    AddRoot,
+    /// Second, when every proxy trusts two roots (meshctl identity --all): the new root signs the issuer from now on.
+    SwitchIssuer,
+    /// Last, when every proxy has renewed its certificate: only the new root is trusted.
+    DropRoots,
+}
+
+/// `mesh-controller ca`
+#[derive(Debug, Clone, clap::Args)]
+pub struct CaArgs {
+    /// State directory of the controller.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Trust domain.
+    #[arg(long, value_name = "NAME", default_value = names::DEFAULT_TRUST_DOMAIN, value_parser = trust_domain)]
+    pub trust_domain: String,
+    /// Which step.
+    #[arg(value_enum, value_name = "STEP")]
+    pub step: CaStep,
 }
 
 /// `mesh-controller token mint`
@@ -126,6 +155,8 @@ pub struct Config {
     pub pace: Pace,
     /// Where secrets are kept.
     pub state_dir: PathBuf,
+    /// A certificate authority that somebody else keeps.
+    pub ca: Option<PathBuf>,
     /// Of every identity.
     pub trust_domain: String,
     /// Of the gRPC port; port 0 picks a free one.
@@ -150,6 +181,7 @@ impl TryFrom<&Args> for Config {
             kubeconfig: args.kubeconfig.clone(),
             pace: Pace::default(),
             state_dir: args.state_dir.clone(),
+            ca: args.ca.clone(),
             trust_domain: args.trust_domain.clone(),
             listen: args.listen,
             default_policy: args.default_policy,

@@ -8,7 +8,7 @@
 //! | [`compile`] | facts -> what proxies are told (pure) |
 //! | [`publish`] | the one task that owns the facts; a `watch` per thing that somebody wants to know |
 //! | [`grpc`] | the configuration stream and `Certify`, thin |
-//! | [`ca`] | the root, certificates, join tokens |
+//! | [`ca`] | roots, the issuer, certificates, join tokens |
 //! | [`tls`] | the port: TLS 1.3, client certificates, limits |
 //! | [`app`], [`config`] | wiring and command line; `mesh-controller` and `meshctl` call [`run`] |
 //! | [`metrics`], [`problems`] | what it shows of itself |
@@ -26,5 +26,5 @@ pub mod publish;
 pub mod source;
 pub mod tls;
 
-pub use app::{Bound, Controller, mint, run};
-pub use config::{Args, Config, MintArgs, Source};
+pub use app::{Bound, Controller, mint, rotate, run};
+pub use config::{Args, CaArgs, CaStep, Config, MintArgs, Source};

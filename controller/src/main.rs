@@ -3,7 +3,7 @@
 use std::{io::Write as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use mesh_controller::{Args, MintArgs};
+use mesh_controller::{Args, CaArgs, MintArgs};
 
 /// Discovery, policy and identity of the mesh.
 #[derive(Debug, Parser)]
@@ -17,6 +17,8 @@ struct Cli {
 enum Command {
     /// Serves proxies until a signal.
     Run(Box<Args>),
+    /// Replaces the root of trust, step by step and without a restart.
+    Ca(CaArgs),
     /// Join tokens, the bootstrap proof outside Kubernetes.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -44,6 +46,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Run(args) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(mesh_controller::run(*args))
+        }
+        Command::Ca(args) => {
+            writeln!(std::io::stdout(), "{}", mesh_controller::rotate(&args)?)?;
+            Ok(())
         }
         Command::Token(TokenCommand::Mint(args)) => {
             writeln!(std::io::stdout(), "{}", mesh_controller::mint(&args)?)?;

@@ -1,6 +1,9 @@
 //! Every metric of the controller. Labels are kinds and codes: their number is fixed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use mesh_proto::outcome::Outcome;
 use mesh_runtime::metrics::Metrics as Registry;
@@ -26,6 +29,7 @@ struct Families {
     rejected: Counter,
     publish: Histogram,
     issued: Counter,
+    issuer: Gauge,
     refused: Family<RefusalLabel, Counter>,
 }
 
@@ -56,6 +60,7 @@ impl Metrics {
             rejected: Counter::default(),
             publish: Histogram::new(PUBLISH_BUCKETS),
             issued: Counter::default(),
+            issuer: Gauge::default(),
             refused: Family::default(),
         };
         registry.registry(|registry| {
@@ -81,6 +86,11 @@ impl Metrics {
                 families.publish.clone(),
             );
             registry.register("certificates_issued", "Certificates issued", families.issued.clone());
+            registry.register(
+                "issuer_not_after_timestamp_seconds",
+                "When the issuer of certificates ends, in seconds since 1970",
+                families.issuer.clone(),
+            );
             registry.register("refused", "Calls refused, by code", families.refused.clone());
         });
         Self(Arc::new(families))
@@ -129,6 +139,12 @@ impl Metrics {
     /// A certificate was issued.
     pub fn issued(&self) {
         self.0.issued.inc();
+    }
+
+    /// Until when the issuer can sign.
+    pub fn issuer(&self, not_after: SystemTime) {
+        let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.0.issuer.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// A call was refused.

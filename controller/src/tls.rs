@@ -21,14 +21,19 @@ use mesh_proto::{identity::Identity, outcome::Outcome, server::Peer};
 use mesh_runtime::{serve, tasks::Tasks, tls};
 use parking_lot::Mutex;
 use rustls::{
-    RootCertStore, ServerConfig,
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    pki_types::{CertificateDer, UnixTime},
+    server::{
+        ClientHello, ResolvesServerCert, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
     sign::CertifiedKey,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::Sleep,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -61,7 +66,7 @@ pub enum TlsError {
 
 /// The configuration of the port, with a certificate that can be renewed under it.
 pub struct Port {
-    certificate: Arc<Certificate>,
+    live: Arc<Live>,
     config: Arc<ServerConfig>,
     trust_domain: String,
 }
@@ -69,50 +74,26 @@ pub struct Port {
 impl Port {
     /// With a certificate of its own from `authority`.
     pub fn new(authority: &Authority) -> Result<Self, TlsError> {
-        let unusable = |error: &dyn std::fmt::Display| TlsError::Config(error.to_string());
-        let bundle = authority.trust_bundle();
-        let mut roots = RootCertStore::empty();
-        for root in &bundle.roots {
-            roots.add(root.to_vec().into()).map_err(|error| unusable(&error))?;
-        }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| unusable(&error))?;
-        let certificate = Arc::new(Certificate(ArcSwap::from_pointee(certified(authority.own_certificate()?)?)));
+        let live = Arc::new(Live {
+            certificate: ArcSwap::from_pointee(certified(authority.own_certificate()?)?),
+            clients: ArcSwap::from_pointee(clients(authority)?),
+            changed: Notify::new(),
+        });
         let mut config = ServerConfig::builder_with_provider(tls::provider())
             .with_protocol_versions(tls::TLS13)
-            .map_err(|error| unusable(&error))?
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::clone(&certificate) as Arc<dyn ResolvesServerCert>);
+            .map_err(|error| TlsError::Config(error.to_string()))?
+            .with_client_cert_verifier(Arc::clone(&live) as Arc<dyn ClientCertVerifier>)
+            .with_cert_resolver(Arc::clone(&live) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec()];
         // A resumed session would skip the check of the client's certificate.
         config.send_tls13_tickets = 0;
-        Ok(Self { certificate, config: Arc::new(config), trust_domain: bundle.trust_domain })
+        let trust_domain = authority.trust_bundle().trust_domain;
+        Ok(Self { live, config: Arc::new(config), trust_domain })
     }
 
-    /// Renews the certificate at 70 % of its life, for ever.
-    pub async fn renew(certificate: Arc<Certificate>, authority: Arc<Authority>) {
-        let (renew, again) = (authority.leaf_lifetime().mul_f64(0.7), authority.leaf_lifetime().mul_f64(0.05));
-        let mut wait = renew;
-        loop {
-            tokio::time::sleep(wait).await;
-            wait = match authority.own_certificate().map_err(TlsError::from).and_then(certified) {
-                Ok(key) => {
-                    certificate.0.store(Arc::new(key));
-                    renew
-                }
-                Err(error) => {
-                    tracing::error!(%error, "renewal of the controller's own certificate");
-                    again
-                }
-            };
-        }
-    }
-
-    /// What [`Port::renew`] renews.
-    pub fn certificate(&self) -> Arc<Certificate> {
-        Arc::clone(&self.certificate)
+    /// What changes under the port.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live)
     }
 
     /// Accepts for as long as the receiver of connections lives.
@@ -192,14 +173,103 @@ fn client(leaf: &[u8], trust_domain: &str) -> Result<Identity, String> {
     Ok(identity)
 }
 
-/// The controller's certificate of the moment.
+/// The certificate of the moment and the roots that clients are verified with.
 #[derive(Debug)]
-pub struct Certificate(ArcSwap<CertifiedKey>);
+pub struct Live {
+    certificate: ArcSwap<CertifiedKey>,
+    clients: ArcSwap<Arc<dyn ClientCertVerifier>>,
+    changed: Notify,
+}
 
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+impl Live {
+    /// Takes over the roots and the issuer of an authority that changed.
+    pub fn follow(&self, authority: &Authority) -> Result<(), TlsError> {
+        self.clients.store(Arc::new(clients(authority)?));
+        self.changed.notify_one();
+        Ok(())
     }
+
+    /// Renews the certificate at 70 % of its life and when the authority changes, for ever.
+    pub async fn renew(self: Arc<Self>, authority: Arc<Authority>) {
+        let (renew, again) = (authority.leaf_lifetime().mul_f64(0.7), authority.leaf_lifetime().mul_f64(0.05));
+        let mut wait = renew;
+        loop {
+            // In time or earlier.
+            let _ = tokio::time::timeout(wait, self.changed.notified()).await;
+            wait = match authority.own_certificate().map_err(TlsError::from).and_then(certified) {
+                Ok(key) => {
+                    self.certificate.store(Arc::new(key));
+                    renew
+                }
+                Err(error) => {
+                    tracing::error!(%error, "renewal of the controller's own certificate");
+                    again
+                }
+            };
+        }
+    }
+}
+
+impl ResolvesServerCert for Live {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.certificate.load_full())
+    }
+}
+
+/// As [`WebPkiClientVerifier`] does with the roots of the moment.
+impl ClientCertVerifier for Live {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // Every proxy has one certificate: there is nothing to choose.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.clients.load().verify_client_cert(leaf, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.clients.load().verify_tls12_signature(message, leaf, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.clients.load().verify_tls13_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.clients.load().supported_verify_schemes()
+    }
+}
+
+/// Verifies clients with the roots of an authority; a client may show no certificate.
+fn clients(authority: &Authority) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let unusable = |error: &dyn std::fmt::Display| TlsError::Config(error.to_string());
+    let mut roots = RootCertStore::empty();
+    for root in authority.trust_bundle().roots {
+        roots.add(root.to_vec().into()).map_err(|error| unusable(&error))?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), tls::provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| unusable(&error))
 }
 
 fn certified(own: OwnCertificate) -> Result<CertifiedKey, TlsError> {
@@ -298,18 +368,18 @@ mod tests {
     async fn the_controllers_own_certificate_is_renewed_at_70_percent_of_its_life() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let authority = Arc::new(Authority::open(&store, "cluster.local", Duration::from_mins(100)).unwrap());
-        let certificate = Port::new(&authority).unwrap().certificate();
-        let renew = Port::renew(Arc::clone(&certificate), authority);
+        let authority = Arc::new(Authority::open(&store, None, "cluster.local", Duration::from_mins(100)).unwrap());
+        let live = Port::new(&authority).unwrap().live();
+        let renew = Arc::clone(&live).renew(authority);
         tokio::pin!(renew);
-        let first = certificate.0.load_full();
+        let first = live.certificate.load_full();
         // Polled until then, at 69 and 71 minutes of the paused clock, and once more a life later.
         assert!(tokio::time::timeout(Duration::from_mins(69), &mut renew).await.is_err());
-        assert!(Arc::ptr_eq(&first, &certificate.0.load_full()));
+        assert!(Arc::ptr_eq(&first, &live.certificate.load_full()));
         assert!(tokio::time::timeout(Duration::from_mins(2), &mut renew).await.is_err());
-        let second = certificate.0.load_full();
+        let second = live.certificate.load_full();
         assert_ne!(first.cert, second.cert);
         assert!(tokio::time::timeout(Duration::from_mins(70), &mut renew).await.is_err());
-        assert_ne!(second.cert, certificate.0.load_full().cert);
+        assert_ne!(second.cert, live.certificate.load_full().cert);
     }
 }

@@ -41,6 +41,17 @@ impl Store {
         Ok(Self(directory))
     }
 
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    /// Removes `name`.
+    pub fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.0.join(name);
+        fs::remove_file(&path).map_err(io_error("remove", &path))
+    }
+
     /// Reads `name`; none where it is not there.
     pub fn read(&self, name: &str) -> Result<Option<String>, StoreError> {
         read(&self.0.join(name))

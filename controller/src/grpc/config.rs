@@ -21,6 +21,7 @@ use mesh_proto::{
     identity::Identity,
     outcome::Outcome,
     server::{ConfigService, ProxyMessages, Refusal},
+    trust::TrustBundle,
 };
 use mesh_runtime::{build_info, tasks::Tasks};
 use tokio::{
@@ -32,7 +33,7 @@ use super::proxies::{Proxies, Proxy, Row};
 use crate::{
     index::Name,
     metrics::Metrics,
-    publish::{KnownPod, Latest, Publisher, Topic},
+    publish::{KnownPod, Latest, Published, Publisher, Topic},
     tls::Connections,
 };
 
@@ -391,8 +392,28 @@ impl Stream {
     }
 }
 
-/// The trust bundle as a topic.
-pub fn trust_bundle(bundle: mesh_proto::trust::TrustBundle) -> watch::Sender<Latest> {
-    let value = Arc::new(Value::TrustBundle(bundle));
-    watch::Sender::new(Some(crate::publish::Published { version: 1, value, since: Instant::now() }))
+/// The trust bundle as a topic, to be replaced and to be listened to.
+pub fn trust_bundle(bundle: TrustBundle) -> (Trusted, watch::Receiver<Latest>) {
+    let (sender, receiver) = watch::channel(None);
+    let trusted = Trusted(sender);
+    trusted.replace(bundle);
+    (trusted, receiver)
+}
+
+/// The trust bundle that every stream sends.
+pub struct Trusted(watch::Sender<Latest>);
+
+impl Trusted {
+    /// Sends another bundle to everybody.
+    pub fn replace(&self, bundle: TrustBundle) {
+        self.0.send_if_modified(|latest| {
+            let value = Value::TrustBundle(bundle);
+            let version = latest.as_ref().map_or(1, |latest| latest.version + 1);
+            let same = latest.as_ref().is_some_and(|latest| *latest.value == value);
+            if !same {
+                *latest = Some(Published { version, value: Arc::new(value), since: Instant::now() });
+            }
+            !same
+        });
+    }
 }

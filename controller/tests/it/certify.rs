@@ -32,7 +32,8 @@ async fn a_token_gets_a_certificate_for_exactly_its_identity() {
     let validity = leaf.validity();
     assert_eq!(validity.not_after.timestamp() - validity.not_before.timestamp(), 3600 + 20);
     let (_, root) = X509Certificate::from_der(&mesh.roots()[0]).unwrap();
-    assert_eq!(leaf.issuer(), root.subject());
+    let (_, issuer) = X509Certificate::from_der(&client.chain[1]).unwrap();
+    assert_eq!((leaf.issuer(), issuer.issuer(), client.chain.len()), (issuer.subject(), root.subject(), 2));
 }
 
 #[tokio::test]

@@ -6,5 +6,6 @@ mod dir;
 mod figures;
 mod kube;
 mod process;
+mod rotation;
 mod stream;
 mod support;

@@ -25,6 +25,7 @@ use mesh_proto::{
     config::{ControllerMessage, Hello, Key, PROTOCOL_VERSION, ProxyMessage, Update},
     identity::Identity,
     inbound::DefaultPolicy,
+    trust::TrustBundle,
 };
 use mesh_runtime::{build_info, metrics::Metrics, readiness::Readiness, tasks::Tasks, tls};
 use parking_lot::Mutex;
@@ -77,7 +78,7 @@ impl Mesh {
     pub(crate) async fn start_kube(kubeconfig: impl FnOnce(&Path) -> PathBuf) -> Self {
         let directory = Arc::new(tempfile::tempdir().unwrap());
         let kubeconfig = kubeconfig(directory.path());
-        Self::start_from(directory, Source::Kube, Some(kubeconfig)).await
+        Self::start_from(directory, Source::Kube, Some(kubeconfig), None).await
     }
 
     pub(crate) async fn start(manifests: &[(&str, &str)]) -> Self {
@@ -86,7 +87,17 @@ impl Mesh {
         for (name, text) in manifests {
             fs::write(directory.path().join("manifests").join(name), text).unwrap();
         }
-        Self::start_in(directory).await
+        Self::start_in(directory, None).await
+    }
+
+    /// With a certificate authority that somebody else keeps.
+    pub(crate) async fn start_with_ca(ca: PathBuf, manifests: &[(&str, &str)]) -> Self {
+        let directory = Arc::new(tempfile::tempdir().unwrap());
+        fs::create_dir(directory.path().join("manifests")).unwrap();
+        for (name, text) in manifests {
+            fs::write(directory.path().join("manifests").join(name), text).unwrap();
+        }
+        Self::start_in(directory, Some(ca)).await
     }
 
     /// The same state again, as after a crash.
@@ -95,17 +106,22 @@ impl Mesh {
         let tasks = self.tasks.clone();
         drop(self);
         assert!(tasks.shutdown(DEADLINE).await.is_clean());
-        Self::start_in(directory).await
+        Self::start_in(directory, None).await
     }
 
-    async fn start_in(directory: Arc<tempfile::TempDir>) -> Self {
+    async fn start_in(directory: Arc<tempfile::TempDir>, ca: Option<PathBuf>) -> Self {
         let manifests = directory.path().join("manifests");
-        let mesh = Self::start_from(directory, Source::Dir(manifests), None).await;
+        let mesh = Self::start_from(directory, Source::Dir(manifests), None, ca).await;
         mesh.ready().await;
         mesh
     }
 
-    async fn start_from(directory: Arc<tempfile::TempDir>, source: Source, kubeconfig: Option<PathBuf>) -> Self {
+    async fn start_from(
+        directory: Arc<tempfile::TempDir>,
+        source: Source,
+        kubeconfig: Option<PathBuf>,
+        ca: Option<PathBuf>,
+    ) -> Self {
         let (tasks, metrics, readiness) = (Tasks::new(), Metrics::new(), Readiness::new());
         let (manifests, state) = (directory.path().join("manifests"), directory.path().join("state"));
         let bundle = directory.path().join("roots.pem");
@@ -114,6 +130,7 @@ impl Mesh {
             kubeconfig,
             pace: PACE,
             state_dir: state.clone(),
+            ca,
             trust_domain: "cluster.local".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             default_policy: DefaultPolicy::Allow,
@@ -250,6 +267,20 @@ impl Mesh {
     pub(crate) async fn proxy(&self, namespace: &str, account: &str, pod: &str, source: &str) -> Proxy {
         let client = self.certify(namespace, account, pod).await;
         self.hello(&client, hello(namespace, pod), source).await.unwrap()
+    }
+
+    /// From now on these roots are trusted here.
+    pub(crate) fn trust(&mut self, bundle: &TrustBundle) {
+        self.roots.clone_from(&bundle.roots);
+    }
+
+    /// Whether a client with this certificate is let in.
+    pub(crate) async fn lets_in(&self, client: &Client, hello: Hello, source: &str) -> bool {
+        let Ok(channel) = self.try_channel(source, Some(client)).await else { return false };
+        let (send, messages) = mpsc::channel(1);
+        send.send(ProxyMessage::Hello(hello)).await.unwrap();
+        let mut client = ConfigClient::new(channel);
+        tokio::time::timeout(DEADLINE, client.connect(messages)).await.expect("an answer").is_ok()
     }
 
     pub(crate) async fn hello(&self, client: &Client, hello: Hello, source: &str) -> Result<Proxy, CallError> {
