@@ -41,17 +41,14 @@ pub(crate) fn forward_request<B>(request: &mut Request<B>, version: Version, des
 }
 
 fn forward_http1<B>(request: &mut Request<B>, destination: SocketAddr) -> Result<()> {
-    let hosts = request.headers().get_all(HOST).iter().count();
-    if hosts > 1 {
-        return Err(bad("more than one Host header"));
-    }
+    let host = one_host(request.headers())?;
     if let Some(authority) = request.uri().authority() {
         // Absolute form: the authority of the target replaces the Host header (RFC 9112 §3.2.2).
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the target's authority is no Host"))?;
         request.headers_mut().insert(HOST, host);
         let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
-    } else if hosts == 0 {
+    } else if host.is_none() {
         if request.version() == HttpVersion::HTTP_11 {
             return Err(bad("an HTTP/1.1 request without Host header"));
         }
@@ -82,11 +79,7 @@ fn forward_http2<B>(request: &mut Request<B>) -> Result<()> {
         return Err(ProxyError::new(Outcome::HeadTooLarge, "more than 128 headers, or 64 KiB of them"));
     }
     strip_hop_by_hop(request.headers_mut());
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
-        return Err(bad("more than one Host header"));
-    }
+    let host = one_host(request.headers())?;
     if let Some(authority) = request.uri().authority() {
         // One is routed by, and the application may look at the other (RFC 9113 §8.3.1).
         if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
@@ -103,6 +96,21 @@ fn forward_http2<B>(request: &mut Request<B>) -> Result<()> {
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| bad("the request's target is no URI"))?;
     }
     Ok(())
+}
+
+/// The Host header, where there is one and it can be one. It may be empty (RFC 9110 §7.2).
+fn one_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>> {
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad("more than one Host header"));
+    }
+    // Of name, address and port; not what makes another part of a URI of the rest, or of a name a user.
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(byte);
+    if host.is_some_and(|host| !host.as_bytes().iter().all(is_part)) {
+        return Err(bad("the Host header is no host"));
+    }
+    Ok(host)
 }
 
 /// The protocol a client wants to change to, if it asks for that and may. What is left out is only offered, so the server
@@ -251,6 +259,11 @@ mod tests {
             ("/a?b", &[("host", "x")][..], Ok("/a?b host=x")),
             ("/", &[], Err(Outcome::BadRequest)),
             ("/", &[("host", "x"), ("host", "x")], Err(Outcome::BadRequest)),
+            ("/", &[("host", "")], Ok("/ host=")),
+            ("/", &[("host", "[::1]:80")], Ok("/ host=[::1]:80")),
+            ("/", &[("host", "a/b")], Err(Outcome::BadRequest)),
+            ("/", &[("host", "a@b")], Err(Outcome::BadRequest)),
+            ("/", &[("host", "a b")], Err(Outcome::BadRequest)),
             ("http://y:8/a", &[("host", "x")], Ok("/a host=y:8")),
             ("http://y", &[("host", "x")], Ok("/ host=y")),
             (

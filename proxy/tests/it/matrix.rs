@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | bodies of some megabytes, by hash | `http1` | `http2` | `bytes` |
 //! | framing, trailers, 1xx, upgrades, versions, names as written | `matrix::http1` | `matrix::http2` | - |
-//! | a stream both ways, a slow reader, half-close | - | `matrix::http2` | `bytes`, `matrix::tls` |
+//! | a stream both ways, a slow reader, half-close | - | `matrix::http2` | `bytes`, `matrix::tcp`, `matrix::tls` |
 //! | GOAWAY, RST_STREAM and its code | - | `matrix::http2` | - |
 //! | what must not get through | `malformed`, `refusals` | `matrix::http2`, `refusals` | `refusals` |
 //! | a second attempt | `retry` | `matrix::http2` | `bytes` |
@@ -13,4 +13,5 @@
 mod dialogue;
 mod http1;
 mod http2;
+mod tcp;
 mod tls;

@@ -312,6 +312,56 @@ async fn a_stream_that_the_client_resets_is_reset_at_the_server() {
     }
 }
 
+#[tokio::test]
+async fn streams_that_nobody_reads_to_their_end_take_no_room_from_the_next_ones() {
+    const PART: usize = 512 * 1024;
+    // `/down` sends more than anybody reads, `/up` reads nothing and resets; `/whole` sends the body back.
+    let app = H2App::new(families()[0], |_, request, mut answer| async move {
+        let path = request.uri().path().to_owned();
+        let mut stream = answer.send_response(ok(), false).unwrap();
+        match path.as_str() {
+            "/down" => {
+                let _ = send_all(&mut stream, vec![0; PART].into(), |_| {}).await;
+            }
+            "/up" => stream.send_reset(Reason::CANCEL),
+            _ => {
+                let mut body = request.into_body();
+                let mut bytes = Vec::new();
+                while let Some(data) = next(&mut body).await {
+                    bytes.extend_from_slice(&data.unwrap());
+                }
+                send_all(&mut stream, bytes.into(), |_| {}).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let (pair, tasks) = (pair(app.app.address, Protocol::Grpc), Tasks::new());
+    let mut sender = connect(&pair, &tasks).await;
+    // Several times the windows of a connection, in each direction.
+    for _ in 0..20 {
+        let (answer, mut stream) = sender.send_request(post("/down"), true).unwrap();
+        let mut body = soon(answer).await.unwrap().into_body();
+        assert!(!soon(body.data()).await.unwrap().unwrap().is_empty());
+        stream.send_reset(Reason::CANCEL);
+        let (answer, mut stream) = sender.send_request(post("/up"), false).unwrap();
+        let _ = soon(send_all(&mut stream, vec![0; PART].into(), |_| {})).await;
+        let _ = soon(answer).await;
+    }
+    let bytes: Vec<u8> = (0..2_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
+    let (answer, mut stream) = sender.send_request(post("/whole"), false).unwrap();
+    let sending = async { send_all(&mut stream, bytes.clone().into(), |_| {}).await.unwrap() };
+    let reading = async {
+        let mut body = answer.await.unwrap().into_body();
+        let mut back = Vec::new();
+        while let Some(data) = next(&mut body).await {
+            back.extend_from_slice(&data.unwrap());
+        }
+        back
+    };
+    let (back, ()) = soon(async { tokio::join!(reading, sending) }).await;
+    assert_eq!(Sha256::digest(&back), Sha256::digest(&bytes));
+}
+
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
 #[tokio::test]
