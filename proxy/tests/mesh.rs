@@ -9,6 +9,8 @@ mod changes;
 mod identity;
 #[path = "mesh/malformed.rs"]
 mod malformed;
+#[path = "mesh/rotation.rs"]
+mod rotation;
 #[path = "mesh/telemetry.rs"]
 mod telemetry;
 #[path = "mesh/thread.rs"]
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
             "certificates_are_renewed_under_load_and_nobody_notices",
             identity::certificates_are_renewed_under_load_and_nobody_notices,
         ),
+        ("a_root_is_rotated_under_load_and_nobody_notices", rotation::a_root_is_rotated_under_load_and_nobody_notices),
         ("a_token_of_another_account_makes_no_proxy_ready", identity::a_token_of_another_account_makes_no_proxy_ready),
         ("an_expired_token_makes_no_proxy_ready", identity::an_expired_token_makes_no_proxy_ready),
         (

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use mesh_controller::{
-    Args,
+    Args, CaArgs, CaStep,
     ca::{
         store::Store,
         token::{self, Minter},
@@ -86,6 +86,12 @@ impl Control {
         self.process = Some(process);
         until("the controller is ready", || self.admin("/ready").ok().filter(|answer| answer.status == 200))?;
         Ok(())
+    }
+
+    /// Takes one step towards another root of trust, as a person does beside the running process.
+    pub fn rotate(&self, step: CaStep) -> anyhow::Result<()> {
+        let trust_domain = names::DEFAULT_TRUST_DOMAIN.to_owned();
+        mesh_controller::rotate(&CaArgs { state_dir: self.state(), trust_domain, step }).map(|_| ())
     }
 
     /// Asks its admin port.

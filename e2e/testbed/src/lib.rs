@@ -26,6 +26,7 @@ pub mod wait;
 
 pub use member::Member;
 pub use mesh::{Mesh, Settings};
+pub use mesh_controller::CaStep;
 pub use wait::until;
 
 use std::process::ExitCode;

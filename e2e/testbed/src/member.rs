@@ -198,6 +198,14 @@ impl Member {
         serial.map(str::to_owned).context("/config shows no serial")
     }
 
+    /// Subjects of the roots that its proxy trusts.
+    pub fn roots(&self) -> anyhow::Result<Vec<String>> {
+        let page: serde_json::Value = serde_json::from_str(&self.admin("/config")?.body)?;
+        let roots = page.pointer("/trustBundle/rootList").and_then(serde_json::Value::as_array);
+        let roots = roots.context("/config shows no roots")?;
+        Ok(roots.iter().filter_map(|root| root["subject"].as_str().map(str::to_owned)).collect())
+    }
+
     /// When the proxy's process was started.
     pub fn started(&self) -> Instant {
         self.started

@@ -1,0 +1,88 @@
+//! The root of trust is replaced under load, step by step, and nobody notices.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use mesh_testbed::{
+    CaStep, Member, Mesh, Settings,
+    member::Pod,
+    talk::{Http, Lines, get},
+    until,
+};
+
+use crate::{WEB, http, lines, mesh, settings};
+
+pub(crate) fn a_root_is_rotated_under_load_and_nobody_notices() -> anyhow::Result<()> {
+    let mesh = mesh(Settings { leaf_lifetime: Duration::from_secs(7), ..settings() })?;
+    let members = [mesh.member(&Pod::new("a", "web", 1))?, mesh.member(&Pod::new("client", "client", 2))?];
+    let client = &members[1];
+    let (mut connection, _) = client.run(|| Lines::connect(lines(WEB)))??;
+    let (stop, requests) = (AtomicBool::new(false), AtomicU64::new(0));
+    let before = client.roots()?;
+
+    thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            client.run(|| -> anyhow::Result<()> {
+                let mut kept = Http::connect(http(WEB))?;
+                while !stop.load(Ordering::Relaxed) {
+                    for answer in [kept.get("/", &[])?, get(http(WEB), "/", &[])?] {
+                        anyhow::ensure!(answer.status == 200, "{answer:?}");
+                        requests.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Ok(())
+            })
+        });
+        let rotated = rotate(&mesh, &members, || load.is_finished());
+        stop.store(true, Ordering::Relaxed);
+        load.join().expect("the load does not panic")?.context("a request failed")?;
+        rotated
+    })?;
+    assert_eq!(connection.ask("still there?")?, "still there?");
+    assert!(requests.load(Ordering::Relaxed) > 100, "{requests:?} requests are no load");
+    for member in &members {
+        let after = member.roots()?;
+        assert!(after.len() == 1 && after != before, "{before:?} {after:?}");
+        assert_eq!(member.count("mesh_error_total", &[])?, 0);
+        assert_eq!(member.count("identity_cert_failures_total", &[])?, 0);
+    }
+    // Who comes now has never heard of the old root.
+    let late = mesh.member(&Pod::new("late", "client", 3))?;
+    let answer = late.run(|| get(http(WEB), "/", &[]))??;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    Ok(())
+}
+
+fn rotate(mesh: &Mesh, members: &[Member], is_over: impl Fn() -> bool) -> anyhow::Result<()> {
+    let trusted = |count: usize| {
+        until("every proxy has the roots of the step", || {
+            let all = members.iter().all(|member| member.roots().is_ok_and(|roots| roots.len() == count));
+            (is_over() || all).then_some(())
+        })
+    };
+    mesh.control.rotate(CaStep::AddRoot)?;
+    trusted(2)?;
+    mesh.control.rotate(CaStep::SwitchIssuer)?;
+    // The first may be of the moment before.
+    renewed(members, &is_over)?;
+    mesh.control.rotate(CaStep::DropRoots)?;
+    trusted(1)?;
+    // With the new root alone, connections are made and certificates are renewed.
+    renewed(members, &is_over)
+}
+
+/// Waits until everyone had two certificates more.
+fn renewed(members: &[Member], is_over: impl Fn() -> bool) -> anyhow::Result<()> {
+    let mut serials = vec![BTreeSet::new(); members.len()];
+    until("every certificate is renewed twice", || {
+        for (seen, member) in serials.iter_mut().zip(members) {
+            seen.extend(member.serial());
+        }
+        (is_over() || serials.iter().all(|seen| seen.len() > 2)).then_some(())
+    })
+}
