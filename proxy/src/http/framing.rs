@@ -111,6 +111,11 @@ impl Framing {
         }
     }
 
+    /// Whether the client has more to send of a body.
+    pub(super) fn is_in_body(&self) -> bool {
+        matches!(self.state, State::Length(_) | State::Chunked(_))
+    }
+
     /// Whether what comes next depends on the server.
     pub(super) fn is_undecided(&self) -> bool {
         matches!(self.state, State::Upgrade)

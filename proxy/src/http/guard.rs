@@ -29,10 +29,12 @@ use super::{
 };
 use crate::stream::forward_writes;
 
-/// How long, and how much, a client that was refused may still send before its connection is closed: closed with bytes
-/// unread, the kernel would reset it, and the client would not see the answer.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1024 * 1024;
+/// How long, and how much, a client that was answered in the middle of its request may still send before its connection is
+/// closed: closed with bytes unread, the kernel would reset it, and the client might not see the answer.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+/// Read at once of that. Thrown away, so that few large reads are better than many.
+const LINGER_READ: usize = 16 * 1024;
 
 /// Stands for a head that cannot be told as a request, in the live view. No method of anybody's.
 const UNREADABLE: &[u8] = b"- * HTTP/1.1";
@@ -80,12 +82,20 @@ pub(super) struct Guard<T> {
     /// longer than allowed is refused, and after an offer nothing is read.
     held: BytesMut,
     end: Option<End>,
+    linger: Option<Box<Linger>>,
+}
+
+/// Bytes that are read for the client's sake alone.
+struct Linger {
+    limit: Pin<Box<Sleep>>,
+    read: usize,
+    scratch: [u8; LINGER_READ],
 }
 
 /// What comes after `ready`.
 enum End {
-    /// Nothing more: a request was refused. Some of what the client sends meanwhile is read for its sake.
-    Refused { linger: Option<(Pin<Box<Sleep>>, usize)> },
+    /// Nothing more: a request was refused.
+    Refused,
     /// An error.
     Broken(Refusal),
 }
@@ -101,6 +111,7 @@ impl<T> Guard<T> {
             ready: Bytes::new(),
             held: BytesMut::new(),
             end: None,
+            linger: None,
         }
     }
 
@@ -125,7 +136,7 @@ impl<T> Guard<T> {
                 self.heads += 1;
                 self.verdicts.refusal.store(refusal as u8, Ordering::Relaxed);
                 self.verdicts.refused.store(self.heads, Ordering::Relaxed);
-                self.end = Some(End::Refused { linger: None });
+                self.end = Some(End::Refused);
             }
         }
         scan.passed
@@ -133,7 +144,7 @@ impl<T> Guard<T> {
 
     /// In place of what was refused and is held: a request with the same first line, where that can be read.
     fn put_refused(&mut self) {
-        if matches!(self.end, Some(End::Refused { linger: None })) {
+        if matches!(self.end, Some(End::Refused)) {
             let line = head::readable_line(&self.held).unwrap_or(UNREADABLE);
             let head = [line, b"\r\nconnection: close\r\n\r\n"].concat();
             self.held = BytesMut::new();
@@ -165,7 +176,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
                 return Poll::Ready(Ok(()));
             }
             match &this.end {
-                Some(End::Refused { .. }) => return Poll::Ready(Ok(())),
+                Some(End::Refused) => return Poll::Ready(Ok(())),
                 Some(End::Broken(refusal)) => {
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal.detail())));
                 }
@@ -209,15 +220,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
-        let Some(End::Refused { linger }) = &mut this.end else {
+        if this.end.is_none() && !this.framing.is_in_body() {
             return Poll::Ready(Ok(()));
-        };
-        let (limit, read) = linger.get_or_insert_with(|| (Box::pin(tokio::time::sleep(LINGER)), 0));
-        let mut scratch = [0; 4096];
-        while *read < LINGER_BYTES && limit.as_mut().poll(cx).is_pending() {
-            let mut scratch = ReadBuf::new(&mut scratch);
+        }
+        let linger = this.linger.get_or_insert_with(|| {
+            Box::new(Linger { limit: Box::pin(tokio::time::sleep(LINGER)), read: 0, scratch: [0; LINGER_READ] })
+        });
+        while linger.read < LINGER_BYTES && linger.limit.as_mut().poll(cx).is_pending() {
+            let mut scratch = ReadBuf::new(&mut linger.scratch);
             match ready!(Pin::new(&mut this.inner).poll_read(cx, &mut scratch)) {
-                Ok(()) if !scratch.filled().is_empty() => *read += scratch.filled().len(),
+                Ok(()) if !scratch.filled().is_empty() => linger.read += scratch.filled().len(),
                 Ok(()) | Err(_) => break,
             }
         }

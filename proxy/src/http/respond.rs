@@ -2,10 +2,15 @@
 //!
 //! Everything follows from the outcome's facts.
 
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body::Body;
 use mesh_proto::outcome::Outcome;
 
-use super::{body::ResponseBody, headers::ERROR};
+use super::{
+    Version,
+    body::ResponseBody,
+    headers::{self, ERROR},
+};
 use crate::error::ProxyError;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -15,17 +20,37 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reset(pub(super) h2::Reason);
 
+/// What the answer to a failed request depends on besides the failure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    grpc: bool,
+    /// Sends a body, on a connection that carries one request after the other.
+    occupied: bool,
+}
+
+impl Asker {
+    /// Of this request.
+    pub(crate) fn of<B: Body>(request: &Request<B>, version: Version) -> Self {
+        let occupied = version == Version::Http1 && !request.body().is_end_stream();
+        Self { grpc: headers::is_grpc(request.headers()), occupied }
+    }
+}
+
 /// The answer to a request that failed.
-pub(crate) fn failed(error: &ProxyError, grpc: bool) -> Response<ResponseBody> {
-    let mut response = self::error(error.outcome, grpc);
+pub(crate) fn failed(error: &ProxyError, asker: Asker) -> Response<ResponseBody> {
+    let mut response = self::error(error.outcome, asker.grpc);
     if let Some(code) = error.reset {
         response.extensions_mut().insert(Reset(code));
+    }
+    if asker.occupied {
+        // The rest of the body is for nobody, and the next request would come after it.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
 /// The answer for `outcome`. gRPC gets it as 200 with trailers only.
-pub(crate) fn error(outcome: Outcome, grpc: bool) -> Response<ResponseBody> {
+fn error(outcome: Outcome, grpc: bool) -> Response<ResponseBody> {
     let facts = outcome.facts();
     let mut response;
     if grpc {

@@ -11,7 +11,9 @@ use crate::{
     http::{
         Version,
         body::{RequestBody, ResponseBody},
-        client, headers, respond, retry, serve as server, upgrade,
+        client, headers,
+        respond::{self, Asker},
+        retry, serve as server, upgrade,
     },
     metrics::Edge,
     pool::Upstream,
@@ -39,7 +41,7 @@ pub(super) async fn serve(link: Rc<Link>, client: Stream, version: Version) {
 
 impl Connection {
     async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
-        let grpc = headers::is_grpc(request.headers());
+        let asker = Asker::of(&request, self.version);
         let mut record = Record::request(&self.link.worker, self.link.side(), &self.edge, &request, self.version);
         record.opened();
         match self.forward(request, record.body_meter()).await {
@@ -57,7 +59,7 @@ impl Connection {
             }
             Err(error) => {
                 record.failed(&error);
-                let response = respond::failed(&error, grpc);
+                let response = respond::failed(&error, asker);
                 record.answered(response.status(), response.headers());
                 response.map(|body| body.recorded(record))
             }

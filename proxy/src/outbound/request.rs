@@ -14,7 +14,8 @@ use crate::{
         Version,
         body::{RequestBody, ResponseBody},
         client::{self, Lease},
-        headers, respond,
+        headers,
+        respond::{self, Asker},
         retry::{self, First, Second},
         serve as server, upgrade,
     },
@@ -36,7 +37,7 @@ pub(super) async fn serve(connection: Rc<Connection>, version: Version, client: 
 /// Answers every request with the same error.
 pub(super) async fn refuse_all(worker: &Rc<Worker>, client: Stream, version: Version, error: ProxyError) {
     server::serve(worker, client, version, move |request: Request<Incoming>| {
-        let mut answer = respond::error(error.outcome, headers::is_grpc(request.headers()));
+        let mut answer = respond::failed(&error, Asker::of(&request, version));
         // The next connection may find the controller back.
         if version == Version::Http1 {
             answer.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
@@ -57,7 +58,7 @@ struct Exchange<'a> {
 
 async fn answer(connection: &Connection, version: Version, request: Request<Incoming>) -> Response<ResponseBody> {
     let compiled = connection.target.current(&connection.worker);
-    let grpc = headers::is_grpc(request.headers());
+    let asker = Asker::of(&request, version);
     let record = Record::request(&connection.worker, &connection.side, &compiled.edge, &request, version);
     let exchange = Exchange { connection, version, client: request.version(), record: RefCell::new(record) };
     let result = match forward(&exchange, &compiled, request).await {
@@ -68,7 +69,7 @@ async fn answer(connection: &Connection, version: Version, request: Request<Inco
     let mut record = exchange.record.into_inner();
     let response = result.unwrap_or_else(|error| {
         record.failed(&error);
-        respond::failed(&error, grpc)
+        respond::failed(&error, asker)
     });
     record.answered(response.status(), response.headers());
     response.map(|body| body.recorded(record))

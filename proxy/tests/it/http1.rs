@@ -290,3 +290,31 @@ async fn a_kept_connection_that_closed_meanwhile_costs_no_request() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_does_not_wait_for_the_body_is_seen_by_whoever_still_sends_it() {
+    let authority = Authority::new();
+    let nobody = client(&authority, Protocol::Http1, vec![]);
+    let dead = pair(crate::support::closed_port().await, Protocol::Http1);
+    for (pod, code) in [(&nobody, "no-endpoints"), (&dead.client, "app-refused")] {
+        for _ in 0..5 {
+            let mut socket = TcpStream::connect(pod.outbound).await.unwrap();
+            let head = "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 8000000\r\n\r\n";
+            socket.write_all(head.as_bytes()).await.unwrap();
+            let (mut reader, mut writer) = socket.split();
+            let sending = async {
+                let part = vec![0; 100_000];
+                for _ in 0..80 {
+                    if writer.write_all(&part).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            let mut answer = String::new();
+            let ((), read) = soon(async { tokio::join!(sending, reader.read_to_string(&mut answer)) }).await;
+            read.unwrap();
+            assert!(answer.contains(&format!("mesh-error: {code}\r\n")), "{answer}");
+            assert!(answer.contains("connection: close\r\n"), "{answer}");
+        }
+    }
+}
