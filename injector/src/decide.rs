@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{
     pod,
+    reason::{Code, Reason},
     settings::{self, Settings},
 };
 
@@ -72,181 +73,111 @@ pub enum Verdict {
     Refuse(Reason),
 }
 
-/// Why a pod gets no sidecar. The code is stable: metric label, audit annotation, output of `meshctl`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    /// Neither pod nor namespace opted in.
-    NotLabelled,
-    /// The pod opted out.
-    DisabledByPod,
-    /// The pod has our sidecar.
-    AlreadyInjected,
-    /// The pod uses the node's network: a redirect would take the node's traffic.
-    HostNetwork,
-    /// The pod runs on Windows.
-    Windows,
-    /// A namespace of the cluster or of the mesh itself.
-    SystemNamespace,
-    /// Not the creation of a pod.
-    NotAPod,
-    /// A container (named) runs as the proxy's user, whose traffic is exempt from the redirect.
-    UsesProxyUid(String),
-    /// A container (named) declares one of the proxy's ports.
-    UsesProxyPort(String, u64),
-    /// A container or volume has a name that the sidecar needs.
-    NameTaken(String),
-    /// A container (named) of another mesh redirects the same traffic.
-    OtherMesh(String),
-    /// PodSecurity of the namespace (level) does not admit `mesh-redirect`.
-    PodSecurityForbidsRedirect(String),
-}
-
-impl Reason {
-    /// The stable code.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::NotLabelled => "not-labelled",
-            Self::DisabledByPod => "disabled-by-pod",
-            Self::AlreadyInjected => "already-injected",
-            Self::HostNetwork => "host-network",
-            Self::Windows => "windows",
-            Self::SystemNamespace => "system-namespace",
-            Self::NotAPod => "not-a-pod",
-            Self::UsesProxyUid(_) => "uses-proxy-uid",
-            Self::UsesProxyPort(..) => "uses-proxy-port",
-            Self::NameTaken(_) => "name-taken",
-            Self::OtherMesh(_) => "other-mesh",
-            Self::PodSecurityForbidsRedirect(_) => "pod-security-forbids-redirect",
-        }
-    }
-
-    /// A sentence for the user, with the fix where there is one.
-    pub fn text(&self) -> String {
-        let uid = names::PROXY_UID;
-        match self {
-            Self::NotLabelled => format!(
-                "neither the pod nor its namespace has the label {}: {}",
-                names::LABEL_INJECT,
-                names::INJECT_ENABLED
-            ),
-            Self::DisabledByPod => {
-                format!("the pod has the label {}: {}", names::LABEL_INJECT, names::INJECT_DISABLED)
-            }
-            Self::AlreadyInjected => "the pod has a sidecar already".into(),
-            Self::HostNetwork => {
-                "the pod uses the node's network (hostNetwork: true), which cannot be redirected".into()
-            }
-            Self::Windows => "the pod runs on Windows".into(),
-            Self::SystemNamespace => "pods of this namespace run the cluster or the mesh itself".into(),
-            Self::NotAPod => "not the creation of a pod".into(),
-            Self::UsesProxyUid(container) => format!(
-                "container {container} runs as user {uid}, whose traffic would bypass the mesh; choose another runAsUser"
-            ),
-            Self::UsesProxyPort(container, port) => {
-                format!("container {container} uses port {port}, which the sidecar needs; choose another port")
-            }
-            Self::NameTaken(name) => format!("the name {name} is taken by the pod itself; rename it"),
-            Self::OtherMesh(container) => {
-                format!("container {container} belongs to another mesh; two meshes cannot share a pod")
-            }
-            Self::PodSecurityForbidsRedirect(level) => format!(
-                "PodSecurity level {level} of the namespace does not admit {} (capability NET_ADMIN); the namespace needs \
-                 the level privileged",
-                names::CONTAINER_REDIRECT
-            ),
-        }
-    }
-
-    /// Whether the user would be surprised and so is told, though nothing was refused.
-    fn is_surprising(&self) -> bool {
-        matches!(self, Self::HostNetwork | Self::Windows)
-    }
-}
-
 /// Decides about one pod (or pod template: an object with `metadata` and `spec`).
 pub fn decide(pod: &Value, namespace: &Namespace) -> Decision {
     let mut warnings = Vec::new();
-    if let Some(reason) = skip(pod, namespace, &mut warnings) {
-        if reason.is_surprising() {
-            warnings.push(format!("no sidecar: {}", reason.text()));
+    let reason = skip(pod, namespace, &mut warnings).map(Reason::from).or_else(|| refuse(pod, namespace));
+    if let Some(reason) = reason {
+        if reason.code.is_told() {
+            warnings.push(format!("no sidecar: {reason}"));
         }
-        return Decision { verdict: Verdict::Skip(reason), warnings };
-    }
-    if let Some(reason) = refuse(pod, namespace) {
-        warnings.push(format!("no sidecar: {} ({})", reason.text(), reason.code()));
-        return Decision { verdict: Verdict::Refuse(reason), warnings };
+        let verdict = if reason.code.is_refusal() { Verdict::Refuse(reason) } else { Verdict::Skip(reason) };
+        return Decision { verdict, warnings };
     }
     let inherited = namespace.meta.annotations.iter();
-    let (settings, told) = settings::read(inherited.map(|(k, v)| (k.as_str(), v.as_str())), pod::annotations(pod));
+    let (mut settings, told) = settings::read(inherited.map(|(k, v)| (k.as_str(), v.as_str())), pod::annotations(pod));
     warnings.extend(told);
+    warnings.extend(strange_labels(pod));
+    warnings.extend(settings.fit(pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_u64)));
+    settings.workload = pod::workload(pod);
     if pod.pointer("/spec/shareProcessNamespace").and_then(Value::as_bool) == Some(true) {
         warnings.push("shareProcessNamespace: the pod's containers see the sidecar's process".into());
     }
     Decision { verdict: Verdict::Inject(settings), warnings }
 }
 
-fn skip(pod: &Value, namespace: &Namespace, warnings: &mut Vec<String>) -> Option<Reason> {
+fn skip(pod: &Value, namespace: &Namespace, warnings: &mut Vec<String>) -> Option<Code> {
     if pod.get("spec").and_then(|spec| spec.get("containers")).and_then(Value::as_array).is_none() {
-        return Some(Reason::NotAPod);
+        return Some(Code::NotAPod);
     }
     if SYSTEM_NAMESPACES.contains(&namespace.name.as_str()) {
-        return Some(Reason::SystemNamespace);
+        return Some(Code::SystemNamespace);
     }
     if is_injected(pod) {
-        return Some(Reason::AlreadyInjected);
+        return Some(Code::AlreadyInjected);
     }
     match pod::label(pod, names::LABEL_INJECT) {
-        Some(names::INJECT_DISABLED) => return Some(Reason::DisabledByPod),
+        Some(names::INJECT_DISABLED) => return Some(Code::DisabledByPod),
         Some(names::INJECT_ENABLED) => {}
         other => {
             if let Some(wrong) = other {
-                let wrong: String = wrong.chars().take(64).collect();
+                let wrong = settings::short(wrong);
                 warnings.push(format!("label {}: {wrong:?} is neither enabled nor disabled", names::LABEL_INJECT));
             }
             let label = namespace.meta.labels.get(names::LABEL_INJECT).map(String::as_str);
             if label != Some(names::INJECT_ENABLED) {
-                return Some(Reason::NotLabelled);
+                return Some(Code::NotLabelled);
             }
         }
     }
     if pod.pointer("/spec/hostNetwork").and_then(Value::as_bool) == Some(true) {
-        return Some(Reason::HostNetwork);
+        return Some(Code::HostNetwork);
     }
     let selected = pod.pointer("/spec/nodeSelector").and_then(|selector| selector.get("kubernetes.io/os"));
     let os = pod.pointer("/spec/os/name").or(selected).and_then(Value::as_str);
-    (os == Some("windows")).then_some(Reason::Windows)
+    (os == Some("windows")).then_some(Code::Windows)
+}
+
+/// Labels under our prefix that are none of ours: of settings, which are annotations, or slips of the pen.
+fn strange_labels(pod: &Value) -> Vec<String> {
+    let ours = pod::labels(pod).map(|(key, _)| key).filter(|key| settings::is_ours(key) && *key != names::LABEL_INJECT);
+    let mut strange: Vec<String> = ours
+        .map(|key| match settings::table::find(key) {
+            Some(_) => format!("label {key}: this is an annotation, not a label; it is ignored"),
+            None => format!(
+                "label {}: not known and ignored; the one label is {}",
+                settings::short(key),
+                names::LABEL_INJECT
+            ),
+        })
+        .collect();
+    strange.sort_unstable();
+    strange
 }
 
 fn refuse(pod: &Value, namespace: &Namespace) -> Option<Reason> {
-    let container_name = |container| pod::name(container).unwrap_or("?").to_owned();
-    if let Some(other) = pod::every_container(pod).find(|c| pod::name(c).is_some_and(|n| OTHER_MESHES.contains(&n))) {
-        return Some(Reason::OtherMesh(container_name(other)));
+    let container_name = |container| pod::name(container).unwrap_or("?");
+    let of = |code, container| Some(Reason::about(code, format!("container {}", container_name(container))));
+    let named = |entry: &Value, names: &[&str]| pod::name(entry).is_some_and(|name| names.contains(&name));
+    if let Some(other) = pod::every_container(pod).find(|container| named(container, OTHER_MESHES)) {
+        return of(Code::OtherMesh, other);
     }
     let ours = [names::CONTAINER_PROXY, names::CONTAINER_REDIRECT];
-    if let Some(taken) = pod::every_container(pod).find(|c| pod::name(c).is_some_and(|n| ours.contains(&n))) {
-        return Some(Reason::NameTaken(container_name(taken)));
+    if let Some(taken) = pod::every_container(pod).find(|container| named(container, &ours)) {
+        return of(Code::NameTaken, taken);
     }
     let ours = [names::VOLUME_TOKEN, names::VOLUME_STATE, names::TRUST_BUNDLE_NAME];
-    if let Some(taken) = pod::list(pod, "volumes").iter().find(|v| pod::name(v).is_some_and(|n| ours.contains(&n))) {
-        return Some(Reason::NameTaken(container_name(taken)));
+    if let Some(taken) = pod::list(pod, "volumes").iter().find(|volume| named(volume, &ours)) {
+        return Some(Reason::about(Code::NameTaken, format!("volume {}", container_name(taken))));
     }
     let pod_uid = pod.pointer("/spec/securityContext/runAsUser").and_then(Value::as_u64);
     for container in pod::every_container(pod) {
         let uid = container.pointer("/securityContext/runAsUser").and_then(Value::as_u64).or(pod_uid);
         if uid == Some(u64::from(names::PROXY_UID)) {
-            return Some(Reason::UsesProxyUid(container_name(container)));
+            return of(Code::UsesProxyUid, container);
         }
         let ports = container.get("ports").and_then(Value::as_array).into_iter().flatten();
         let used = [names::PORT_OUTBOUND, names::PORT_INBOUND, names::PORT_PROXY_ADMIN].map(u64::from);
         for port in ports.filter_map(|port| port.get("containerPort").and_then(Value::as_u64)) {
             if used.contains(&port) {
-                return Some(Reason::UsesProxyPort(container_name(container), port));
+                let about = format!("port {port} of container {}", container_name(container));
+                return Some(Reason::about(Code::UsesProxyPort, about));
             }
         }
     }
     // A level that PodSecurity does not know counts as `restricted` there.
     let level = namespace.meta.labels.get(LABEL_POD_SECURITY).filter(|level| *level != "privileged");
-    level.map(|level| Reason::PodSecurityForbidsRedirect(level.chars().take(63).collect()))
+    level.map(|level| Reason::about(Code::PodSecurityForbidsRedirect, format!("level {}", settings::short(level))))
 }
 
 /// Whether a pod (or template) carries our sidecar: its name alone is not enough, the pod may have brought it.
@@ -292,8 +223,8 @@ mod tests {
     fn code(pod: &Value, namespace: &Namespace) -> String {
         match decide(pod, namespace).verdict {
             Verdict::Inject(_) => "inject".into(),
-            Verdict::Skip(reason) => format!("skip {}", reason.code()),
-            Verdict::Refuse(reason) => format!("refuse {}", reason.code()),
+            Verdict::Skip(reason) => format!("skip {}", reason.code.as_str()),
+            Verdict::Refuse(reason) => format!("refuse {}", reason.code.as_str()),
         }
     }
 
@@ -373,9 +304,23 @@ mod tests {
         let told = |spec| decide(&pod(spec), &enabled()).warnings.join("\n");
         assert!(told(json!({"hostNetwork": true})).contains("hostNetwork"));
         assert!(told(json!({"containers": [{"name": "istio-proxy"}]})).contains("(other-mesh)"));
-        assert!(told(json!({"initContainers": [{"name": "mesh-proxy"}]})).contains("mesh-proxy is taken by the pod"));
+        assert!(
+            told(json!({"initContainers": [{"name": "mesh-proxy"}]}))
+                .contains("name that the sidecar needs: container mesh-proxy; rename it")
+        );
         assert!(told(json!({"shareProcessNamespace": true})).contains("shareProcessNamespace"));
         assert_eq!(told(json!({})), "");
+        let mut slips = labelled("enabled");
+        slips["metadata"]["labels"]["meshctl.dev/injct"] = json!("enabled");
+        slips["metadata"]["labels"]["meshctl.dev/log-level"] = json!("debug");
+        let warnings = decide(&slips, &enabled()).warnings;
+        assert_eq!(
+            warnings,
+            [
+                "label meshctl.dev/injct: not known and ignored; the one label is meshctl.dev/inject",
+                "label meshctl.dev/log-level: this is an annotation, not a label; it is ignored",
+            ]
+        );
         assert!(decide(&pod(json!({})), &namespace(&[])).warnings.is_empty());
     }
 }

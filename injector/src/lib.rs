@@ -5,7 +5,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`decide`] | whether a pod gets a sidecar, and if not why (stable codes) |
+//! | [`decide`] | whether a pod gets a sidecar, and if not why  |
+//! | [`reason`] | the codes, what each means and what to do |
 //! | [`settings`] | annotations, validated by name and value |
 //! | [`sidecar`] | what is added to a pod |
 //! | [`probes`] | the application's probes, pointed at the sidecar, and back |
@@ -28,6 +29,7 @@ pub mod namespaces;
 pub mod patch;
 pub mod pod;
 pub mod probes;
+pub mod reason;
 pub mod review;
 pub mod server;
 pub mod settings;

@@ -6,10 +6,13 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use mesh_proto::workload;
 use serde_json::Value;
 
 use crate::{
-    decide::{Decision, Namespace, NamespaceMeta, Reason, Verdict, decide, is_injected},
+    decide::{Decision, Namespace, NamespaceMeta, Verdict, decide, is_injected},
+    reason::Reason,
+    settings,
     sidecar::Mesh,
 };
 
@@ -82,7 +85,7 @@ impl fmt::Display for Report {
             Outcome::Uninjected => f.write_str("uninjected"),
             Outcome::NoSidecar => f.write_str("skipped: it has no sidecar"),
             Outcome::Skipped(reason) | Outcome::Refused(reason) => {
-                write!(f, "skipped: {} ({})", reason.text(), reason.code())
+                write!(f, "skipped: {reason}")
             }
         }
     }
@@ -103,8 +106,10 @@ pub fn inject(file: &str, text: &str, mesh: &Mesh) -> Result<Edited, ManifestErr
         // To be in the text is to be asked for.
         let meta = namespaces.get(&name).cloned().unwrap_or_default().opted_in();
         let Decision { verdict, mut warnings } = decide(&pod, &Namespace { name, meta });
+        warnings.extend(object.misplaced());
         let outcome = match verdict {
-            Verdict::Inject(settings) => {
+            Verdict::Inject(mut settings) => {
+                settings.workload = object.workload();
                 warnings.extend(source.inject(object.template, mesh, &settings, &mut edits)?);
                 Outcome::Injected
             }
@@ -146,16 +151,43 @@ pub fn uninject(file: &str, text: &str) -> Result<Edited, ManifestError> {
     Ok(Edited { text: source.apply(edits), report })
 }
 
+/// Name of what has none.
+const UNNAMED: &str = "?";
+
 /// An object of the text that has a pod template, or is a pod.
 struct Object<'a> {
     kind: String,
     namespace: Option<String>,
     name: String,
+    /// Its own metadata.
+    metadata: Option<&'a Node>,
     /// The mapping with `metadata` and `spec` of the pod.
     template: &'a Node,
 }
 
 impl Object<'_> {
+    /// What its pods belong to; of a bare pod, nothing.
+    fn workload(&self) -> Option<String> {
+        let is_named = self.kind != "Pod" && self.name != UNNAMED;
+        is_named.then(|| workload::of_owner(&self.kind, &self.name, None))
+    }
+
+    /// Labels and annotations of ours on the object itself, where the template is meant: nobody reads them there.
+    fn misplaced(&self) -> Vec<String> {
+        let Some(own) = self.metadata.filter(|_| self.kind != "Pod") else { return Vec::new() };
+        let keys = |field: &'static str| {
+            let map = own.get(field).map(Node::value);
+            let keys = map.and_then(|map| Some(map.as_object()?.keys().cloned().collect::<Vec<_>>()));
+            keys.into_iter().flatten().filter(|key| settings::is_ours(key)).map(move |key| (field, key))
+        };
+        let kind = self.kind.to_lowercase();
+        let told = |(field, key): (&str, String)| {
+            let key = settings::short(&key);
+            format!("{key} of the {kind} itself has no effect; write it in the {field} of its pod template")
+        };
+        keys("labels").chain(keys("annotations")).map(told).collect()
+    }
+
     fn report(self, outcome: Outcome, warnings: Vec<String>) -> Report {
         let Self { kind, namespace, name, .. } = self;
         Report { kind, namespace, name, outcome, warnings }
@@ -189,9 +221,10 @@ fn object(node: &Node) -> Option<Object<'_>> {
         _ => return None,
     };
     let template = path.iter().try_fold(node, |node, key| node.get(key))?;
-    let metadata = |key: &str| node.get("metadata")?.get(key)?.text().map(str::to_owned);
-    let name = metadata("name").or_else(|| metadata("generateName")).unwrap_or_else(|| "?".into());
-    Some(Object { kind: kind.to_owned(), namespace: metadata("namespace"), name, template })
+    let metadata = node.get("metadata");
+    let text = |key: &str| metadata?.get(key)?.text().map(str::to_owned);
+    let name = text("name").or_else(|| text("generateName")).unwrap_or_else(|| UNNAMED.into());
+    Some(Object { kind: kind.to_owned(), namespace: text("namespace"), name, metadata, template })
 }
 
 /// What the Namespaces in the same text say.

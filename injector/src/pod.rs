@@ -3,6 +3,7 @@
 //! Everything here is foreign: whatever is missing or of another type reads as absent, never as a panic. The API server
 //! validates pods after us.
 
+use mesh_proto::workload;
 use serde_json::{Map, Value};
 
 /// A list of the pod's spec, e.g. `containers`; empty when absent.
@@ -43,11 +44,33 @@ pub fn label<'a>(pod: &'a Value, key: &str) -> Option<&'a str> {
     pod.pointer("/metadata/labels")?.get(key)?.as_str()
 }
 
+/// The pod's labels.
+pub fn labels(pod: &Value) -> impl Iterator<Item = (&str, &str)> {
+    strings(pod.pointer("/metadata/labels"))
+}
+
 /// The pod's annotations.
 pub fn annotations(pod: &Value) -> impl Iterator<Item = (&str, &str)> {
-    let annotations = pod.pointer("/metadata/annotations").and_then(Value::as_object);
-    annotations.into_iter().flatten().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+    strings(pod.pointer("/metadata/annotations"))
 }
+
+fn strings(map: Option<&Value>) -> impl Iterator<Item = (&str, &str)> {
+    let map = map.and_then(Value::as_object).into_iter().flatten();
+    map.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
+}
+
+/// What the pod belongs to, as `kind/name`; none for a bare pod.
+pub fn workload(pod: &Value) -> Option<String> {
+    let owners = pod.pointer("/metadata/ownerReferences")?.as_array()?;
+    let controls = |owner: &&Value| owner.get("controller").and_then(Value::as_bool) == Some(true);
+    let owner = owners.iter().find(controls).or(owners.first())?;
+    let text =
+        |field| owner.get(field).and_then(Value::as_str).filter(|text| !text.is_empty() && text.len() <= MAX_NAME);
+    Some(workload::of_owner(text("kind")?, text("name")?, label(pod, workload::LABEL_TEMPLATE_HASH)))
+}
+
+/// Longest name of an object, and more than any kind's.
+const MAX_NAME: usize = 253;
 
 /// The first init container or container of this name.
 pub fn container<'a>(pod: &'a Value, wanted: &str) -> Option<&'a Value> {

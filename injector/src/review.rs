@@ -8,8 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    decide::{Decision, Namespace, NamespaceMeta, Reason, Verdict, decide},
+    decide::{Decision, Namespace, NamespaceMeta, Verdict, decide},
     patch,
+    reason::Code,
     sidecar::{self, Mesh},
 };
 
@@ -151,7 +152,7 @@ pub fn answer(review: &Review, meta: NamespaceMeta, mesh: &Mesh) -> Answer {
     let Decision { verdict, mut warnings } = if review.creates_pod {
         decide(&review.object, &namespace)
     } else {
-        Decision { verdict: Verdict::Skip(Reason::NotAPod), warnings: Vec::new() }
+        Decision { verdict: Verdict::Skip(Code::NotAPod.into()), warnings: Vec::new() }
     };
     let (result, reason, patch) = match verdict {
         Verdict::Inject(settings) => {
@@ -159,8 +160,8 @@ pub fn answer(review: &Review, meta: NamespaceMeta, mesh: &Mesh) -> Answer {
             warnings.extend(injected.warnings);
             ("injected", "", Some(patch::diff(&review.object, &injected.pod)))
         }
-        Verdict::Skip(reason) => ("skipped", reason.code(), None),
-        Verdict::Refuse(reason) => ("refused", reason.code(), None),
+        Verdict::Skip(reason) => ("skipped", reason.code.as_str(), None),
+        Verdict::Refuse(reason) => ("refused", reason.code.as_str(), None),
     };
     let mut response = json!({"uid": review.uid, "allowed": true});
     if let Some(patch) = patch {

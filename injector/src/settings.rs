@@ -1,40 +1,44 @@
-//! What annotations of namespace and pod ask of a sidecar, validated by name and value.
+//! What the annotations of namespace and pod ask of a sidecar, validated by name and value.
 //!
-//! Called by `decide`. A wrong value counts as not written and is a warning that the user sees; it never makes a pod fail.
-//! Knows nothing of containers.
+//! Called by `decide`. What may be written is in [`table`]. A mistake is a warning that the user sees; it never makes a pod
+//! fail, and it never opens anything ([`OnMistake::Strict`]). Knows nothing of containers.
+//!
+//! Nearest wins: a pod's annotation over its namespace's over the mesh's default. The annotations of a workload are those
+//! of its pod template, because Kubernetes copies no others to the pods.
 
 use std::collections::BTreeMap;
 
-use mesh_proto::{
-    inbound::DefaultPolicy,
-    names,
-    ports::{PortSet, Subnets},
-};
-use mesh_runtime::telemetry::{self, BadFilter};
+use mesh_proto::names;
 
-/// What the annotations ask for; absent where the mesh's own default holds.
+pub mod table;
+mod values;
+
+use table::{OnMistake, SETTINGS, Setting, Target};
+pub(crate) use values::short;
+
+/// CPU and memory of the sidecar where nothing is asked: an idle proxy takes at most 12 MB, the limit leaves room for some
+/// thousands of connections.
+const CPU: &str = "10m";
+const MEMORY: &str = "24Mi";
+const MEMORY_LIMIT: &str = "256Mi";
+/// `terminationGracePeriodSeconds` where a pod does not say, to which the proxy's own default is made.
+const GRACE_SECONDS: u64 = 30;
+
+/// What the annotations ask for; what they do not name is the mesh's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// Inbound ports that are not redirected.
-    pub skip_inbound: PortSet,
-    /// Outbound ports that are not redirected.
-    pub skip_outbound: PortSet,
-    /// Networks that are not redirected.
-    pub skip_subnets: Subnets,
-    /// Whether destinations never resolved are passed through while the controller is away.
-    pub unresolved_pass_through: bool,
-    /// Log filter.
-    pub log: Option<String>,
-    /// Resources of the sidecar.
-    pub resources: Resources,
+    /// By annotation, in the form in which it is passed on.
+    values: BTreeMap<&'static str, String>,
+    /// What the pod belongs to, as `kind/name`.
+    pub workload: Option<String>,
 }
 
-/// CPU and memory of the sidecar, as Kubernetes quantities.
+/// CPU and memory of the sidecar, as Kubernetes quantities; no limit is below its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resources {
     /// Requested CPU.
     pub cpu: String,
-    /// Most CPU; none by default, because throttling a proxy is latency for everybody behind it.
+    /// Most CPU.
     pub cpu_limit: Option<String>,
     /// Requested memory.
     pub memory: String,
@@ -42,11 +46,70 @@ pub struct Resources {
     pub memory_limit: String,
 }
 
-impl Default for Resources {
-    /// An idle proxy takes at most 12 MB; the limit leaves room for some thousands of connections.
-    fn default() -> Self {
-        Self { cpu: "10m".into(), cpu_limit: None, memory: "24Mi".into(), memory_limit: "256Mi".into() }
+impl Settings {
+    /// What is asked by this annotation.
+    pub fn get(&self, annotation: &str) -> Option<&str> {
+        self.values.get(annotation).map(String::as_str)
     }
+
+    /// The environment of the redirect.
+    pub fn redirect_env(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.env(|target| matches!(target, Target::ProxyAndRedirect(_)))
+    }
+
+    /// The environment of the sidecar.
+    pub fn proxy_env(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.env(|_| true)
+    }
+
+    fn env(&self, wanted: impl Fn(Target) -> bool) -> impl Iterator<Item = (&'static str, &str)> {
+        let wanted = SETTINGS.iter().filter(move |setting| wanted(setting.target));
+        wanted.filter_map(|setting| Some((setting.target.env()?, self.get(setting.annotation)?)))
+    }
+
+    /// Resources of the sidecar.
+    pub fn resources(&self) -> Resources {
+        let given = |annotation| self.get(annotation).map(str::to_owned);
+        let cpu = given(names::ANNOTATION_PROXY_CPU_REQUEST);
+        let cpu_limit = given(names::ANNOTATION_PROXY_CPU_LIMIT);
+        let memory = given(names::ANNOTATION_PROXY_MEMORY_REQUEST);
+        let memory_limit = given(names::ANNOTATION_PROXY_MEMORY_LIMIT).unwrap_or_else(|| MEMORY_LIMIT.into());
+        // A request above its limit would keep the pod from being created; what was asked for wins over what was not.
+        let cpu = cpu.unwrap_or_else(|| lesser(CPU, cpu_limit.as_deref().unwrap_or(CPU)));
+        let memory = memory.unwrap_or_else(|| lesser(MEMORY, &memory_limit));
+        Resources {
+            cpu_limit: cpu_limit.map(|limit| greater(&limit, &cpu)),
+            memory_limit: greater(&memory_limit, &memory),
+            cpu,
+            memory,
+        }
+    }
+
+    /// Fits what is asked to a pod with this `terminationGracePeriodSeconds`: the drain ends before the kubelet kills.
+    /// Returns sentences for the user.
+    pub fn fit(&mut self, grace: Option<u64>) -> Vec<String> {
+        let grace = grace.unwrap_or(GRACE_SECONDS);
+        match self.get(names::ANNOTATION_DRAIN_SECONDS).and_then(|seconds| seconds.parse::<u64>().ok()) {
+            Some(drain) if drain >= grace && grace > 0 => vec![format!(
+                "{} {drain} is not less than terminationGracePeriodSeconds {grace}: the pod is killed before the drain ends",
+                names::ANNOTATION_DRAIN_SECONDS
+            )],
+            None if grace != GRACE_SECONDS => {
+                let drain = grace.saturating_mul(5) / 6;
+                self.values.insert(names::ANNOTATION_DRAIN_SECONDS, drain.min(3600).to_string());
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn lesser(a: &str, b: &str) -> String {
+    if values::amount(a) <= values::amount(b) { a.into() } else { b.into() }
+}
+
+fn greater(a: &str, b: &str) -> String {
+    if values::amount(a) >= values::amount(b) { a.into() } else { b.into() }
 }
 
 /// Reads the annotations; the pod's win over the namespace's. Warnings are sentences for the user.
@@ -59,122 +122,55 @@ pub fn read<'a>(
     for (owner, annotations) in [("namespace", collect(namespace)), ("pod", collect(pod))] {
         for (key, value) in annotations {
             if let Err(problem) = apply(&mut settings, key, value) {
-                let key: String = key.chars().take(80).collect();
-                warnings.push(format!("annotation {key} of the {owner}: {problem}"));
+                warnings.push(format!("annotation {} of the {owner}: {problem}", short(key)));
             }
         }
     }
     (settings, warnings)
 }
 
+/// Whether a key of a label or annotation is under our prefix.
+pub fn is_ours(key: &str) -> bool {
+    key.split_once('/').is_some_and(|(group, _)| group == names::GROUP)
+}
+
 /// In the order of their keys, so that warnings come in one order.
 fn collect<'a>(annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> BTreeMap<&'a str, &'a str> {
-    let prefix = |key: &str| key.split_once('/').is_some_and(|(group, _)| group == names::GROUP);
-    annotations.into_iter().filter(|(key, _)| prefix(key)).collect()
+    annotations.into_iter().filter(|(key, _)| is_ours(key)).collect()
 }
 
 fn apply(settings: &mut Settings, key: &str, value: &str) -> Result<(), String> {
-    let text = |error: &dyn std::fmt::Display| format!("{error}; it is ignored");
-    match key {
-        names::ANNOTATION_SKIP_INBOUND_PORTS => settings.skip_inbound = value.parse().map_err(|e| text(&e))?,
-        names::ANNOTATION_SKIP_OUTBOUND_PORTS => settings.skip_outbound = value.parse().map_err(|e| text(&e))?,
-        names::ANNOTATION_SKIP_SUBNETS => settings.skip_subnets = value.parse().map_err(|e| text(&e))?,
-        // Read by the controller; a wrong value is told here, because here somebody is looking.
-        names::ANNOTATION_OPAQUE_PORTS => drop(value.parse::<PortSet>().map_err(|e| text(&e))?),
-        names::ANNOTATION_DEFAULT_POLICY => drop(value.parse::<DefaultPolicy>().map_err(|e| text(&e))?),
-        names::ANNOTATION_UNRESOLVED => settings.unresolved_pass_through = unresolved(value).map_err(|e| text(&e))?,
-        names::ANNOTATION_LOG_LEVEL => settings.log = Some(log_filter(value).map_err(|e| text(&e))?),
-        names::ANNOTATION_PROXY_RESOURCES => settings.resources = resources(value).map_err(|e| text(&e))?,
-        names::ANNOTATION_PROXY_VERSION => {}
-        names::LABEL_INJECT => return Err("this is a label, not an annotation; it is ignored".into()),
-        _ => return Err(unknown(key)),
-    }
+    let Some(setting) = table::find(key) else { return unknown(key) };
+    let Setting { annotation, on_mistake, check, .. } = *setting;
+    match check(value) {
+        // An empty list is a value: what the namespace skips, this pod does not.
+        Ok(value) if value.is_empty() => settings.values.remove(annotation),
+        Ok(value) => settings.values.insert(annotation, value),
+        Err(problem) => {
+            if matches!(on_mistake, OnMistake::Strict(_)) {
+                settings.values.remove(annotation);
+            }
+            return Err(format!("{problem}; {}", on_mistake.text()));
+        }
+    };
     Ok(())
 }
 
-fn unresolved(value: &str) -> Result<bool, String> {
-    match value.trim() {
-        "refuse" => Ok(false),
-        "pass-through" => Ok(true),
-        other => Err(format!("{:?} is neither refuse nor pass-through", short(other))),
+/// A key under our prefix that is no setting.
+fn unknown(key: &str) -> Result<(), String> {
+    match key {
+        // Left by the injector itself.
+        names::ANNOTATION_PROXY_VERSION => return Ok(()),
+        names::LABEL_INJECT => return Err("this is a label, not an annotation; it is ignored".into()),
+        _ => {}
     }
-}
-
-/// A filter that the proxy will take: one that it refuses would keep the pod from starting.
-fn log_filter(value: &str) -> Result<String, BadFilter> {
-    let value = value.trim();
-    telemetry::check(value).map(|()| value.to_owned())
-}
-
-/// `cpu=100m,memory=64Mi`, also `cpu-limit` and `memory-limit`. A given memory is also its limit unless that is given.
-fn resources(value: &str) -> Result<Resources, String> {
-    let mut found = Resources::default();
-    let mut limit = None;
-    for entry in value.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        let (key, quantity) = entry.split_once('=').unwrap_or((entry, ""));
-        let quantity = quantity.trim();
-        if !is_quantity(quantity) {
-            return Err(format!("{:?} is not like cpu=100m or memory=64Mi", short(entry)));
-        }
-        match key.trim() {
-            "cpu" => quantity.clone_into(&mut found.cpu),
-            "cpu-limit" => found.cpu_limit = Some(quantity.to_owned()),
-            "memory" => {
-                quantity.clone_into(&mut found.memory);
-                quantity.clone_into(&mut found.memory_limit);
-            }
-            "memory-limit" => limit = Some(quantity.to_owned()),
-            other => return Err(format!("{:?} is none of cpu, memory, cpu-limit, memory-limit", short(other))),
-        }
+    // The prefix is ours already: compared are the names.
+    let name = |key: &'static str| key.split_once('/').map_or(key, |(_, name)| name);
+    let wanted = key.split_once('/').map_or(key, |(_, name)| name);
+    match table::like(wanted, SETTINGS.iter().map(|setting| name(setting.annotation))) {
+        Some(meant) => Err(format!("not known and ignored; did you mean {}/{meant}?", names::GROUP)),
+        None => Err("not known; it is ignored".to_owned()),
     }
-    if let Some(limit) = limit {
-        found.memory_limit = limit;
-    }
-    Ok(found)
-}
-
-/// A positive Kubernetes quantity with a usual suffix.
-fn is_quantity(text: &str) -> bool {
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let suffix = &text[number.len()..];
-    let known = ["", "m", "k", "M", "G", "Ki", "Mi", "Gi"].contains(&suffix);
-    let digits = number.bytes().all(|b| b.is_ascii_digit() || b == b'.') && number.len() <= 12;
-    known && digits && number.parse::<f64>().is_ok_and(|value| value > 0.0)
-}
-
-fn unknown(key: &str) -> String {
-    let close = names::USER_ANNOTATIONS
-        .iter()
-        .map(|known| (distance(key, known), *known))
-        .min()
-        .filter(|(distance, _)| *distance <= 3)
-        .map(|(_, known)| known);
-    match close {
-        Some(known) => format!("not known; did you mean {known}?"),
-        None => "not known; it is ignored".to_owned(),
-    }
-}
-
-/// Number of edits between two short texts (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    if a.len().abs_diff(b.len()) > 3 {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let substitute = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(64).collect()
 }
 
 #[cfg(test)]
@@ -186,34 +182,59 @@ mod tests {
     }
 
     #[test]
-    fn the_pod_wins_over_its_namespace() {
+    fn the_nearest_wins_setting_by_setting() {
         let (settings, warnings) = read(
             [("meshctl.dev/skip-inbound-ports", "80"), ("meshctl.dev/unresolved", "pass-through")],
             [("meshctl.dev/skip-inbound-ports", "81-90"), ("meshctl.dev/log-level", "debug"), ("other/x", "y")],
         );
-        assert_eq!(settings.skip_inbound.to_string(), "81-90");
-        assert!(settings.unresolved_pass_through);
-        assert_eq!(settings.log.as_deref(), Some("debug"));
+        assert_eq!(settings.get("meshctl.dev/skip-inbound-ports"), Some("81-90"));
+        assert_eq!(settings.get("meshctl.dev/unresolved"), Some("pass-through"));
+        assert_eq!(settings.get("meshctl.dev/log-level"), Some("debug"));
         assert_eq!(warnings, Vec::<String>::new());
+        let (settings, _) = read([("meshctl.dev/skip-inbound-ports", "80")], [("meshctl.dev/skip-inbound-ports", "")]);
+        assert_eq!(settings, Settings::default());
     }
 
     #[test]
-    fn a_wrong_value_is_a_warning_and_counts_as_not_written() {
-        for (key, value, says) in [
-            ("meshctl.dev/skip-inbound-ports", "http", "\"http\" is not a port"),
-            ("meshctl.dev/skip-outbound-ports", "9-1", "ends before it starts"),
-            ("meshctl.dev/skip-subnets", "10.0.0.0/99", "is not a network"),
-            ("meshctl.dev/opaque-ports", "x", "is not a port"),
-            ("meshctl.dev/default-policy", "none", "is not a default policy"),
-            ("meshctl.dev/unresolved", "yes", "neither refuse nor pass-through"),
-            ("meshctl.dev/log-level", "$(SECRET)", "SECRET"),
-            ("meshctl.dev/log-level", "inof", "inof"),
-            ("meshctl.dev/proxy-resources", "cpu=lots", "is not like cpu=100m"),
-            ("meshctl.dev/proxy-resources", "gpu=1", "is none of cpu"),
+    fn every_setting_is_taken_from_namespace_and_pod_and_reaches_who_acts_on_it() {
+        for setting in SETTINGS {
+            let pair = || [(setting.annotation, setting.example)];
+            for (settings, warnings) in [read(pair(), []), read([], pair())] {
+                assert!(settings.get(setting.annotation).is_some() && warnings.is_empty(), "{}", setting.annotation);
+                let env: Vec<_> = settings.proxy_env().map(|(variable, _)| variable).collect();
+                assert_eq!(env, setting.target.env().into_iter().collect::<Vec<_>>());
+                let redirect = matches!(setting.target, Target::ProxyAndRedirect(_));
+                assert_eq!(settings.redirect_env().count(), usize::from(redirect));
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_a_warning_and_opens_nothing() {
+        for (key, good, wrong, says) in [
+            ("meshctl.dev/skip-inbound-ports", "80", "http", "no port is skipped"),
+            ("meshctl.dev/skip-outbound-ports", "80", "9-1", "ends before it starts"),
+            ("meshctl.dev/skip-subnets", "10.0.0.0/8", "10.0.0.0/99", "is not a network"),
+            ("meshctl.dev/opaque-ports", "80", "x", "is not a port"),
+            ("meshctl.dev/default-policy", "allow", "denny", "did you mean deny?; deny holds"),
+            ("meshctl.dev/unresolved", "pass-through", "yes", "none of refuse, pass-through; refuse holds"),
         ] {
-            let (settings, warnings) = pod(key, value);
-            assert_eq!(settings, Settings::default(), "{key}={value}");
-            assert!(warnings.len() == 1 && warnings[0].contains(says), "{key}={value}: {warnings:?}");
+            let (settings, warnings) = read([(key, good)], [(key, wrong)]);
+            assert_eq!(settings, Settings::default(), "{key}={wrong}: the namespace's value must not hold");
+            assert!(warnings.len() == 1 && warnings[0].contains(says), "{warnings:?}");
+        }
+        for (key, good, wrong, says) in [
+            ("meshctl.dev/log-level", "debug", "$(SECRET)", "SECRET"),
+            ("meshctl.dev/log-level", "debug", "inof", "inof"),
+            ("meshctl.dev/proxy-cpu-limit", "2", "lots", "not an amount of CPU"),
+            ("meshctl.dev/connect-timeout", "2s", "soon", "not a time"),
+        ] {
+            let (settings, warnings) = read([(key, good)], [(key, wrong)]);
+            assert!(settings.get(key).is_some(), "{key}={wrong}: the namespace's value holds");
+            assert!(
+                warnings.len() == 1 && warnings[0].contains(says) && warnings[0].ends_with("ignored"),
+                "{warnings:?}"
+            );
         }
     }
 
@@ -223,21 +244,49 @@ mod tests {
             ("meshctl.dev/skip-inbound-port", "did you mean meshctl.dev/skip-inbound-ports?"),
             ("meshctl.dev/opaqueports", "did you mean meshctl.dev/opaque-ports?"),
             ("meshctl.dev/something-else", "not known; it is ignored"),
+            ("meshctl.dev/", "not known; it is ignored"),
             ("meshctl.dev/inject", "this is a label, not an annotation"),
         ] {
             let (_, warnings) = pod(key, "1");
             assert!(warnings.len() == 1 && warnings[0].contains(says), "{key}: {warnings:?}");
         }
+        let long = format!("meshctl.dev/{}", "x".repeat(100_000));
+        assert!(pod(&long, "1").1[0].len() < 200);
     }
 
     #[test]
-    fn given_memory_is_also_its_limit_unless_that_is_given() {
-        let (settings, _) = pod("meshctl.dev/proxy-resources", "cpu=0.1, memory=64Mi");
-        assert_eq!(settings.resources.memory_limit, "64Mi");
-        let (settings, _) = pod("meshctl.dev/proxy-resources", "memory-limit=1Gi,memory=64Mi,cpu-limit=2");
-        assert_eq!(
-            (settings.resources.memory_limit.as_str(), settings.resources.cpu_limit.as_deref()),
-            ("1Gi", Some("2"))
-        );
+    fn no_limit_is_below_its_request() {
+        let resources = |given: &[(&'static str, &'static str)]| {
+            let given =
+                given.iter().map(|(name, value)| (format!("meshctl.dev/proxy-{name}"), *value)).collect::<Vec<_>>();
+            let (settings, warnings) = read([], given.iter().map(|(name, value)| (name.as_str(), *value)));
+            assert_eq!(warnings, Vec::<String>::new());
+            let Resources { cpu, cpu_limit, memory, memory_limit } = settings.resources();
+            format!("{cpu} {} {memory} {memory_limit}", cpu_limit.unwrap_or_else(|| "-".into()))
+        };
+        assert_eq!(resources(&[]), "10m - 24Mi 256Mi");
+        assert_eq!(resources(&[("memory-request", "1Gi"), ("cpu-request", "2")]), "2 - 1Gi 1Gi");
+        assert_eq!(resources(&[("memory-limit", "16Mi"), ("cpu-limit", "5m")]), "5m 5m 16Mi 16Mi");
+        assert_eq!(resources(&[("memory-request", "64Mi"), ("memory-limit", "32Mi")]), "10m - 64Mi 64Mi");
+        assert_eq!(resources(&[("cpu-request", "500m"), ("cpu-limit", "0.25")]), "500m 500m 24Mi 256Mi");
+    }
+
+    #[test]
+    fn the_drain_ends_before_the_kubelet_kills() {
+        for (asked, grace, drain, warned) in [
+            (None, None, None, false),
+            (None, Some(30), None, false),
+            (None, Some(60), Some("50"), false),
+            (None, Some(6), Some("5"), false),
+            (None, Some(0), Some("0"), false),
+            (None, Some(u64::MAX), Some("3600"), false),
+            (Some("20"), Some(60), Some("20"), false),
+            (Some("60"), Some(60), Some("60"), true),
+            (Some("30"), None, Some("30"), true),
+        ] {
+            let (mut settings, _) = read([], asked.map(|seconds| ("meshctl.dev/drain-seconds", seconds)));
+            assert_eq!(settings.fit(grace).len(), usize::from(warned), "{asked:?} {grace:?}");
+            assert_eq!(settings.get("meshctl.dev/drain-seconds"), drain, "{asked:?} {grace:?}");
+        }
     }
 }

@@ -135,15 +135,31 @@ pub fn parts(mesh: &Mesh, settings: &Settings, probes: &[Probe]) -> Parts {
     Parts {
         init_containers: [proxy(mesh, settings, probes), redirect(mesh, settings)],
         volumes: volumes(),
-        annotation: (names::ANNOTATION_PROXY_VERSION, VERSION.to_owned()),
+        annotation: (names::ANNOTATION_PROXY_VERSION, version(settings)),
     }
+}
+
+/// Version of the proxy: of another image, what its tag says.
+fn version(settings: &Settings) -> String {
+    let Some(image) = settings.get(names::ANNOTATION_PROXY_IMAGE) else { return VERSION.to_owned() };
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let tag = last.split('@').next().and_then(|name| name.split_once(':')).map(|(_, tag)| tag);
+    tag.unwrap_or("unknown").to_owned()
+}
+
+fn image<'a>(mesh: &'a Mesh, settings: &'a Settings) -> &'a str {
+    settings.get(names::ANNOTATION_PROXY_IMAGE).unwrap_or(&mesh.image)
+}
+
+fn pull_policy<'a>(mesh: &'a Mesh, settings: &'a Settings) -> &'a str {
+    settings.get(names::ANNOTATION_PROXY_PULL_POLICY).unwrap_or(&mesh.pull_policy)
 }
 
 fn proxy(mesh: &Mesh, settings: &Settings, probes: &[Probe]) -> Value {
     json!({
         "name": names::CONTAINER_PROXY,
-        "image": mesh.image,
-        "imagePullPolicy": mesh.pull_policy,
+        "image": image(mesh, settings),
+        "imagePullPolicy": pull_policy(mesh, settings),
         "command": [PROGRAM, "run"],
         "restartPolicy": "Always",
         "env": proxy_env(mesh, settings, probes),
@@ -155,7 +171,7 @@ fn proxy(mesh: &Mesh, settings: &Settings, probes: &[Probe]) -> Value {
         },
         // The kubelet sends SIGTERM to a native sidecar only after the application has ended, but runs this at once.
         "lifecycle": {"preStop": {"exec": {"command": [PROGRAM, "drain"]}}},
-        "resources": resources(&settings.resources),
+        "resources": resources(settings.resources()),
         "securityContext": {
             "runAsUser": names::PROXY_UID,
             "runAsGroup": names::PROXY_UID,
@@ -175,12 +191,12 @@ fn proxy(mesh: &Mesh, settings: &Settings, probes: &[Probe]) -> Value {
 }
 
 fn redirect(mesh: &Mesh, settings: &Settings) -> Value {
-    let mut env = skip_env(settings);
+    let mut env: Vec<Value> = settings.redirect_env().map(|(name, value)| plain(name, value)).collect();
     env.extend(mark_env(mesh));
     let mut container = json!({
         "name": names::CONTAINER_REDIRECT,
-        "image": mesh.image,
-        "imagePullPolicy": mesh.pull_policy,
+        "image": image(mesh, settings),
+        "imagePullPolicy": pull_policy(mesh, settings),
         "command": [PROGRAM, "redirect"],
         "env": env,
         "resources": {"requests": {"cpu": "10m", "memory": "8Mi"}, "limits": {"memory": "32Mi"}},
@@ -222,31 +238,17 @@ fn proxy_env(mesh: &Mesh, settings: &Settings, probes: &[Probe]) -> Vec<Value> {
         plain(names::ENV_TOKEN_FILE, &format!("{}/{}", names::TOKEN_DIR, names::TOKEN_FILE)),
         plain(names::ENV_TRUST_BUNDLE_FILE, &format!("{}/{}", names::TRUST_BUNDLE_DIR, names::TRUST_BUNDLE_KEY)),
         plain(names::ENV_STATE_DIR, names::STATE_DIR),
-        plain(names::ENV_LOG, settings.log.as_ref().unwrap_or(&mesh.log)),
     ];
+    env.extend(settings.workload.iter().map(|workload| plain(names::ENV_WORKLOAD, workload)));
     env.extend(mesh.trust_bundle.iter().map(|bundle| plain(names::ENV_TRUST_BUNDLE, bundle)));
     env.extend(mark_env(mesh));
-    env.extend(skip_env(settings));
-    if settings.unresolved_pass_through {
-        env.push(plain(names::ENV_UNRESOLVED, "pass-through"));
+    if settings.get(names::ANNOTATION_LOG_LEVEL).is_none() {
+        env.push(plain(names::ENV_LOG, &mesh.log));
     }
+    // The controller reads them from the immutable spec too: a skipped port is not meshed (contracts §1).
+    env.extend(settings.proxy_env().map(|(name, value)| plain(name, value)));
     if !probes.is_empty() {
         env.push(plain(names::ENV_PROBES, &probe::list(probes)));
-    }
-    env
-}
-
-/// The controller reads these from the immutable spec too: a skipped port is not meshed (contracts §1).
-fn skip_env(settings: &Settings) -> Vec<Value> {
-    let mut env = Vec::new();
-    if !settings.skip_inbound.is_empty() {
-        env.push(plain(names::ENV_SKIP_INBOUND_PORTS, &settings.skip_inbound.to_string()));
-    }
-    if !settings.skip_outbound.is_empty() {
-        env.push(plain(names::ENV_SKIP_OUTBOUND_PORTS, &settings.skip_outbound.to_string()));
-    }
-    if !settings.skip_subnets.is_empty() {
-        env.push(plain(names::ENV_SKIP_SUBNETS, &settings.skip_subnets.to_string()));
     }
     env
 }
@@ -263,10 +265,10 @@ fn field(name: &str, path: &str) -> Value {
     json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
 }
 
-fn resources(resources: &Resources) -> Value {
+fn resources(resources: Resources) -> Value {
     let Resources { cpu, cpu_limit, memory, memory_limit } = resources;
     let mut limits = Map::new();
-    limits.extend(cpu_limit.iter().map(|cpu| ("cpu".to_owned(), json!(cpu))));
+    limits.extend(cpu_limit.map(|cpu| ("cpu".to_owned(), json!(cpu))));
     limits.insert("memory".into(), json!(memory_limit));
     json!({"requests": {"cpu": cpu, "memory": memory}, "limits": limits})
 }

@@ -8,7 +8,7 @@ pub(crate) mod playground;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
-use mesh_proto::names;
+use mesh_proto::{names, workload};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -213,17 +213,11 @@ fn has_sidecar(pod: &Pod) -> bool {
     })
 }
 
-/// The owner of a pod; a ReplicaSet named by a Deployment stands for that Deployment.
+/// What the pod belongs to.
 fn workload(pod: &Pod) -> Option<String> {
     let owner = pod.metadata.owner_references.as_ref()?.iter().find(|owner| owner.controller.unwrap_or(true))?;
-    let template_hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
-    let deployment = template_hash
-        .filter(|_| owner.kind == "ReplicaSet")
-        .and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
-    Some(match deployment {
-        Some(name) => format!("deployment/{name}"),
-        None => format!("{}/{}", owner.kind.to_ascii_lowercase(), owner.name),
-    })
+    let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get(workload::LABEL_TEMPLATE_HASH));
+    Some(workload::of_owner(&owner.kind, &owner.name, hash.map(String::as_str)))
 }
 
 #[cfg(test)]

@@ -15,34 +15,48 @@ pub const INJECT_DISABLED: &str = "disabled";
 /// Annotation that the injector leaves on an injected pod: the proxy version. Informative only: whether a pod
 /// is meshed is read from its spec (contracts §1).
 pub const ANNOTATION_PROXY_VERSION: &str = "meshctl.dev/proxy-version";
-/// Annotation: comma-separated inbound ports or ranges that are not redirected.
-pub const ANNOTATION_SKIP_INBOUND_PORTS: &str = "meshctl.dev/skip-inbound-ports";
-/// Annotation: comma-separated outbound ports or ranges that are not redirected.
-pub const ANNOTATION_SKIP_OUTBOUND_PORTS: &str = "meshctl.dev/skip-outbound-ports";
-/// Annotation: comma-separated networks (CIDR) that are not redirected, either way.
-pub const ANNOTATION_SKIP_SUBNETS: &str = "meshctl.dev/skip-subnets";
-/// Annotation: comma-separated ports that carry opaque TCP (no detection).
-pub const ANNOTATION_OPAQUE_PORTS: &str = "meshctl.dev/opaque-ports";
-/// Annotation on a namespace, workload or pod: see [`crate::inbound::DefaultPolicy`].
-pub const ANNOTATION_DEFAULT_POLICY: &str = "meshctl.dev/default-policy";
-/// Annotation: what to do with a destination never resolved while the controller is away (`refuse` or `pass-through`).
-pub const ANNOTATION_UNRESOLVED: &str = "meshctl.dev/unresolved";
-/// Annotation: the proxy's log filter, e.g. `info` or `warn,mesh_proxy=debug`.
-pub const ANNOTATION_LOG_LEVEL: &str = "meshctl.dev/log-level";
-/// Annotation: CPU and memory of the sidecar, e.g. `cpu=100m,memory=64Mi`.
-pub const ANNOTATION_PROXY_RESOURCES: &str = "meshctl.dev/proxy-resources";
+// What each of these may be set to, and what it does, is in the table of `injector/src/settings/table.rs`.
 
-/// Every annotation a person may write; anything else under our prefix is a typo worth a warning.
-pub const USER_ANNOTATIONS: &[&str] = &[
-    ANNOTATION_SKIP_INBOUND_PORTS,
-    ANNOTATION_SKIP_OUTBOUND_PORTS,
-    ANNOTATION_SKIP_SUBNETS,
-    ANNOTATION_OPAQUE_PORTS,
-    ANNOTATION_DEFAULT_POLICY,
-    ANNOTATION_UNRESOLVED,
-    ANNOTATION_LOG_LEVEL,
-    ANNOTATION_PROXY_RESOURCES,
-];
+/// Annotation: inbound ports that are not redirected.
+pub const ANNOTATION_SKIP_INBOUND_PORTS: &str = "meshctl.dev/skip-inbound-ports";
+/// Annotation: outbound ports that are not redirected.
+pub const ANNOTATION_SKIP_OUTBOUND_PORTS: &str = "meshctl.dev/skip-outbound-ports";
+/// Annotation: networks (CIDR) to which connections are not redirected.
+pub const ANNOTATION_SKIP_SUBNETS: &str = "meshctl.dev/skip-subnets";
+/// Annotation: ports that carry opaque TCP (no detection).
+pub const ANNOTATION_OPAQUE_PORTS: &str = "meshctl.dev/opaque-ports";
+/// Annotation: see [`crate::inbound::DefaultPolicy`].
+pub const ANNOTATION_DEFAULT_POLICY: &str = "meshctl.dev/default-policy";
+/// Annotation: what to do with a destination never resolved while the controller is away.
+pub const ANNOTATION_UNRESOLVED: &str = "meshctl.dev/unresolved";
+/// Annotation: how long a TCP connect to an endpoint may take.
+pub const ANNOTATION_CONNECT_TIMEOUT: &str = "meshctl.dev/connect-timeout";
+/// Annotation: the longest a drain may take.
+pub const ANNOTATION_DRAIN_SECONDS: &str = "meshctl.dev/drain-seconds";
+/// Annotation: the proxy's log filter.
+pub const ANNOTATION_LOG_LEVEL: &str = "meshctl.dev/log-level";
+/// Annotation: how the proxy writes its log.
+pub const ANNOTATION_LOG_FORMAT: &str = "meshctl.dev/log-format";
+/// Annotation: whether the proxy logs every request.
+pub const ANNOTATION_ACCESS_LOG: &str = "meshctl.dev/access-log";
+/// Annotation: collector of traces.
+pub const ANNOTATION_TRACE_ENDPOINT: &str = "meshctl.dev/trace-endpoint";
+/// Annotation: share of traces that is sampled.
+pub const ANNOTATION_TRACE_SAMPLE: &str = "meshctl.dev/trace-sample";
+/// Annotation: image of sidecar and redirect.
+pub const ANNOTATION_PROXY_IMAGE: &str = "meshctl.dev/proxy-image";
+/// Annotation: `imagePullPolicy` of sidecar and redirect.
+pub const ANNOTATION_PROXY_PULL_POLICY: &str = "meshctl.dev/proxy-pull-policy";
+/// Annotation: worker threads of the data path.
+pub const ANNOTATION_PROXY_WORKERS: &str = "meshctl.dev/proxy-workers";
+/// Annotation: CPU that the sidecar requests.
+pub const ANNOTATION_PROXY_CPU_REQUEST: &str = "meshctl.dev/proxy-cpu-request";
+/// Annotation: most CPU of the sidecar.
+pub const ANNOTATION_PROXY_CPU_LIMIT: &str = "meshctl.dev/proxy-cpu-limit";
+/// Annotation: memory that the sidecar requests.
+pub const ANNOTATION_PROXY_MEMORY_REQUEST: &str = "meshctl.dev/proxy-memory-request";
+/// Annotation: most memory of the sidecar.
+pub const ANNOTATION_PROXY_MEMORY_LIMIT: &str = "meshctl.dev/proxy-memory-limit";
 
 /// Namespace of the control plane.
 pub const SYSTEM_NAMESPACE: &str = "mesh-system";
@@ -130,6 +144,14 @@ pub const ENV_SKIP_SUBNETS: &str = "MESH_SKIP_SUBNETS";
 pub const ENV_UNRESOLVED: &str = "MESH_UNRESOLVED";
 /// Log filter.
 pub const ENV_LOG: &str = "MESH_LOG";
+/// `plain` (default) or `json`.
+pub const ENV_LOG_FORMAT: &str = "MESH_LOG_FORMAT";
+/// Ports of the pod that carry opaque TCP. On the sidecar for the controller, where the pod has no annotation for it.
+pub const ENV_OPAQUE_PORTS: &str = "MESH_OPAQUE_PORTS";
+/// Longest a TCP connect to an endpoint may take, in milliseconds.
+pub const ENV_CONNECT_TIMEOUT_MS: &str = "MESH_CONNECT_TIMEOUT_MS";
+/// What owns the pod, as `kind/name`, e.g. `deployment/web`; absent for a bare pod.
+pub const ENV_WORKLOAD: &str = "MESH_WORKLOAD";
 /// Number of data-path worker threads (default 1).
 pub const ENV_WORKERS: &str = "MESH_WORKERS";
 /// Longest a drain may take, in seconds.

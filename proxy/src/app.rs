@@ -74,6 +74,7 @@ impl App {
         let admin = bind_admin(config.data.admin_port).await?;
 
         let (metrics, readiness, tasks) = (Metrics::new(), Readiness::new(), Tasks::new());
+        metrics::register_pod(&metrics, &config.pod);
         let (drain, tap, policies) = (Drain::new(), tap::Hub::new(), Policies::new());
         let inspect = Inspect::default();
         let credentials = Credentials::new(config.data.identity.clone());

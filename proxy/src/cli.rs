@@ -9,11 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_proto::names;
-use mesh_runtime::{
-    build_info,
-    shutdown::Signals,
-    telemetry::{self, Format},
-};
+use mesh_runtime::{build_info, shutdown::Signals, telemetry};
 
 use crate::{admin, app::App, config::env, identity::Schedule, redirect};
 
@@ -54,7 +50,7 @@ impl Command {
 
 fn run() -> anyhow::Result<()> {
     let config = env::parse(&env::Process)?;
-    let log = telemetry::init(&config.log, Format::Plain)?;
+    let log = telemetry::init(&config.log, config.log_format)?;
     // The key is in this memory: no core dump, no debugger of the same user (contracts §8).
     nix::sys::prctl::set_dumpable(false).context("forbid dumps of the proxy's memory")?;
     let given = config.settings().into_iter().filter(|setting| setting.source == "environment");

@@ -13,7 +13,7 @@ use mesh_proto::{
     ports::{PortSet, Subnets},
     probe::Probe,
 };
-use mesh_runtime::build_info;
+use mesh_runtime::{build_info, telemetry::Format};
 
 pub mod env;
 
@@ -32,6 +32,8 @@ pub struct Config {
     pub trust: TrustSources,
     /// Log filter at start.
     pub log: String,
+    /// How a line of the log is written.
+    pub log_format: Format,
     /// Worker threads of the data path; at least 1.
     pub workers: usize,
     /// Longest a drain may take.
@@ -87,6 +89,8 @@ pub struct Pod {
     pub name: String,
     /// Its uid.
     pub uid: String,
+    /// What owns it, e.g. `deployment/web`; none for a bare pod.
+    pub workload: Option<String>,
 }
 
 /// A host and a port of it. Of the controller, the name only leads there: who answers is told by its SPIFFE id.
@@ -200,6 +204,7 @@ impl Config {
             token_file,
             trust,
             log,
+            log_format,
             workers,
             drain,
             access_log,
@@ -214,6 +219,7 @@ impl Config {
             (names::ENV_POD_NAMESPACE, pod.namespace.clone()),
             (names::ENV_POD_NAME, pod.name.clone()),
             (names::ENV_POD_UID, pod.uid.clone()),
+            (names::ENV_WORKLOAD, pod.workload.clone().unwrap_or_default()),
             (names::ENV_POD_IPS, ips.join(",")),
             (names::ENV_SERVICE_ACCOUNT, data.identity.service_account().to_owned()),
             (names::ENV_TRUST_DOMAIN, data.identity.trust_domain().to_owned()),
@@ -225,7 +231,9 @@ impl Config {
             (names::ENV_TRUST_BUNDLE, trust.pem.as_ref().map(|pem| format!("{} bytes", pem.len())).unwrap_or_default()),
             (names::ENV_SOCKET_MARK, data.socket_mark.map(|mark| format!("{mark:#x}")).unwrap_or_default()),
             (names::ENV_UNRESOLVED, data.unresolved.as_str().to_owned()),
+            (names::ENV_CONNECT_TIMEOUT_MS, data.connect_timeout.as_millis().to_string()),
             (names::ENV_LOG, log.clone()),
+            (names::ENV_LOG_FORMAT, format(*log_format).to_owned()),
             (names::ENV_WORKERS, workers.to_string()),
             (names::ENV_DRAIN_SECONDS, drain.as_secs().to_string()),
             (names::ENV_ACCESS_LOG, access_log.as_str().to_owned()),
@@ -242,6 +250,14 @@ impl Config {
             source: if given.contains(name) { "environment" } else { "default" }.to_owned(),
         };
         values.into_iter().map(setting).collect()
+    }
+}
+
+/// As written in the environment.
+fn format(format: Format) -> &'static str {
+    match format {
+        Format::Plain => "plain",
+        Format::Json => "json",
     }
 }
 

@@ -16,8 +16,10 @@ use mesh_proto::{outcome::Outcome, tap::Direction};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
 };
+
+use crate::config::Pod;
 
 /// Most edges per direction. A pod that talks to more shows the rest as `other`; a scanner cannot grow our memory.
 const MAX_EDGES: usize = 200;
@@ -210,6 +212,15 @@ impl Metrics {
     }
 }
 
+/// Says whose proxy this is, to join the other families with.
+pub(crate) fn register_pod(metrics: &mesh_runtime::metrics::Metrics, pod: &Pod) {
+    let Pod { namespace, name, uid: _, workload } = pod;
+    let labels = [("namespace", namespace), ("pod", name)].map(|(key, value)| (key, value.clone()));
+    let workload = ("workload", workload.clone().unwrap_or_default());
+    let info = Info::new(labels.into_iter().chain([workload]).collect::<Vec<_>>());
+    metrics.registry(|registry| registry.register("proxy", "Whose proxy this is", info));
+}
+
 impl EdgeLabels {
     fn other(direction: &'static str) -> Self {
         Self {
@@ -324,6 +335,21 @@ mod tests {
             client_id: String::new(),
             tls: true,
         }
+    }
+
+    #[test]
+    fn the_page_says_whose_proxy_it_is() {
+        let metrics = mesh_runtime::metrics::Metrics::new();
+        let text = str::to_owned;
+        let pod = Pod {
+            namespace: text("shop"),
+            name: text("web-1"),
+            uid: text("u"),
+            workload: Some(text("deployment/web")),
+        };
+        register_pod(&metrics, &pod);
+        let line = "proxy_info{namespace=\"shop\",pod=\"web-1\",workload=\"deployment/web\"} 1";
+        assert!(metrics.encode().contains(line), "{}", metrics.encode());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use mesh_proto::{
     inbound::DefaultPolicy,
     names,
     ports::{BadList, PortSet},
-    workload::{PodRef, Protocol},
+    workload::{self, PodRef, Protocol},
 };
 
 use super::{Converted, Name, namespaces, ports};
@@ -115,7 +115,7 @@ pub(super) fn facts(pod: &Pod, trust_domain: &str) -> Converted<PodFacts> {
     let meshed = sidecar.and_then(|sidecar| {
         let identity = Identity::new(trust_domain, &name.namespace, &service_account);
         let identity = identity.map_err(|error| problems.push(error.to_string())).ok()?;
-        Some(Meshed { identity, skipped: skipped(sidecar, &mut problems) })
+        Some(Meshed { identity, skipped: ports_in(sidecar, names::ENV_SKIP_INBOUND_PORTS, &mut problems) })
     });
     let ips = own_ips(pod, &mut problems);
     let annotations = metadata.annotations.as_ref();
@@ -124,6 +124,9 @@ pub(super) fn facts(pod: &Pod, trust_domain: &str) -> Converted<PodFacts> {
         problems.push(format!("annotation {}: {error}", names::ANNOTATION_OPAQUE_PORTS));
         None
     });
+    // Written by the injector where the namespace says it and the pod does not.
+    let inherited = sidecar.filter(|_| annotations.is_none_or(|all| !all.contains_key(names::ANNOTATION_OPAQUE_PORTS)));
+    let inherited = inherited.map(|sidecar| ports_in(sidecar, names::ENV_OPAQUE_PORTS, &mut problems));
     let default_policy = namespaces::default_policy(annotations, &mut problems);
     let facts = PodFacts {
         host_network: host_network(pod),
@@ -134,7 +137,7 @@ pub(super) fn facts(pod: &Pod, trust_domain: &str) -> Converted<PodFacts> {
         ports: spec.map(container_ports).unwrap_or_default(),
         labels: metadata.labels.clone().unwrap_or_default(),
         created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-        opaque: opaque.unwrap_or_default(),
+        opaque: opaque.or(inherited).unwrap_or_default(),
         name,
         ips,
         service_account,
@@ -172,11 +175,12 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn skipped(sidecar: &Container, problems: &mut Vec<String>) -> PortSet {
-    let variable = sidecar.env.iter().flatten().find(|variable| variable.name == names::ENV_SKIP_INBOUND_PORTS);
-    let text = variable.and_then(|variable| variable.value.as_deref()).unwrap_or_default();
+/// A list of ports in the environment of the sidecar; one that is no list has no port.
+fn ports_in(sidecar: &Container, variable: &str, problems: &mut Vec<String>) -> PortSet {
+    let found = sidecar.env.iter().flatten().find(|one| one.name == variable);
+    let text = found.and_then(|found| found.value.as_deref()).unwrap_or_default();
     text.parse().unwrap_or_else(|error: BadList| {
-        problems.push(format!("{} of the sidecar: {error}; no port counts as skipped", names::ENV_SKIP_INBOUND_PORTS));
+        problems.push(format!("{variable} of the sidecar: {error}; it counts as empty"));
         PortSet::default()
     })
 }
@@ -193,19 +197,39 @@ fn container_ports(spec: &k8s_openapi::api::core::v1::PodSpec) -> Vec<ContainerP
     ports
 }
 
-/// `kind/name` of the owner. A ReplicaSet is named after its Deployment and a hash.
+/// `kind/name` of the owner.
 fn workload(pod: &Pod) -> Option<Arc<str>> {
     let owners = pod.metadata.owner_references.as_ref()?;
     let owner = owners.iter().find(|owner| owner.controller == Some(true)).or(owners.first())?;
-    if owner.kind == "ReplicaSet" {
-        let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get("pod-template-hash"));
-        let deployment = match hash {
-            Some(hash) => owner.name.strip_suffix(hash.as_str()).and_then(|name| name.strip_suffix('-')),
-            None => owner.name.rsplit_once('-').map(|(name, _)| name),
-        };
-        if let Some(deployment) = deployment {
-            return Some(format!("deployment/{deployment}").into());
+    let hash = pod.metadata.labels.as_ref().and_then(|labels| labels.get(workload::LABEL_TEMPLATE_HASH));
+    Some(workload::of_owner(&owner.kind, &owner.name, hash.map(String::as_str)).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn opaque_ports_are_those_of_the_pod_else_those_the_injector_inherited() {
+        for (annotation, inherited, want) in [
+            (None, None, ""),
+            (Some("9000"), None, "9000"),
+            (None, Some("9001"), "9001"),
+            (Some("9000"), Some("9001"), "9000"),
+            (Some(""), Some("9001"), ""),
+            (Some("x"), Some("9001"), ""),
+            (None, Some("x"), ""),
+        ] {
+            let annotations = annotation.map(|text| json!({names::ANNOTATION_OPAQUE_PORTS: text}));
+            let env = inherited.map(|text| json!([{"name": names::ENV_OPAQUE_PORTS, "value": text}]));
+            let pod = serde_json::from_value(json!({
+                "metadata": {"name": "a", "namespace": "shop", "annotations": annotations},
+                "spec": {"containers": [], "initContainers": [{"name": names::CONTAINER_PROXY, "env": env}]},
+            }));
+            let facts = facts(&pod.expect("a pod"), "cluster.local").facts;
+            assert_eq!(facts.opaque.to_string(), want, "{annotation:?} {inherited:?}");
         }
     }
-    Some(format!("{}/{}", owner.kind.to_ascii_lowercase(), owner.name).into())
 }

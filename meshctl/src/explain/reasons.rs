@@ -1,31 +1,13 @@
 //! Pages of the reasons why a pod has no sidecar, in the injector's own words.
 
-use mesh_injector::decide::Reason;
+use mesh_injector::reason::Code;
 use mesh_proto::names;
 
 use super::{About, Page};
 use crate::reason::RESTART;
 
-/// Every reason, with a word in place of what a real one names.
-fn reasons() -> Vec<Reason> {
-    vec![
-        Reason::NotLabelled,
-        Reason::DisabledByPod,
-        Reason::AlreadyInjected,
-        Reason::HostNetwork,
-        Reason::Windows,
-        Reason::SystemNamespace,
-        Reason::NotAPod,
-        Reason::UsesProxyUid("NAME".into()),
-        Reason::UsesProxyPort("NAME".into(), names::PORT_INBOUND.into()),
-        Reason::NameTaken("NAME".into()),
-        Reason::OtherMesh("NAME".into()),
-        Reason::PodSecurityForbidsRedirect("baseline".into()),
-    ]
-}
-
 pub(super) fn pages() -> Vec<Page> {
-    let mut pages: Vec<Page> = reasons().iter().map(page).collect();
+    let mut pages: Vec<Page> = Code::ALL.into_iter().map(page).collect();
     pages.push(Page {
         name: RESTART.to_owned(),
         about: About::Reason,
@@ -41,10 +23,10 @@ pub(super) fn pages() -> Vec<Page> {
     pages
 }
 
-fn page(reason: &Reason) -> Page {
+fn page(code: Code) -> Page {
     let label = names::LABEL_INJECT;
-    let (details, fix, example) = match reason {
-        Reason::NotLabelled => (
+    let (details, fix, example) = match code {
+        Code::NotLabelled => (
             "Nobody asked for a sidecar: that is the default, and such pods are outside the mesh. Policies see them as \
              clients without an identity.",
             "To mesh it, label the namespace (new pods get a sidecar) and restart the workload.",
@@ -53,43 +35,43 @@ fn page(reason: &Reason) -> Page {
                 names::INJECT_ENABLED
             ),
         ),
-        Reason::DisabledByPod => (
+        Code::DisabledByPod => (
             "The label of a pod wins over that of its namespace.",
             "To mesh it, remove the label from the pod template.",
             format!("metadata:\n  labels:\n    {label}: {}", names::INJECT_DISABLED),
         ),
-        Reason::AlreadyInjected => (
+        Code::AlreadyInjected => (
             "Injection does nothing where it has been done: by hand with `meshctl inject`, or by an earlier webhook call.",
             "Nothing needs to be done; `meshctl uninject` takes it out of a manifest.",
             "meshctl uninject web.yaml".to_owned(),
         ),
-        Reason::HostNetwork => (
+        Code::HostNetwork => (
             "A redirect in its network would take the traffic of the whole node.",
             "Give the pod its own network, or leave it outside the mesh and let policies admit its address.",
             "spec:\n  hostNetwork: false".to_owned(),
         ),
-        Reason::Windows => (
+        Code::Windows => (
             "The sidecar and its redirect are made for Linux.",
             "Leave it outside the mesh; others reach it in plain as before.",
             format!("metadata:\n  labels:\n    {label}: {}", names::INJECT_DISABLED),
         ),
-        Reason::SystemNamespace => (
+        Code::SystemNamespace => (
             "A sidecar there would wait for what it must help to start: kube-system, kube-public, kube-node-lease and \
              the mesh's own namespace.",
             "Nothing needs to be done; run workloads in a namespace of their own.",
             "kubectl create namespace shop".to_owned(),
         ),
-        Reason::NotAPod => (
+        Code::NotAPod => (
             "The webhook was asked about something else. It admits that as it is.",
             "Apply the webhook configuration of this release again.",
             "meshctl install | kubectl apply -f -".to_owned(),
         ),
-        Reason::UsesProxyUid(_) => (
+        Code::UsesProxyUid => (
             "Traffic of the proxy's user is exempt from the redirect; a container of that user would be past every policy.",
             "Choose another runAsUser for the container.",
             "securityContext:\n  runAsUser: 1000".to_owned(),
         ),
-        Reason::UsesProxyPort(..) => (
+        Code::UsesProxyPort => (
             "Two programs of a pod cannot listen on one port.",
             "Choose another port for the container.",
             format!(
@@ -99,7 +81,7 @@ fn page(reason: &Reason) -> Page {
                 names::PORT_PROXY_ADMIN
             ),
         ),
-        Reason::NameTaken(_) => (
+        Code::NameTaken => (
             "Containers and volumes of a pod have names of their own.",
             "Rename the container or volume of the pod.",
             format!(
@@ -110,12 +92,12 @@ fn page(reason: &Reason) -> Page {
                 names::VOLUME_STATE
             ),
         ),
-        Reason::OtherMesh(_) => (
+        Code::OtherMesh => (
             "Two sidecars would each take the other's traffic. Go from mesh to mesh by namespace.",
             "Take the other mesh's sidecar out, then restart the workload.",
             "kubectl label namespace shop istio-injection-\nkubectl -n shop rollout restart deployment".to_owned(),
         ),
-        Reason::PodSecurityForbidsRedirect(_) => (
+        Code::PodSecurityForbidsRedirect => (
             "mesh-redirect needs NET_ADMIN for a moment, in the pod's own network only. The levels baseline and \
              restricted do not admit that, so that the pod would not start at all.",
             "Let the namespace admit it, or leave it outside the mesh.",
@@ -123,9 +105,9 @@ fn page(reason: &Reason) -> Page {
         ),
     };
     Page {
-        name: reason.code().to_owned(),
+        name: code.as_str().to_owned(),
         about: About::Reason,
-        summary: sentence(&reason.text()),
+        summary: sentence(&code.text()),
         details: vec![details.to_owned()],
         fix: Some(fix.to_owned()),
         example: Some(example),

@@ -14,7 +14,7 @@ use std::{
 };
 
 use mesh_proto::{identity::Identity, names, ports::BadList, probe};
-use mesh_runtime::telemetry;
+use mesh_runtime::telemetry::{self, Format};
 
 use super::{AccessLog, Config, DataConfig, HostPort, Pod, Skipped, Traces, TrustSources, Unresolved};
 
@@ -28,6 +28,8 @@ const MAX_WORKERS: usize = 64;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(25);
 /// Longest drain that may be asked for, in seconds.
 const MAX_DRAIN: u64 = 3600;
+/// Longest a connect may be given, in milliseconds: the kernel itself gives up after two minutes.
+const MAX_CONNECT: u64 = 60_000;
 /// Most addresses a pod has (Kubernetes: one of each family).
 const MAX_POD_IPS: usize = 16;
 
@@ -102,6 +104,7 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
         namespace: env.required(names::ENV_POD_NAMESPACE, "set it to the pod's metadata.namespace"),
         name: env.required(names::ENV_POD_NAME, "set it to the pod's metadata.name"),
         uid: env.required(names::ENV_POD_UID, "set it to the pod's metadata.uid"),
+        workload: env.look_up(names::ENV_WORKLOAD, "write it like deployment/web"),
     };
     let pod_ips = env.pod_ips();
     let identity = env.identity(&pod.namespace);
@@ -115,6 +118,12 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
     );
     let unresolved = env.optional(names::ENV_UNRESOLVED, unresolved, "write refuse or pass-through");
     let log = env.optional(names::ENV_LOG, log_filter, "write it like info,mesh_proxy=debug");
+    let log_format = env.optional(names::ENV_LOG_FORMAT, log_format, "write plain or json");
+    let connect_timeout = env.optional(
+        names::ENV_CONNECT_TIMEOUT_MS,
+        |text| within(text, 1, MAX_CONNECT).map(Duration::from_millis),
+        "write milliseconds",
+    );
     let workers = env.optional(
         names::ENV_WORKERS,
         |text| within(text, 1, MAX_WORKERS),
@@ -140,8 +149,13 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
     let (Some(identity), Some(controller), true) = (identity, controller, env.mistakes.is_empty()) else {
         return Err(BadConfig(env.mistakes));
     };
-    let data =
-        DataConfig { socket_mark, unresolved: unresolved.unwrap_or_default(), ..DataConfig::new(identity, pod_ips) };
+    let defaults = DataConfig::new(identity, pod_ips);
+    let data = DataConfig {
+        socket_mark,
+        unresolved: unresolved.unwrap_or_default(),
+        connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
+        ..defaults
+    };
     Ok(Config {
         pod,
         data: Arc::new(data),
@@ -149,6 +163,7 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
         token_file: PathBuf::from(token_file),
         trust,
         log: log.unwrap_or_else(|| DEFAULT_LOG.to_owned()),
+        log_format: log_format.unwrap_or_default(),
         workers: workers.unwrap_or(1),
         drain: drain.unwrap_or(DEFAULT_DRAIN),
         probes: probes.unwrap_or_default(),
@@ -334,6 +349,14 @@ fn log_filter(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn log_format(text: &str) -> Result<Format, String> {
+    match text {
+        "plain" => Ok(Format::Plain),
+        "json" => Ok(Format::Json),
+        _ => Err("is neither plain nor json".into()),
+    }
+}
+
 fn within<T: FromStr + PartialOrd + fmt::Display>(text: &str, least: T, most: T) -> Result<T, String> {
     let number: Option<T> = text.parse().ok();
     number
@@ -381,6 +404,8 @@ mod tests {
             (names::ENV_SOCKET_MARK, "0"),
             (names::ENV_UNRESOLVED, "passthrough"),
             (names::ENV_LOG, "verbose"),
+            (names::ENV_LOG_FORMAT, "xml"),
+            (names::ENV_CONNECT_TIMEOUT_MS, "0"),
             (names::ENV_WORKERS, "0"),
             (names::ENV_DRAIN_SECONDS, "-1"),
             (names::ENV_PROBES, "{}"),
