@@ -223,8 +223,8 @@ mod tests {
     fn code(pod: &Value, namespace: &Namespace) -> String {
         match decide(pod, namespace).verdict {
             Verdict::Inject(_) => "inject".into(),
-            Verdict::Skip(reason) => format!("skip {}", reason.code.as_str()),
-            Verdict::Refuse(reason) => format!("refuse {}", reason.code.as_str()),
+            Verdict::Skip(reason) => format!("skip {}", reason.code()),
+            Verdict::Refuse(reason) => format!("refuse {}", reason.code()),
         }
     }
 

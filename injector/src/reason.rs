@@ -163,19 +163,24 @@ impl Reason {
     pub fn about(code: Code, about: impl AsRef<str>) -> Self {
         Self { code, about: short(about.as_ref()) }
     }
+
+    /// The code as it is written everywhere.
+    pub fn code(&self) -> &'static str {
+        self.code.as_str()
+    }
+
+    /// A sentence for the user, with the fix where there is one.
+    pub fn text(&self) -> String {
+        let about = if self.about.is_empty() { String::new() } else { format!(": {}", self.about) };
+        let fix = self.code.fix().map(|fix| format!("; {fix}")).unwrap_or_default();
+        format!("{}{about}{fix}", self.code.text())
+    }
 }
 
 impl fmt::Display for Reason {
-    /// A sentence for the user, with the fix where there is one, and the code.
+    /// Text and code.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.code.text())?;
-        if !self.about.is_empty() {
-            write!(f, ": {}", self.about)?;
-        }
-        if let Some(fix) = self.code.fix() {
-            write!(f, "; {fix}")?;
-        }
-        write!(f, " ({})", self.code.as_str())
+        write!(f, "{} ({})", self.text(), self.code())
     }
 }
 

@@ -160,8 +160,8 @@ pub fn answer(review: &Review, meta: NamespaceMeta, mesh: &Mesh) -> Answer {
             warnings.extend(injected.warnings);
             ("injected", "", Some(patch::diff(&review.object, &injected.pod)))
         }
-        Verdict::Skip(reason) => ("skipped", reason.code.as_str(), None),
-        Verdict::Refuse(reason) => ("refused", reason.code.as_str(), None),
+        Verdict::Skip(reason) => ("skipped", reason.code(), None),
+        Verdict::Refuse(reason) => ("refused", reason.code(), None),
     };
     let mut response = json!({"uid": review.uid, "allowed": true});
     if let Some(patch) = patch {

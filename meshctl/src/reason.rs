@@ -55,7 +55,7 @@ fn key(namespace: &str, name: &str) -> PodKey {
 fn code(pod: &Value, namespace: &Namespace) -> &'static str {
     match decide::decide(pod, namespace).verdict {
         Verdict::Inject(_) => RESTART,
-        Verdict::Skip(reason) | Verdict::Refuse(reason) => reason.code.as_str(),
+        Verdict::Skip(reason) | Verdict::Refuse(reason) => reason.code(),
     }
 }
 

@@ -79,8 +79,8 @@ fn the_verdict_on_each_pod_is_known() {
             let Decision { verdict, warnings } = decide(pod, &enabled());
             let verdict = match verdict {
                 Verdict::Inject(_) => "inject".to_owned(),
-                Verdict::Skip(reason) => format!("skip {}", reason.code.as_str()),
-                Verdict::Refuse(reason) => format!("refuse {}", reason.code.as_str()),
+                Verdict::Skip(reason) => format!("skip {}", reason.code()),
+                Verdict::Refuse(reason) => format!("refuse {}", reason.code()),
             };
             std::iter::once(format!("{name}: {verdict}")).chain(warnings).collect::<Vec<_>>().join("\n    ")
         })
@@ -117,7 +117,7 @@ fn an_injected_pod_is_left_alone() {
     for (name, pod) in pods() {
         let Some((with, _)) = injected(&pod) else { continue };
         assert!(
-            matches!(decide(&with, &enabled()).verdict, Verdict::Skip(reason) if reason.code.as_str() == "already-injected"),
+            matches!(decide(&with, &enabled()).verdict, Verdict::Skip(reason) if reason.code() == "already-injected"),
             "{name}"
         );
     }

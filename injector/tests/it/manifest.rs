@@ -163,7 +163,7 @@ fn a_namespace_in_the_same_text_is_heard_and_other_objects_are_left_alone() {
     assert_eq!(edited.text, text);
     assert_eq!(edited.report.len(), 1);
     let Outcome::Refused(reason) = &edited.report[0].outcome else { panic!("{:?}", edited.report) };
-    assert_eq!(reason.code.as_str(), "pod-security-forbids-redirect");
+    assert_eq!(reason.code(), "pod-security-forbids-redirect");
     let again =
         inject("x", &inject("x", &text.replace("baseline", "privileged"), &mesh()).unwrap().text, &mesh()).unwrap();
     assert!(again.report[0].to_string().contains("(already-injected)"));

@@ -208,7 +208,8 @@ impl Secrets {
         let secrets = SecretStore::open(volumes::own(state, controller, CONTROLLER_STATE))
             .context("make the controller's state")?;
         let minter = Minter::open(&secrets).context("make the key of join tokens")?;
-        let authority = Authority::open(&secrets, None, names::DEFAULT_TRUST_DOMAIN, LEAF_LIFETIME).context("make the CA")?;
+        let authority =
+            Authority::open(&secrets, None, names::DEFAULT_TRUST_DOMAIN, LEAF_LIFETIME).context("make the CA")?;
         let bundle = volumes::shared(state, names::TRUST_BUNDLE_NAME);
         std::fs::create_dir_all(&bundle).context("make the trust bundle")?;
         store::replace(&bundle.join(names::TRUST_BUNDLE_KEY), &authority.trust_bundle_pem())
