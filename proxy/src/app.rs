@@ -33,6 +33,7 @@ use crate::{
     probe::Prober,
     tap,
     tls::Credentials,
+    trace::{Export, Origin, Traces},
     trust::Trust,
     worker::{self, Shared},
 };
@@ -124,20 +125,12 @@ impl App {
         let address = admin.addr;
         tasks.spawn("admin", admin.run(routes.router(), tasks.cancelled()));
 
-        let (access_log, log_writer) = match config.access_log {
-            config::AccessLog::Off => (None, None),
-            config::AccessLog::Json => {
-                let own = (config.pod.namespace.clone(), config.pod.name.clone());
-                let (log, writer) =
-                    AccessLog::start(own, io::stdout(), &metrics).context("start the access log's thread")?;
-                (Some(log), Some(writer))
-            }
-        };
+        let (observers, log_writer) = observers(&config, &metrics, tap.clone(), &tasks)?;
         let shared = Shared {
             config: Arc::clone(&config.data),
             policies: policies.clone(),
             credentials: credentials.clone(),
-            observers: Observers { tap: tap.clone(), access_log },
+            observers,
             metrics: metrics::Metrics::new(&metrics),
             inspect: inspect.clone(),
             drain: drain.clone(),
@@ -201,6 +194,38 @@ impl App {
             tracing::warn!("the access log was not written to its end: nobody reads it");
         }
     }
+}
+
+/// Whoever wants to know of every request, as the settings have it.
+fn observers(
+    config: &Config,
+    metrics: &Metrics,
+    tap: tap::Hub,
+    tasks: &Tasks,
+) -> anyhow::Result<(Observers, Option<Writer>)> {
+    let pod = &config.pod;
+    let log = match config.access_log {
+        config::AccessLog::Off => None,
+        config::AccessLog::Json => {
+            let own = (pod.namespace.clone(), pod.name.clone());
+            Some(AccessLog::start(own, io::stdout(), metrics).context("start the access log's thread")?)
+        }
+    };
+    let (access_log, writer) = log.unzip();
+    let traces = config.traces.as_ref().map(|settings| {
+        let (traces, pending) = Traces::new(settings.sample, metrics);
+        let origin = Origin {
+            service: config.data.identity.service_account().to_owned(),
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: pod.uid.clone(),
+        };
+        let (endpoint, mark) = (settings.endpoint.clone(), config.data.socket_mark);
+        let export = Export { endpoint, mark, origin, tasks: tasks.clone() };
+        tasks.spawn("traces", export.run(pending, tasks.cancelled()));
+        traces
+    });
+    Ok((Observers { tap, access_log, traces }, writer))
 }
 
 /// Ends the part with the others: it has nothing to clean up.

@@ -4,11 +4,7 @@
 //! call of [`Controller::connect`]: who may reconnect, and when, is the caller's business. DNS only leads there; a name is
 //! never proof of who answers.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use hyper_util::rt::TokioIo;
 use mesh_proto::{
@@ -17,24 +13,19 @@ use mesh_proto::{
 };
 use mesh_runtime::tasks::Tasks;
 use parking_lot::Mutex;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    net::{TcpSocket, TcpStream, lookup_host},
-    time::Duration,
-};
+use tokio::{net::TcpStream, time::Duration};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     config::HostPort,
+    dial,
     tls::{self, Credentials, NoCertificate, verify},
     trust::{NoRoots, Trust},
 };
 
 /// Longest all of name, TCP and TLS may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Longest one address may take, so that the next gets its turn.
-const CONNECT_ONE: Duration = Duration::from_secs(2);
 /// HTTP/2 ping so often, and gone without an answer in so long: a vanished node is noticed within 13 s.
 const PING: Duration = Duration::from_secs(10);
 const PONG: Duration = Duration::from_secs(3);
@@ -168,42 +159,15 @@ impl Controller {
     }
 
     async fn dial(&self) -> Result<TcpStream, ConnectError> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
-        for address in self.addresses().await? {
-            match tokio::time::timeout(CONNECT_ONE, dial(address, self.mark)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => last = error,
-                Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {CONNECT_ONE:?}")),
-            }
-        }
-        Err(ConnectError::Tcp { address: self.address.clone(), source: last })
-    }
-
-    /// An address needs no resolver, whose thread costs memory.
-    async fn addresses(&self) -> Result<Vec<SocketAddr>, ConnectError> {
-        let HostPort { host, port } = &self.address;
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(ip, *port)]);
-        }
-        let found = lookup_host((host.as_str(), *port)).await;
-        found
-            .map(Iterator::collect)
-            .map_err(|error| ConnectError::Name { address: self.address.clone(), reason: error.to_string() })
+        let addresses = dial::resolve(&self.address)
+            .await
+            .map_err(|error| ConnectError::Name { address: self.address.clone(), reason: error.to_string() })?;
+        dial::first(addresses, self.mark)
+            .await
+            .map_err(|source| ConnectError::Tcp { address: self.address.clone(), source })
     }
 
     fn tls(&self, reason: String) -> ConnectError {
         ConnectError::Tls { address: self.address.clone(), reason }
     }
-}
-
-async fn dial(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(mark) = mark {
-        // Before the first packet, so that the redirect lets it pass.
-        SockRef::from(&socket).set_mark(mark)?;
-    }
-    let stream = socket.connect(address).await?;
-    stream.set_nodelay(true)?;
-    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(PING).with_interval(PONG))?;
-    Ok(stream)
 }

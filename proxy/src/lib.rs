@@ -8,7 +8,7 @@
 //! | [`identity`], [`trust`] | the certificate and its renewal; the roots of trust |
 //! | [`tls`] | credentials, and who a peer is |
 //! | [`policy`] | what the controller has told us |
-//! | [`observers`], [`access_log`], [`tap`], [`inspect`] | live traffic for whoever watches; open connections and loads for whoever asks |
+//! | [`observers`], [`access_log`], [`trace`], [`tap`], [`inspect`] | live traffic for whoever watches; open connections and loads for whoever asks |
 //! | [`admin`], [`probe`] | the admin port, and the application's probes behind it |
 //! | [`control_metrics`] | what is counted of all this |
 //! | [`drain`] | the end of a proxy's life |
@@ -27,6 +27,7 @@ pub mod control_metrics;
 pub mod controller;
 mod copy;
 pub mod detect;
+mod dial;
 pub mod drain;
 pub mod error;
 mod http;
@@ -47,5 +48,6 @@ pub mod redirect;
 mod stream;
 pub mod tap;
 pub mod tls;
+pub mod trace;
 pub mod trust;
 pub mod worker;

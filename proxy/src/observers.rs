@@ -4,7 +4,13 @@
 
 use mesh_proto::tap::TapEvent;
 
-use crate::{access_log::AccessLog, tap::Hub};
+use http::Request;
+
+use crate::{
+    access_log::AccessLog,
+    tap::Hub,
+    trace::{Span, Traces},
+};
 
 /// All of one proxy; clones are the same.
 #[derive(Clone, Default)]
@@ -13,18 +19,28 @@ pub struct Observers {
     pub tap: Hub,
     /// Access log, where it is on.
     pub access_log: Option<AccessLog>,
+    /// Traces, where there is a collector.
+    pub traces: Option<Traces>,
 }
 
 impl Observers {
-    /// Whether anybody does.
+    /// A request begins: its span, where it belongs to a sampled trace.
+    pub(crate) fn span<B>(&self, request: &mut Request<B>) -> Option<Span> {
+        self.traces.as_ref()?.begin(request)
+    }
+
+    /// Whether anybody wants to know of everything.
     pub(crate) fn any(&self) -> bool {
         self.tap.is_active() || self.access_log.is_some()
     }
 
     /// Shows it to everybody who does. Never waits.
-    pub(crate) fn show(&self, event: TapEvent) {
+    pub(crate) fn show(&self, event: TapEvent, span: Option<Span>) {
         if let Some(log) = &self.access_log {
-            log.write(&event, None);
+            log.write(&event, span.as_ref().map(Span::trace_id).as_deref());
+        }
+        if let (Some(traces), Some(span)) = (&self.traces, &span) {
+            traces.end(span, &event);
         }
         self.tap.publish(|| event);
     }

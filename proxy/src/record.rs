@@ -59,16 +59,19 @@ pub(crate) struct BodyMeter {
 }
 
 impl Record {
-    /// A request begins; `edge` until a better one is known ([`Record::goes_to`]).
+    /// A request begins; `edge` until a better one is known ([`Record::goes_to`]). It is told of its trace.
     pub(crate) fn request<B>(
         worker: &Rc<Worker>,
         side: &Rc<Side>,
         edge: &Arc<Edge>,
-        request: &Request<B>,
+        request: &mut Request<B>,
         version: Version,
     ) -> Self {
         side.live.request_began(version);
-        let kept = worker.shared.observers.any().then(|| Box::new(Kept::request(worker, side, request)));
+        let observers = &worker.shared.observers;
+        let span = observers.span(request);
+        let wanted = span.is_some() || observers.any();
+        let kept = wanted.then(|| Box::new(Kept::request(worker, side, request, span)));
         let part = RequestPart { version, status: None, grpc: None };
         Self::new(worker, side, edge, Some(part), kept)
     }
@@ -194,7 +197,8 @@ impl Record {
                     (request.status.map(|status| status.as_u16()), request.grpc, request.version == Version::Http2)
                 }),
             };
-            self.worker.shared.observers.show(kept.event(&self.side, end));
+            let (event, span) = kept.event(&self.side, end);
+            self.worker.shared.observers.show(event, span);
         }
     }
 }

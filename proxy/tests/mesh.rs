@@ -5,6 +5,8 @@
 mod away;
 #[path = "mesh/changes.rs"]
 mod changes;
+#[path = "it/support/collector.rs"]
+mod collector;
 #[path = "mesh/identity.rs"]
 mod identity;
 #[path = "mesh/malformed.rs"]
@@ -57,6 +59,10 @@ fn main() -> ExitCode {
         (
             "a_malformed_request_is_refused_with_a_code_and_never_forwarded",
             malformed::a_malformed_request_is_refused_with_a_code_and_never_forwarded,
+        ),
+        (
+            "a_request_is_one_trace_through_both_proxies_and_in_their_access_logs",
+            telemetry::a_request_is_one_trace_through_both_proxies_and_in_their_access_logs,
         ),
         ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
     ];

@@ -40,9 +40,9 @@ pub(super) async fn serve(link: Rc<Link>, client: Stream, version: Version) {
 }
 
 impl Connection {
-    async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn answer(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
         let asker = Asker::of(&request, self.version);
-        let mut record = Record::request(&self.link.worker, self.link.side(), &self.edge, &request, self.version);
+        let mut record = Record::request(&self.link.worker, self.link.side(), &self.edge, &mut request, self.version);
         record.opened();
         match self.forward(request, record.body_meter()).await {
             Ok((mut response, Some((client, server)))) => {

@@ -56,10 +56,10 @@ struct Exchange<'a> {
     record: RefCell<Record>,
 }
 
-async fn answer(connection: &Connection, version: Version, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn answer(connection: &Connection, version: Version, mut request: Request<Incoming>) -> Response<ResponseBody> {
     let compiled = connection.target.current(&connection.worker);
     let asker = Asker::of(&request, version);
-    let record = Record::request(&connection.worker, &connection.side, &compiled.edge, &request, version);
+    let record = Record::request(&connection.worker, &connection.side, &compiled.edge, &mut request, version);
     let exchange = Exchange { connection, version, client: request.version(), record: RefCell::new(record) };
     let result = match forward(&exchange, &compiled, request).await {
         Ok((response, Some(upgrade))) => return exchange.switch(response, upgrade),

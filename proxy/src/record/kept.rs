@@ -10,7 +10,7 @@ use mesh_proto::{
 };
 
 use super::{Side, micros};
-use crate::{pool::Upstream, worker::Worker};
+use crate::{pool::Upstream, trace::Span, worker::Worker};
 
 /// Longest method, path and authority that are kept, in bytes: a head may be 64 KiB, and heads are held by the thousand.
 const MAX_METHOD: usize = 32;
@@ -27,6 +27,7 @@ pub(super) struct Kept {
     destination: SocketAddr,
     destination_identity: Option<Identity>,
     destination_pod: Option<PodRef>,
+    span: Option<Span>,
     /// Of the request's body.
     pub(super) body: Rc<Cell<u64>>,
 }
@@ -57,16 +58,18 @@ impl Kept {
                 Direction::Outbound => None,
             },
             destination_pod: None,
+            span: None,
             body: Rc::default(),
         }
     }
 
     /// Of a request.
-    pub(super) fn request<B>(worker: &Worker, side: &Side, request: &Request<B>) -> Self {
+    pub(super) fn request<B>(worker: &Worker, side: &Side, request: &Request<B>, span: Option<Span>) -> Self {
         Self {
             method: clipped(request.method().as_str(), MAX_METHOD),
             path: clipped(request.uri().path(), MAX_PATH),
             authority: clipped(authority(request), MAX_AUTHORITY),
+            span,
             ..Self::connection(worker, side)
         }
     }
@@ -79,9 +82,9 @@ impl Kept {
         self.route = route.cloned();
     }
 
-    /// All of it.
-    pub(super) fn event(self, side: &Side, end: End) -> TapEvent {
-        TapEvent {
+    /// All of it, and the span that it is.
+    pub(super) fn event(self, side: &Side, end: End) -> (TapEvent, Option<Span>) {
+        let event = TapEvent {
             direction: side.direction,
             started_us: micros(self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()),
             latency_us: micros(end.latency),
@@ -105,7 +108,8 @@ impl Kept {
             }),
             dropped: 0,
             route: self.route.map(|route| route.to_string()).unwrap_or_default(),
-        }
+        };
+        (event, self.span)
     }
 }
 

@@ -21,4 +21,5 @@ mod probes;
 mod refusals;
 mod retry;
 mod support;
+mod traces;
 mod unreachable;

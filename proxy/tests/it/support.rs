@@ -1,5 +1,6 @@
 //! Pods for tests: workers with their credentials, and applications.
 
+pub(crate) mod collector;
 pub(crate) mod controller;
 
 use std::{
@@ -24,6 +25,7 @@ use mesh_proxy::{
     policy::Policies,
     tap,
     tls::Credentials,
+    trace::Traces,
     worker::{self, Shared},
 };
 use mesh_runtime::tasks::Tasks;
@@ -65,6 +67,10 @@ impl Drop for Pod {
 
 impl Pod {
     pub(crate) fn start(config: DataConfig, policies: Policies, credentials: Credentials) -> Self {
+        Self::start_with(config, policies, credentials, None)
+    }
+
+    fn start_with(config: DataConfig, policies: Policies, credentials: Credentials, traces: Option<Traces>) -> Self {
         let listeners = Listeners::bind(&config).unwrap();
         let outbound = listeners.outbound_addrs().unwrap()[0];
         let inbound = SocketAddr::from(([127, 0, 0, 1], listeners.inbound_addr().unwrap().port()));
@@ -74,7 +80,7 @@ impl Pod {
             config: Arc::new(config),
             policies,
             credentials,
-            observers: Observers { tap: tap.clone(), ..Observers::default() },
+            observers: Observers { tap: tap.clone(), traces, ..Observers::default() },
             metrics: Metrics::new(&metrics),
             inspect: inspect.clone(),
             drain: drain.clone(),
@@ -131,11 +137,30 @@ pub(crate) fn server(authority: &Authority, app: SocketAddr, policy: Option<Inbo
     pod
 }
 
+/// The same, traced.
+pub(crate) fn server_with(
+    authority: &Authority,
+    app: SocketAddr,
+    policy: Option<InboundPolicy>,
+    traces: Traces,
+) -> Pod {
+    let credentials = authority.credentials(&identity("server"));
+    Pod::start_with(config("server", "127.0.0.1", app), Policies::fixed(policy, []), credentials, Some(traces))
+}
+
 /// A meshed pod `client` whose [`SERVICE`] has these endpoints.
 pub(crate) fn client(authority: &Authority, protocol: Protocol, endpoints: Vec<Endpoint>) -> Pod {
     let destination = SERVICE.parse().unwrap();
     let policies = Policies::fixed(None, [(destination, service(protocol, endpoints))]);
     Pod::start(config("client", "10.9.9.9", destination), policies, authority.credentials(&identity("client")))
+}
+
+/// The same, traced.
+pub(crate) fn client_with(authority: &Authority, protocol: Protocol, endpoints: Vec<Endpoint>, traces: Traces) -> Pod {
+    let destination = SERVICE.parse().unwrap();
+    let policies = Policies::fixed(None, [(destination, service(protocol, endpoints))]);
+    let credentials = authority.credentials(&identity("client"));
+    Pod::start_with(config("client", "10.9.9.9", destination), policies, credentials, Some(traces))
 }
 
 pub(crate) fn service(protocol: Protocol, endpoints: Vec<Endpoint>) -> OutboundPolicy {

@@ -1,5 +1,7 @@
 //! What leaves the real proxy about the traffic it carried.
 
+use std::net::{Ipv4Addr, TcpListener};
+
 use mesh_proto::names;
 use mesh_testbed::{
     Member,
@@ -9,7 +11,7 @@ use mesh_testbed::{
 };
 use serde_json::{Value, json};
 
-use crate::{WEB, http, lines, mesh, settings};
+use crate::{WEB, collector::Collector, http, lines, mesh, settings};
 
 const LOG: &[(&str, &str)] = &[(names::ENV_ACCESS_LOG, "json")];
 
@@ -49,5 +51,34 @@ pub(crate) fn the_access_log_has_a_line_for_every_request_and_connection_and_no_
     }
     assert_eq!(logged(&client, |line| line["path"] == "/items/7")?["destination"]["service"], "web");
     assert!(!quiet.log().contains("latencyUs"), "it is off unless asked for");
+    Ok(())
+}
+
+pub(crate) fn a_request_is_one_trace_through_both_proxies_and_in_their_access_logs() -> anyhow::Result<()> {
+    const TRACED: &[(&str, &str)] = &[
+        (names::ENV_ACCESS_LOG, "json"),
+        (names::ENV_TRACE_ENDPOINT, "http://10.0.0.2:4317"),
+        (names::ENV_TRACE_SAMPLE, "1"),
+    ];
+    let mesh = mesh(settings())?;
+    let server = mesh.member(&Pod { environment: TRACED, ..Pod::new("a", "web", 1) })?;
+    let client = mesh.member(&Pod { environment: TRACED, ..Pod::new("client", "client", 2) })?;
+    let listener = client.run(|| TcpListener::bind((Ipv4Addr::new(10, 0, 0, 2), 4317)))??;
+    let collector = Collector::start(listener);
+    assert_eq!(collector.address.port(), 4317);
+    assert_eq!(client.run(|| get(http(WEB), "/traced", &[]))??.status, 200);
+
+    let spans = collector.find(2, |it| it.attribute("url.path") == "/traced");
+    let (root, child) = if spans[0].parent().is_empty() { (&spans[0], &spans[1]) } else { (&spans[1], &spans[0]) };
+    assert_eq!((root.attribute("k8s.pod.name"), child.attribute("k8s.pod.name")), ("client".into(), "a".into()));
+    assert_eq!((child.trace(), child.parent()), (root.trace(), root.id()));
+    for member in [&client, &server] {
+        let line = logged(member, |line| line["path"] == "/traced")?;
+        assert_eq!(line["traceId"], root.trace());
+    }
+
+    // The server's spans reach the collector through the client's inbound proxy, which must not trace them in turn.
+    assert!(collector.find(0, |it| it.attribute("url.path").starts_with("/opentelemetry")).is_empty());
+    assert!(spans.iter().all(|it| it.traceparent.is_some()));
     Ok(())
 }
