@@ -46,6 +46,10 @@ pub(crate) enum Command {
     Tap(Tap),
     /// Show the certificates that proxies hold
     Identity(Identity),
+    /// Show open connections: with whom, how old, how much
+    Connections(Connections),
+    /// Show what proxies see, as they see it
+    Diagnostics(Diagnostics),
     /// Add the sidecar to manifests: YAML in, YAML out, comments and order kept
     Inject(Inject),
     /// Remove the sidecar from manifests that `inject` made
@@ -147,6 +151,49 @@ pub(crate) struct Identity {
     /// Every meshed pod
     #[arg(long, conflicts_with = "resource")]
     pub(crate) all: bool,
+}
+
+/// `meshctl connections`.
+#[derive(Debug, Args)]
+pub(crate) struct Connections {
+    /// Only of this workload, pod or namespace, e.g. deploy/web
+    #[arg(add = ArgValueCompleter::new(complete::resources))]
+    pub(crate) resource: Option<Resource>,
+}
+
+/// `meshctl diagnostics`.
+#[derive(Debug, Args)]
+pub(crate) struct Diagnostics {
+    #[command(subcommand)]
+    pub(crate) view: View,
+}
+
+/// Whose raw view, and which.
+#[derive(Debug, Subcommand)]
+pub(crate) enum View {
+    /// What proxies count, as Prometheus reads it
+    ProxyMetrics(Whose),
+    /// Where the destinations that pods dialled lead, and how the balancer sees each endpoint
+    Endpoints(Whose),
+    /// Settings, certificate, policy and versions in force, as JSON
+    Config(Whose),
+}
+
+/// The proxies to ask.
+#[derive(Debug, Args)]
+pub(crate) struct Whose {
+    /// This workload, pod or namespace, e.g. deploy/web
+    #[arg(add = ArgValueCompleter::new(complete::resources))]
+    pub(crate) resource: Option<Resource>,
+}
+
+impl View {
+    /// Whose.
+    pub(crate) fn resource(&self) -> Option<&Resource> {
+        match self {
+            Self::ProxyMetrics(whose) | Self::Endpoints(whose) | Self::Config(whose) => whose.resource.as_ref(),
+        }
+    }
 }
 
 /// `meshctl inject`.

@@ -3,10 +3,13 @@
 pub(crate) mod admin;
 pub(crate) mod check;
 pub(crate) mod completion;
+pub(crate) mod connections;
+pub(crate) mod diagnostics;
 pub(crate) mod explain;
 pub(crate) mod identity;
 pub(crate) mod inject;
 pub(crate) mod list;
+pub(crate) mod pages;
 pub(crate) mod stat;
 pub(crate) mod tap;
 pub(crate) mod version;

@@ -74,12 +74,7 @@ fn run(cli: &Cli, printer: &Printer) -> Result<ExitCode, Failure> {
         Command::Install(args) => commands::install(args, printer)?,
         Command::Explain(args) => commands::explain::run(args.topic.as_deref(), printer)?,
         Command::Completion(args) => commands::completion::run(args.shell, printer)?,
-        Command::List
-        | Command::Stat(_)
-        | Command::Tap(_)
-        | Command::Identity(_)
-        | Command::Check(_)
-        | Command::Version(_) => look(cli, printer)?,
+        _ => look(cli, printer)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -110,6 +105,8 @@ async fn look_at(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
         Command::Stat(args) => commands::stat::run(&cluster, namespace, args, printer).await,
         Command::Tap(args) => commands::tap::run(&cluster, namespace, args, printer).await,
         Command::Identity(args) => commands::identity::run(&cluster, namespace, args, printer).await,
+        Command::Connections(args) => commands::connections::run(&cluster, namespace, args, printer).await,
+        Command::Diagnostics(args) => commands::diagnostics::run(&cluster, namespace, args, printer).await,
         _ => Ok(()),
     }
 }

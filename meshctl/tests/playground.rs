@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::Shutdown,
     os::unix::net::UnixStream,
@@ -76,6 +77,7 @@ fn from_the_first_command_to_nothing_left() {
     pods_are_listed_with_their_reasons(&playground);
     a_request_by_name_crosses_the_mesh(&playground);
     each_protocol_is_carried(&playground);
+    what_proxies_see_can_be_looked_at(&playground);
     routes_and_policies_are_in_force(&playground);
     the_planted_fault_is_found(&playground);
     identities_are_held(&playground);
@@ -166,6 +168,27 @@ fn each_protocol_is_carried(playground: &Playground) {
             assert_eq!(event["grpcStatus"], 0, "{event}");
         }
     }
+}
+
+fn what_proxies_see_can_be_looked_at(playground: &Playground) {
+    // The load generator keeps one connection to the web service, over mutual TLS.
+    let rows = playground.json("connections deploy/load --playground");
+    let to_web = rows.iter().find(|row| row["direction"] == "outbound").unwrap();
+    assert_eq!((&to_web["peerName"], &to_web["protocol"]), (&"shop/web:80".into(), &"http/1".into()), "{to_web}");
+    assert!(to_web["tls"] == true && to_web["requests"].as_u64().unwrap() > 0, "{to_web}");
+
+    let rows = playground.json("diagnostics endpoints deploy/load --playground");
+    let pods: BTreeSet<&str> = rows.iter().filter_map(|row| row["workload"].as_str()).collect();
+    assert_eq!(pods, BTreeSet::from(["deployment/web-v1", "deployment/web-v2"]), "{rows:?}");
+    assert!(rows.iter().any(|row| row["load"]["latencyMs"].as_f64().is_some()), "{rows:?}");
+
+    let metrics = playground.ok("diagnostics proxy-metrics deploy/stock --playground");
+    assert!(metrics.starts_with("# pod shop/stock-") && metrics.contains("\ntcp_open_total{"), "{metrics}");
+    let config = playground.ok("diagnostics config deploy/stock --playground -o ndjson");
+    let config: Value = serde_json::from_str(&config).unwrap();
+    let ports = config["inbound"]["ports"].as_array().unwrap();
+    let of_stock = ports.iter().find(|port| port["port"] == 7000).unwrap();
+    assert_eq!(of_stock["rules"][0], "allow shop/stock", "{of_stock}");
 }
 
 fn routes_and_policies_are_in_force(playground: &Playground) {

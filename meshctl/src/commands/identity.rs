@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use jiff::{Timestamp, Unit};
+use mesh_proto::admin::CONFIG;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     cli,
     cluster::{Cluster, PodInfo},
-    commands::{admin, select},
+    commands::pages,
     failure::{Exit, Failure},
     filter::show_span,
     printer::{
@@ -67,36 +67,21 @@ pub(crate) async fn run(
     args: &cli::Identity,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    let pods = select(cluster.pods(namespace).await?, args.resource.as_ref())?;
-    let meshed: Vec<PodInfo> = pods.into_iter().filter(|pod| pod.meshed).collect();
-    if meshed.is_empty() {
-        return Err(Failure::new(Exit::NotFound, "no meshed pod is selected").fix("meshctl list shows which are"));
-    }
+    let meshed = pages::meshed(cluster, namespace, args.resource.as_ref()).await?;
     let now = Timestamp::now();
-    let mut rows = Vec::new();
-    let mut failures = Vec::new();
-    let answers = join_all(meshed.iter().map(|pod| admin::get(cluster, pod, "/config"))).await;
-    for (pod, answer) in meshed.iter().zip(answers) {
-        match answer.and_then(|text| row(pod, &text, now)) {
-            Ok(row) => rows.push(row),
-            Err(failure) => {
-                printer.say(format!("warning: pod {}/{}: {}", pod.namespace, pod.name, failure.message));
-                failures.push(failure);
-            }
-        }
-    }
+    let pages = pages::of(cluster, meshed, CONFIG, |pod, text| row(pod, text, now), printer).await;
+    let rows: Vec<&Row> = pages.read.iter().map(|(_, row)| row).collect();
     printer.list("IdentityList", &rows, |wide| table(&rows, wide))?;
     if let Some(bad) = rows.iter().find(|row| row.remaining_seconds.is_none_or(|seconds| seconds <= 0)) {
         let what = if bad.serial.is_some() { "has an expired certificate" } else { "has no certificate" };
         return Err(Failure::new(Exit::Bad, format!("pod {}/{} {what}", bad.namespace, bad.pod))
             .fix("its proxy's log names why the controller does not certify it"));
     }
-    failures.into_iter().next().map_or(Ok(()), Err)
+    pages.done()
 }
 
 fn row(pod: &PodInfo, config: &str, now: Timestamp) -> Result<Row, Failure> {
-    let config: Config = serde_json::from_str(config)
-        .map_err(|error| Failure::new(Exit::Bad, format!("the proxy's /config cannot be read: {error}")))?;
+    let config: Config = pages::json(CONFIG, config)?;
     let certificate = config.certificate;
     let remaining = certificate.as_ref().map(|certificate| certificate.not_after.duration_since(now).as_secs());
     Ok(Row {
@@ -113,7 +98,7 @@ fn row(pod: &PodInfo, config: &str, now: Timestamp) -> Result<Row, Failure> {
     })
 }
 
-fn table(rows: &[Row], wide: bool) -> Table {
+fn table(rows: &[&Row], wide: bool) -> Table {
     let mut headers = vec!["NAMESPACE", "POD", "IDENTITY", "NOT_AFTER", "REMAINING", "ROOTS"];
     if wide {
         headers.extend(["ISSUER", "SERIAL"]);
@@ -148,7 +133,7 @@ mod tests {
     use super::*;
     use crate::commands::fixture;
 
-    const CONFIG: &str = r#"{
+    const PAGE: &str = r#"{
         "identity": "spiffe://cluster.local/ns/shop/sa/web",
         "certificate": {"serial": "0a:1b", "issuer": "CN=mesh", "notBefore": "2026-11-21T04:00:00Z", "notAfter": "2026-11-22T04:00:00Z"},
         "trustBundle": {"trustDomain": "cluster.local", "roots": 1},
@@ -158,9 +143,9 @@ mod tests {
     #[test]
     fn a_certificate_is_shown_with_what_is_left_of_it() {
         let pod = fixture::pod("web-1", Some("web"), true, "10.0.0.1");
-        let row = row(&pod, CONFIG, "2026-11-21T04:01:00Z".parse().unwrap()).unwrap();
+        let row = row(&pod, PAGE, "2026-11-21T04:01:00Z".parse().unwrap()).unwrap();
         assert_eq!(
-            table(&[row], false).render(true, false),
+            table(&[&row], false).render(true, false),
             "NAMESPACE   POD     IDENTITY                                NOT_AFTER              REMAINING   ROOTS\n\
              shop        web-1   spiffe://cluster.local/ns/shop/sa/web   2026-11-22T04:00:00Z   23h59m      1\n"
         );
@@ -170,8 +155,8 @@ mod tests {
     fn a_proxy_without_a_certificate_and_an_expired_one_are_said() {
         let pod = fixture::pod("web-1", Some("web"), true, "10.0.0.1");
         let none = row(&pod, r#"{"identity": "x"}"#, Timestamp::now()).unwrap();
-        let expired = row(&pod, CONFIG, "2027-01-01T00:00:00Z".parse().unwrap()).unwrap();
-        let text = table(&[none, expired], false).render(false, false);
+        let expired = row(&pod, PAGE, "2027-01-01T00:00:00Z".parse().unwrap()).unwrap();
+        let text = table(&[&none, &expired], false).render(false, false);
         assert!(text.contains("none") && text.contains("expired"), "{text}");
     }
 }

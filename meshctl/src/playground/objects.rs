@@ -135,8 +135,8 @@ mod tests {
             .filter_map(|(pod, _)| pod.metadata.labels.as_ref()?.get("app"))
             .map(String::as_str)
             .collect();
-        assert_eq!(names, ["load", "web", "web", "stock", "visitor"]);
-        assert_eq!(world.pods.len(), 7, "and the control plane");
+        assert_eq!(names, ["load", "web", "web", "stock", "prices", "orders", "visitor"]);
+        assert_eq!(world.pods.len(), 9, "and the control plane");
         assert_eq!(world.webhooks[0].webhooks.as_ref().map(Vec::len), Some(2));
         assert!(world.services.iter().all(|service| service.spec.as_ref().unwrap().cluster_ip.is_some()));
         assert_eq!(world.namespace_labels("shop")[LABEL_NAMESPACE_NAME], "shop");

@@ -1,0 +1,177 @@
+//! `meshctl connections`: what is open right now, with names in place of addresses.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use mesh_proto::admin::{CONNECTIONS, Connection, Connections};
+use serde::Serialize;
+
+use super::pages;
+use crate::{
+    cli,
+    cluster::{Cluster, PodInfo},
+    failure::Failure,
+    filter::{show_bytes, show_span},
+    printer::{
+        Printer,
+        table::{Cell, Table},
+    },
+};
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    namespace: String,
+    /// Whose proxy tells.
+    pod: String,
+    /// The other side for people: a Service, a workload, an identity, else its address.
+    peer_name: String,
+    #[serde(flatten)]
+    connection: Connection,
+}
+
+pub(crate) async fn run(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    args: &cli::Connections,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let all = cluster.pods(None).await?;
+    let names = Names::new(&all);
+    let pods = pages::meshed(cluster, namespace, args.resource.as_ref()).await?;
+    let read = |_: &PodInfo, text: &str| pages::json::<Connections>(CONNECTIONS, text);
+    let pages = pages::of(cluster, pods, CONNECTIONS, read, printer).await;
+    let mut rows = Vec::new();
+    for (pod, page) in &pages.read {
+        if page.left_out > 0 {
+            printer
+                .say(format!("{} more connections of pod {}/{} are not shown", page.left_out, pod.namespace, pod.name));
+        }
+        rows.extend(page.items.iter().map(|connection| Row {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            peer_name: names.peer(connection),
+            connection: connection.clone(),
+        }));
+    }
+    if rows.is_empty() && !pages.read.is_empty() {
+        printer.nothing(format!("no connection is open at {} proxies", pages.read.len()))?;
+    }
+    printer.list("ConnectionList", &rows, |wide| table(&rows, wide))?;
+    pages.done()
+}
+
+/// Pods by address, as `namespace/workload`.
+struct Names(HashMap<IpAddr, String>);
+
+impl Names {
+    fn new(pods: &[PodInfo]) -> Self {
+        let name = |pod: &PodInfo| {
+            let workload = pod.workload_or_name();
+            format!("{}/{}", pod.namespace, workload.rsplit('/').next().unwrap_or(&workload))
+        };
+        Self(pods.iter().flat_map(|pod| pod.ips.iter().map(move |ip| (*ip, name(pod)))).collect())
+    }
+
+    /// Outbound the Service that was dialled says most; inbound the pod that dialled.
+    fn peer(&self, connection: &Connection) -> String {
+        let other = if connection.direction == "inbound" { connection.source } else { connection.destination };
+        let workload = self.0.get(&other.ip());
+        let told = connection.peer.as_ref();
+        let name = if connection.direction == "inbound" { workload.or(told) } else { told.or(workload) };
+        name.cloned().unwrap_or_else(|| other.to_string())
+    }
+}
+
+fn table(rows: &[Row], wide: bool) -> Table {
+    let mut headers =
+        vec!["NAMESPACE", "POD", "WAY", "PEER", "PROTOCOL", "TLS", "AGE", "RECEIVED", "SENT", "REQUESTS", "OPEN"];
+    if wide {
+        headers.extend(["SOURCE", "DESTINATION", "ENDPOINT"]);
+    }
+    let mut table = Table::new(headers);
+    for row in rows {
+        let connection = &row.connection;
+        let is_tcp = connection.protocol == "tcp";
+        let count = |number: u64| Cell::number(if is_tcp { "-".to_owned() } else { number.to_string() });
+        let mut cells = vec![
+            Cell::text(&row.namespace),
+            Cell::text(&row.pod),
+            Cell::text(if connection.direction == "inbound" { "in" } else { "out" }),
+            Cell::text(&row.peer_name),
+            Cell::text(&connection.protocol),
+            Cell::text(if connection.tls { "√" } else { "-" }),
+            Cell::number(show_span(Duration::try_from_secs_f64(connection.age_seconds).unwrap_or_default())),
+            Cell::number(show_bytes(connection.bytes_in)),
+            Cell::number(show_bytes(connection.bytes_out)),
+            count(connection.requests),
+            count(connection.in_flight),
+        ];
+        if wide {
+            let address = |address: Option<SocketAddr>| Cell::text(address.map_or("-".to_owned(), |at| at.to_string()));
+            cells.extend([
+                address(Some(connection.source)),
+                address(Some(connection.destination)),
+                address(connection.endpoint),
+            ]);
+        }
+        table.row(cells);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::fixture;
+
+    fn connection(direction: &str, source: &str, destination: &str, peer: Option<&str>, protocol: &str) -> Connection {
+        Connection {
+            direction: direction.into(),
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            peer: peer.map(str::to_owned),
+            protocol: protocol.into(),
+            tls: true,
+            endpoint: None,
+            bytes_in: 100,
+            bytes_out: 2048,
+            age_seconds: 61.5,
+            requests: 7,
+            in_flight: 1,
+        }
+    }
+
+    #[test]
+    fn the_other_side_is_named_as_well_as_it_is_known() {
+        let names = Names::new(&[fixture::pod("web-1", Some("web"), true, "10.0.0.1")]);
+        let id = "spiffe://cluster.local/ns/shop/sa/web";
+        let rows: Vec<Row> = [
+            connection("inbound", "10.0.0.1:4", "10.0.0.2:80", Some(id), "http/2"),
+            connection("inbound", "10.0.0.9:4", "10.0.0.2:80", Some(id), "http/1"),
+            connection("inbound", "10.0.0.9:4", "10.0.0.2:80", None, "detecting"),
+            connection("outbound", "10.0.0.2:4", "10.96.0.1:7000", Some("shop/stock:7000"), "tcp"),
+            connection("outbound", "10.0.0.2:4", "192.0.2.1:443", None, "tcp"),
+        ]
+        .into_iter()
+        .map(|connection| Row {
+            namespace: "shop".into(),
+            pod: "db-1".into(),
+            peer_name: names.peer(&connection),
+            connection,
+        })
+        .collect();
+        insta::assert_snapshot!(table(&rows, false).render(true, false), @r"
+        NAMESPACE   POD    WAY   PEER                                    PROTOCOL    TLS    AGE   RECEIVED     SENT   REQUESTS   OPEN
+        shop        db-1   in    shop/web                                http/2      √     1m1s       100B   2.0KiB          7      1
+        shop        db-1   in    spiffe://cluster.local/ns/shop/sa/web   http/1      √     1m1s       100B   2.0KiB          7      1
+        shop        db-1   in    10.0.0.9:4                              detecting   √     1m1s       100B   2.0KiB          7      1
+        shop        db-1   out   shop/stock:7000                         tcp         √     1m1s       100B   2.0KiB          -      -
+        shop        db-1   out   192.0.2.1:443                           tcp         √     1m1s       100B   2.0KiB          -      -
+        ");
+    }
+}
