@@ -29,6 +29,7 @@ pub(crate) enum Check {
     TrustAnchorsExpiring,
     TrustAnchorsAgree,
     IssuerValid,
+    IssuerExpiring,
     ProxiesAnswer,
     ProxiesReady,
     ProxyCertsValid,
@@ -93,7 +94,7 @@ pub(crate) struct Facts {
 
 impl Check {
     /// Every check, in the order in which it is shown.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::ClusterReachable,
         Self::ControllerReady,
         Self::ControllerAnswers,
@@ -104,6 +105,7 @@ impl Check {
         Self::TrustAnchorsExpiring,
         Self::TrustAnchorsAgree,
         Self::IssuerValid,
+        Self::IssuerExpiring,
         Self::ProxiesAnswer,
         Self::ProxiesReady,
         Self::ProxyCertsValid,
@@ -182,28 +184,35 @@ impl Check {
                 C::Identity,
                 "trust anchors are valid now",
                 "A certificate below a root that is not valid is refused by every peer: no meshed connection works.",
-                "Give the controller a new root, then restart it: its Secret mesh-ca in mesh-system.",
+                "mesh-controller ca add-root, wait until every proxy trusts it, then ca switch-issuer (docs/certificates.md).",
             ),
             Self::TrustAnchorsExpiring => facts(
                 "trust-anchors-expiring",
                 C::Identity,
                 "trust anchors are valid for 60 more days",
-                "A new root must be known everywhere before the old one ends; that takes as long as your slowest rollout.",
-                "Add a new root beside the old one now; remove the old one when every proxy trusts both.",
+                "A new root must be known everywhere before the old one ends.",
+                "mesh-controller ca add-root, wait until every proxy trusts it, then ca switch-issuer (docs/certificates.md).",
             ),
             Self::TrustAnchorsAgree => facts(
                 "trust-anchors-agree",
                 C::Identity,
                 "all proxies trust the same roots",
-                "Two pods that trust different roots refuse each other with tls-failed.",
-                "Restart the pods that are named; they take the roots of the controller.",
+                "Two pods that trust different roots may refuse each other with tls-failed.",
+                "A proxy takes new roots within seconds of its stream: see proxies-connected; else restart the pods that are named.",
             ),
             Self::IssuerValid => facts(
                 "issuer-valid",
                 C::Identity,
-                "certificates are issued by a trusted, valid issuer",
-                "A certificate whose issuer its own proxy does not trust is one that nobody else trusts either.",
-                "Restart the pods that are named; if that does not help, the controller: it certifies with a new key.",
+                "the issuer of certificates is valid",
+                "Nothing can be certified: certificates of running proxies last for a day at most, new pods get none.",
+                "Give the controller an issuer that is valid; its /objects and its log say what it waits for (docs/certificates.md).",
+            ),
+            Self::IssuerExpiring => facts(
+                "issuer-expiring",
+                C::Identity,
+                "the issuer is valid for 7 more days",
+                "The controller renews an issuer of its own long before; one that was given is renewed by whoever gave it.",
+                "Put root.pem back for a moment, or renew the issuer where it comes from (docs/certificates.md).",
             ),
             Self::ProxiesAnswer => facts(
                 "proxies-answer",

@@ -3,6 +3,7 @@
 //! Every command that looks at a mesh goes through [`Cluster`], so that it works the same on Kubernetes and on the
 //! playground. It knows objects and bytes; what is said over a stream (metrics, tap) is the command's business.
 
+pub(crate) mod kubernetes;
 pub(crate) mod playground;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -33,6 +34,8 @@ pub(crate) struct Cluster {
 enum Backend {
     /// The playground of this user on this machine.
     Playground(playground::Client),
+    /// A cluster.
+    Kubernetes(kubernetes::Client),
 }
 
 /// Bytes to and from a port of a pod.
@@ -42,9 +45,28 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 /// Why a mesh could not be looked at (exit code 3); the text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClusterError {
-    /// Kubernetes was asked for.
-    #[error("commands on a Kubernetes cluster are not built yet")]
-    NoKubernetes,
+    /// There is no kubeconfig, or it cannot be used.
+    #[error("use the kubeconfig: {reason}")]
+    Kubeconfig {
+        /// Why not.
+        reason: String,
+    },
+    /// The API server cannot be reached.
+    #[error("the API server {server} does not answer: {reason}")]
+    NoAnswer {
+        /// Its address.
+        server: String,
+        /// What came of the attempt.
+        reason: String,
+    },
+    /// The API server refuses.
+    #[error("{what} is refused: {reason}")]
+    Forbidden {
+        /// What was asked.
+        what: String,
+        /// The API server's words.
+        reason: String,
+    },
     /// No playground runs.
     #[error("no playground is running (nothing answers at {0})")]
     NotRunning(PathBuf),
@@ -65,7 +87,7 @@ pub(crate) enum ClusterError {
         limit: Duration,
     },
     /// The answer was not what was asked for.
-    #[error("ask the playground for {what}: {reason}")]
+    #[error("ask for {what}: {reason}")]
     Answer {
         /// What was asked.
         what: String,
@@ -76,13 +98,13 @@ pub(crate) enum ClusterError {
 
 impl Cluster {
     /// The mesh that the flags name. Connects to nothing yet.
-    #[expect(clippy::unused_async, reason = "a kubeconfig may name a program to ask for a token")]
     pub(crate) async fn select(globals: &Globals) -> Result<Self, ClusterError> {
-        if globals.playground {
-            Ok(Self { limit: globals.request_timeout, ..Self::playground()? })
+        let cluster = if globals.playground {
+            Self::playground()?
         } else {
-            Err(ClusterError::NoKubernetes)
-        }
+            Self { backend: Backend::Kubernetes(kubernetes::Client::new(globals).await?), limit: LIMIT }
+        };
+        Ok(Self { limit: globals.request_timeout, ..cluster })
     }
 
     /// The playground of this user. Connects to nothing yet.
@@ -92,8 +114,11 @@ impl Cluster {
 
     /// The namespace that a command is about; none for all of them.
     pub(crate) fn scope(&self, globals: &Globals) -> Option<String> {
-        match self.backend {
-            Backend::Playground(_) => globals.namespace.clone(),
+        let given = globals.namespace.clone();
+        match &self.backend {
+            Backend::Playground(_) => given,
+            Backend::Kubernetes(_) if globals.all_namespaces => None,
+            Backend::Kubernetes(client) => given.or_else(|| Some(client.namespace.clone())),
         }
     }
 
@@ -126,6 +151,7 @@ impl Cluster {
         let asked = async {
             match &self.backend {
                 Backend::Playground(client) => client.objects(kind).await,
+                Backend::Kubernetes(client) => client.objects(kind, namespace).await,
             }
         };
         let answer = tokio::time::timeout(self.limit, asked).await;
@@ -138,6 +164,7 @@ impl Cluster {
     pub(crate) async fn connect(&self, pod: &PodInfo, port: u16) -> Result<Box<dyn ByteStream>, ClusterError> {
         match &self.backend {
             Backend::Playground(client) => client.connect(&pod.namespace, &pod.name, port).await,
+            Backend::Kubernetes(client) => client.connect(&pod.namespace, &pod.name, port).await,
         }
     }
 }

@@ -116,9 +116,12 @@ impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
         let text = error.to_string();
         match error {
-            ClusterError::NoKubernetes => {
-                Self::new(Exit::Unreachable, text).fix("--playground looks at the playground")
-            }
+            ClusterError::Kubeconfig { .. } => Self::new(Exit::Unreachable, text)
+                .fix("--kubeconfig FILE and --context NAME say which; --playground looks at the playground"),
+            ClusterError::NoAnswer { .. } => Self::new(Exit::Unreachable, text)
+                .fix("compare the context (kubectl config current-context); --playground looks at the playground"),
+            ClusterError::Forbidden { .. } => Self::new(Exit::Unreachable, text)
+                .fix("-n NAME asks for one namespace only; meshctl explain rights lists what each command needs"),
             ClusterError::NotRunning(_) => Self::new(Exit::Unreachable, text).fix("meshctl playground starts one"),
             ClusterError::TimedOut { .. } => {
                 Self::new(Exit::TimedOut, text).fix("--request-timeout gives it longer; -v shows what takes its time")

@@ -51,6 +51,7 @@ fn one(check: Check, observed: &Observed) -> Outcome {
         Check::TrustAnchorsExpiring => Outcome::warning(check, identity::anchors_expiring(observed)),
         Check::TrustAnchorsAgree => Outcome::warning(check, identity::anchors_agree(observed)),
         Check::IssuerValid => Outcome::error(check, identity::issuer_valid(observed)),
+        Check::IssuerExpiring => Outcome::warning(check, identity::issuer_expiring(observed)),
         Check::ProxiesAnswer => Outcome::error(check, proxies::answer(observed)),
         Check::ProxiesReady => Outcome::error(check, proxies::ready(observed)),
         Check::ProxyCertsValid => Outcome::error(check, proxies::certs_valid(observed)),

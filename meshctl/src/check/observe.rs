@@ -5,7 +5,7 @@ mod webhook;
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use mesh_proto::{admin as pages, names};
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use crate::{
     cluster::{Cluster, ClusterError, PodInfo},
     commands::admin,
     failure::Failure,
+    golden::samples::{Sample, Samples},
 };
 
 /// Between two looks at versions that are on their way.
@@ -47,6 +48,8 @@ pub(crate) struct Observed {
 pub(crate) struct Controller {
     pub(crate) objects: Objects,
     pub(crate) proxies: Vec<Stream>,
+    /// When its issuer of certificates ends.
+    pub(crate) issuer_ends: Option<Timestamp>,
 }
 
 /// `/objects`.
@@ -151,7 +154,15 @@ async fn controller(cluster: &Cluster, pod: &PodInfo) -> Result<Controller, Stri
         tokio::time::sleep(SETTLE).await;
         proxies = json(cluster, pod, "/proxies").await?;
     }
-    Ok(Controller { objects, proxies })
+    let metrics = admin::get_at(cluster, pod, names::PORT_ADMIN, "/metrics").await.map_err(told)?;
+    Ok(Controller { objects, proxies, issuer_ends: issuer_ends(&metrics) })
+}
+
+/// From the controller's gauge, see docs/metrics.md.
+fn issuer_ends(metrics: &str) -> Option<Timestamp> {
+    let gauge = |sample: &Sample| sample.name == "mesh_controller_issuer_not_after_timestamp_seconds";
+    let seconds = Samples::parse(metrics).iter().find(gauge)?.value;
+    Timestamp::from_duration(SignedDuration::try_from_secs_f64(seconds).ok()?).ok()
 }
 
 impl Key {

@@ -69,8 +69,8 @@ async fn look(globals: &Globals, args: &cli::Check) -> Result<Look, Failure> {
     let extent = if args.proxy { Extent::Proxies } else { Extent::Whole };
     let asked = async {
         let cluster = Cluster::select(globals).await?;
-        let scope = cluster.scope(globals);
-        Observed::ask(&cluster, &globals.mesh_namespace, scope.as_deref()).await
+        // The health of a mesh is that of all of it, whatever the context's namespace.
+        Observed::ask(&cluster, &globals.mesh_namespace, globals.namespace.as_deref()).await
     };
     Ok(match asked.await {
         Ok(observed) => Look { outcomes: judge::judge(&observed, extent), failed: None },

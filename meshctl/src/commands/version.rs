@@ -57,7 +57,7 @@ pub(crate) async fn run(globals: &Globals, args: &cli::Version, printer: &Printe
 async fn ask(globals: &Globals, versions: &mut Versions) -> Result<(), Failure> {
     let cluster = Cluster::select(globals).await?;
     let control = cluster.pod_objects(Some(&globals.mesh_namespace)).await?;
-    let proxies = cluster.pods(cluster.scope(globals).as_deref()).await?;
+    let proxies = cluster.pods(globals.namespace.as_deref()).await?;
     versions.controller = Some(count(control.iter().filter_map(|pod| image_version(pod, names::CONTROLLER_NAME))));
     let unknown = || "unknown".to_owned();
     let meshed = proxies.into_iter().filter(|pod| pod.meshed);

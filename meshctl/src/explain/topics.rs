@@ -164,6 +164,16 @@ const TOPICS: &[Topic] = &[
         example: "meshctl tap -n shop --status 5xx\nmeshctl tap deploy/web -n shop --latency 200ms -o ndjson -c 10",
     },
     Topic {
+        name: "rights",
+        summary: "What a user of meshctl needs to be allowed to do on a cluster.",
+        details: &[
+            "  list                 list pods, get namespaces\n  stat, tap, identity  also: get and create on pods/portforward\n  check                also: list pods and port-forward in mesh-system",
+            "A Role in one namespace is enough to look at that namespace. Whoever may port-forward to a pod reaches its \
+             ports anyway, and so the proxy's own admin port is no wider a door.",
+        ],
+        example: "kubectl auth can-i create pods/portforward -n shop\nmeshctl list -n shop --as system:serviceaccount:shop:viewer",
+    },
+    Topic {
         name: "playground",
         summary: "The real controller, injector and proxies with a small shop, on one Linux machine and without root.",
         details: &[

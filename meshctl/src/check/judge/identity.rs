@@ -1,4 +1,4 @@
-//! Roots of trust and who issued what, as the proxies tell it.
+//! Roots of trust, as the proxies tell it, and the issuer, as the controller does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +14,8 @@ use crate::{
 
 /// A root must last so much longer: replacing one takes as long as the slowest rollout.
 const ANCHOR_LEAST: SignedDuration = SignedDuration::from_hours(60 * 24);
+/// An issuer must last so much longer: the controller renews its own with 120 days left.
+const ISSUER_LEAST: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 fn configs(observed: &Observed) -> impl Iterator<Item = (&PodInfo, &Config)> {
     observed.proxies.iter().filter_map(|(pod, config)| Some((pod, config.as_ref().ok()?)))
@@ -69,21 +71,20 @@ pub(super) fn anchors_agree(observed: &Observed) -> Vec<Finding> {
         .collect()
 }
 
+fn issuer_ends(observed: &Observed) -> Option<Timestamp> {
+    observed.controller.as_ref()?.as_ref().ok()?.issuer_ends
+}
+
 pub(super) fn issuer_valid(observed: &Observed) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (pod, config) in configs(observed) {
-        let (Some(certificate), Some(bundle)) = (&config.certificate, &config.trust_bundle) else { continue };
-        let issuer = bundle.root_list.iter().find(|root| root.subject == certificate.issuer);
-        let pod = name(pod);
-        match issuer {
-            None => findings
-                .push(Finding::new(format!("pod {pod}: it does not trust its own issuer {:?}", certificate.issuer))),
-            Some(root) => {
-                if let Some(end) = time(root.not_after.as_ref()).filter(|end| *end <= observed.now) {
-                    findings.push(Finding::new(format!("pod {pod}: its issuer {:?} expired at {end}", root.subject)));
-                }
-            }
-        }
+    let ended = issuer_ends(observed).filter(|end| *end <= observed.now);
+    ended.map(|end| Finding::new(format!("it expired at {end}"))).into_iter().collect()
+}
+
+pub(super) fn issuer_expiring(observed: &Observed) -> Vec<Finding> {
+    let Some(end) = issuer_ends(observed) else { return Vec::new() };
+    let left = end.duration_since(observed.now);
+    if left <= SignedDuration::ZERO || left >= ISSUER_LEAST {
+        return Vec::new();
     }
-    findings
+    vec![Finding::new(format!("it expires in {}, at {end}", show_span(left.unsigned_abs())))]
 }

@@ -65,7 +65,11 @@ fn mesh() -> Mesh {
             pods: Vec::new(),
             namespaces: BTreeMap::new(),
             proxies: Vec::new(),
-            controller: Some(Ok(Controller { objects: Objects::default(), proxies: streams })),
+            controller: Some(Ok(Controller {
+                objects: Objects::default(),
+                proxies: streams,
+                issuer_ends: Some(time("2027-11-01T00:00:00Z")),
+            })),
             webhook: Some(Ok(Certificate {
                 names: vec!["mesh-injector.mesh-system.svc".into()],
                 not_before: time("2026-11-01T00:00:00Z"),
@@ -141,7 +145,7 @@ const BROKEN: &[Broken] = &[
     (&[Check::WebhookCertExpiring], "it expires in 3d14h", |mesh| {
         mesh.webhook().not_after = "2026-11-25T00:00:00Z".parse().unwrap();
     }),
-    (&[Check::TrustAnchorsValid, Check::IssuerValid], "root \"CN=root\" expired", |mesh| {
+    (&[Check::TrustAnchorsValid], "root \"CN=root\" expired", |mesh| {
         mesh.config["trustBundle"]["rootList"][0]["notAfter"] = "2026-11-20T00:00:00Z".into();
     }),
     (&[Check::TrustAnchorsExpiring], "expires in 9d14h", |mesh| {
@@ -154,8 +158,11 @@ const BROKEN: &[Broken] = &[
         list.push(json!({"subject": "CN=other", "notAfter": "2036-11-21T00:00:00Z"}));
         mesh.config = json!([config(), config(), other]);
     }),
-    (&[Check::IssuerValid], "does not trust its own issuer \"CN=old\"", |mesh| {
-        mesh.config["certificate"]["issuer"] = "CN=old".into();
+    (&[Check::IssuerValid], "it expired at 2026-11-20", |mesh| {
+        mesh.controller().issuer_ends = "2026-11-20T00:00:00Z".parse().ok();
+    }),
+    (&[Check::IssuerExpiring], "it expires in 3d14h", |mesh| {
+        mesh.controller().issuer_ends = "2026-11-25T00:00:00Z".parse().ok();
     }),
     (&[Check::ProxiesAnswer], "pod shop/web: connection refused", |mesh| mesh.config = Value::Null),
     (&[Check::ProxiesReady], "pod shop/web waits for certificate", |mesh| {

@@ -1,0 +1,210 @@
+//! Kubernetes as a [`super::Cluster`]: lists of the API server, and port-forwards by WebSocket.
+//!
+//! Reads kubeconfigs as kubectl does. A user who may only see one namespace gets that namespace where all were meant and
+//! not insisted on, so that every command works with namespaced rights.
+
+use std::time::Duration;
+
+use http::{Request, StatusCode};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client as Kube, Config,
+    client::UpgradeConnectionError,
+    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+};
+use mesh_runtime::tls;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{ByteStream, ClusterError};
+use crate::cli::Globals;
+
+/// Items of one page of a list.
+const PAGE: usize = 500;
+/// Pages that are read; a cluster of a million pods has half as many.
+const MOST_PAGES: usize = 4_000;
+
+/// Speaks to an API server. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Client {
+    kube: Kube,
+    server: String,
+    /// The namespace of the context.
+    pub(super) namespace: String,
+    /// All namespaces were asked for by name: then less is an error.
+    insists: bool,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client")
+            .field("server", &self.server)
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A page of a list.
+#[derive(Deserialize)]
+struct Page<T> {
+    #[serde(default)]
+    metadata: PageMeta,
+    // An empty list is `null` in some answers.
+    items: Option<Vec<T>>,
+}
+
+#[derive(Deserialize, Default)]
+struct PageMeta {
+    #[serde(default, rename = "continue")]
+    next: Option<String>,
+}
+
+impl Client {
+    /// For the context that the flags name. Connects to nothing yet, but may run the program that a kubeconfig names for
+    /// credentials.
+    pub(crate) async fn new(globals: &Globals) -> Result<Self, ClusterError> {
+        tls::install_default();
+        let unusable = |reason: String| ClusterError::Kubeconfig { reason };
+        let mut config = read(globals).await.map_err(|error| unusable(unread(&error)))?;
+        if globals.as_user.is_some() {
+            config.auth_info.impersonate.clone_from(&globals.as_user);
+            config.auth_info.impersonate_groups = Some(globals.as_group.clone()).filter(|groups| !groups.is_empty());
+        }
+        config.connect_timeout = Some(globals.request_timeout);
+        // A port-forward is read for as long as it lasts; questions have their own deadline.
+        config.read_timeout = None;
+        config.write_timeout = Some(Duration::from_secs(30));
+        let server = config.cluster_url.to_string();
+        let namespace = config.default_namespace.clone();
+        let kube = Kube::try_from(config).map_err(|error| unusable(chain(&error)))?;
+        Ok(Self { kube, server, namespace, insists: globals.all_namespaces })
+    }
+
+    /// All objects of a kind, in one namespace or in all.
+    pub(crate) async fn objects<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+    ) -> Result<Vec<T>, ClusterError> {
+        let answer = self.list(kind, &path(kind, namespace)).await;
+        match answer {
+            Err(ClusterError::Forbidden { .. }) if namespace.is_none() && !self.insists => {
+                let narrower = if kind == "namespaces" {
+                    self.get(&format!("{}/{}", path(kind, None), self.namespace)).await.map(|one| vec![one])
+                } else {
+                    self.list(kind, &path(kind, Some(&self.namespace))).await
+                };
+                // Of two refusals the first names what was wanted.
+                narrower.or(answer)
+            }
+            answer => answer,
+        }
+    }
+
+    async fn list<T: DeserializeOwned>(&self, kind: &str, path: &str) -> Result<Vec<T>, ClusterError> {
+        let mut items = Vec::new();
+        let mut next = String::new();
+        for _ in 0..MOST_PAGES {
+            let mut url = format!("{path}?limit={PAGE}");
+            if !next.is_empty() {
+                // Tokens are URL-safe base64.
+                url.push_str(&format!("&continue={next}"));
+            }
+            let page: Page<T> = self.get(&url).await?;
+            items.extend(page.items.unwrap_or_default());
+            next = page.metadata.next.unwrap_or_default();
+            if next.is_empty() {
+                return Ok(items);
+            }
+        }
+        Err(ClusterError::Answer { what: format!("list {kind}"), reason: "the list does not end".to_owned() })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClusterError> {
+        let failed = |error: kube::Error| self.failed(&format!("GET {path}"), &error);
+        let request = Request::get(path).body(Vec::new());
+        let request = request.map_err(|error| failed(kube::Error::HttpError(error)))?;
+        self.kube.request(request).await.map_err(failed)
+    }
+
+    /// Opens raw bytes to a port on the loopback of a pod.
+    pub(crate) async fn connect(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+    ) -> Result<Box<dyn ByteStream>, ClusterError> {
+        let what = format!("port-forward to {namespace}/{pod}:{port}");
+        let pods: Api<Pod> = Api::namespaced(self.kube.clone(), namespace);
+        let mut forward = pods.portforward(pod, &[port]).await.map_err(|error| self.failed(&what, &error))?;
+        let stream = forward.take_stream(port);
+        let stream = stream.ok_or_else(|| ClusterError::Answer { what, reason: "it opened no stream".to_owned() })?;
+        Ok(Box::new(stream))
+    }
+
+    fn failed(&self, what: &str, error: &kube::Error) -> ClusterError {
+        let (what, reason) = (what.to_owned(), chain(error));
+        match error {
+            kube::Error::Api(status)
+                if matches!(
+                    StatusCode::from_u16(status.code),
+                    Ok(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+                ) =>
+            {
+                ClusterError::Forbidden { what, reason: status.message.clone() }
+            }
+            kube::Error::Api(status) => ClusterError::Answer { what, reason: status.message.clone() },
+            kube::Error::Auth(_) => ClusterError::Kubeconfig { reason },
+            // A refused upgrade does not carry the answer's text.
+            kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(StatusCode::FORBIDDEN)) => {
+                ClusterError::Forbidden { what, reason: "get and create on pods/portforward are needed".to_owned() }
+            }
+            kube::Error::UpgradeConnection(_) => ClusterError::Answer { what, reason },
+            _ => ClusterError::NoAnswer { server: self.server.clone(), reason },
+        }
+    }
+}
+
+async fn read(globals: &Globals) -> Result<Config, KubeconfigError> {
+    let options = KubeConfigOptions { context: globals.context.clone(), ..KubeConfigOptions::default() };
+    match &globals.kubeconfig {
+        Some(file) => Config::from_custom_kubeconfig(Kubeconfig::read_from(file)?, &options).await,
+        None => Config::from_kubeconfig(&options).await,
+    }
+}
+
+/// A kubeconfig that is not there is what a newcomer sees first.
+fn unread(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(io, file) if io.kind() == std::io::ErrorKind::NotFound => {
+            format!("there is none at {}", file.display())
+        }
+        error => chain(error),
+    }
+}
+
+/// An error with its causes, each once: libraries of errors repeat them.
+fn chain(error: &dyn std::error::Error) -> String {
+    // Layers of kube that say only that they are layers.
+    let mut text = error.to_string().trim_start_matches("ServiceError: ").to_owned();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(&format!(": {next}"));
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Where a kind is listed.
+fn path(kind: &str, namespace: Option<&str>) -> String {
+    let group = match kind {
+        "mutatingwebhookconfigurations" => "/apis/admissionregistration.k8s.io/v1",
+        _ => "/api/v1",
+    };
+    match namespace {
+        Some(namespace) => format!("{group}/namespaces/{namespace}/{kind}"),
+        None => format!("{group}/{kind}"),
+    }
+}

@@ -1,0 +1,181 @@
+//! Commands against a cluster, through the real binary: the API server is scripted, the kubeconfig is a file.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/api.rs"]
+mod api;
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use api::{Script, serve, status};
+use serde_json::{Value, json};
+
+/// A user of a cluster at `server`, whose context names the namespace `shop`.
+struct User(tempfile::TempDir);
+
+impl User {
+    fn of(server: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "here",
+            "clusters": [{"name": "here", "cluster": {"server": server}}],
+            "users": [{"name": "me", "user": {"token": "secret"}}],
+            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me", "namespace": "shop"}}],
+        });
+        fs::write(directory.path().join("config"), config.to_string()).unwrap();
+        Self(directory)
+    }
+
+    fn meshctl(&self, line: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_meshctl"))
+            .args(line.split_whitespace())
+            .env("KUBECONFIG", self.0.path().join("config"))
+            .env("HOME", self.0.path())
+            .output()
+            .unwrap()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn pod(namespace: &str, name: &str, meshed: bool) -> Value {
+    let sidecar = json!({"name": "mesh-proxy", "image": "mesh-proxy:0.1.0", "restartPolicy": "Always"});
+    let redirect = json!({"name": "mesh-redirect", "image": "mesh-proxy:0.1.0"});
+    let init = if meshed { json!([sidecar, redirect]) } else { json!([]) };
+    json!({
+        "metadata": {"name": name, "namespace": namespace, "annotations": {"meshctl.dev/proxy-version": "0.1.0"},
+            "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": name.trim_end_matches("-0"), "uid": "1", "controller": true}]},
+        "spec": {"serviceAccountName": "web", "initContainers": init, "containers": [{"name": "app", "image": "x"}]},
+        "status": {"podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "Ready", "status": "True"}]},
+    })
+}
+
+fn list(items: Value) -> (u16, String) {
+    (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}).to_string())
+}
+
+const CONFIG: &str = r#"{"apiVersion": "admin.meshctl.dev/v1", "kind": "Config", "version": "0.1.0", "commit": "c", "pod": "shop/web-0",
+    "identity": "spiffe://cluster.local/ns/shop/sa/web", "log": "info", "ready": true, "draining": false, "ageSeconds": 1.0,
+    "settings": [], "controller": {"connected": true, "ageSeconds": 0}, "targets": 0,
+    "certificate": {"serial": "0a", "issuer": "CN=root", "notBefore": "2020-01-01T00:00:00Z", "notAfter": "2126-01-01T00:00:00Z"},
+    "trustBundle": {"trustDomain": "cluster.local", "source": "stream", "roots": 1, "rootList": []}}"#;
+
+/// `shop` has a meshed pod and one that is not; the user may see everything.
+fn open() -> Script {
+    let mut script = Script::default();
+    let shop = json!([pod("shop", "web-0", true), pod("shop", "old-0", false)]);
+    let all = json!([pod("shop", "web-0", true), pod("shop", "old-0", false), pod("other", "x-0", false)]);
+    script.lists.insert("/api/v1/namespaces/shop/pods", list(shop));
+    script.lists.insert("/api/v1/pods", list(all));
+    let enabled = json!({"metadata": {"name": "shop", "labels": {"meshctl.dev/inject": "enabled"}}});
+    script.lists.insert("/api/v1/namespaces", list(json!([enabled, {"metadata": {"name": "other"}}])));
+    script.pods.insert(("web-0", 4191, "/config"), CONFIG.to_owned());
+    script
+}
+
+#[test]
+fn list_shows_the_namespace_of_the_context_or_the_one_that_is_asked_for() {
+    let user = User::of(&format!("http://{}", serve(open())));
+    let names = |line: &str| {
+        let output = user.meshctl(line);
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert_eq!(names("list -o name"), "statefulset/old\nstatefulset/web\n");
+    assert_eq!(names("-A list -o name"), "statefulset/x\nstatefulset/old\nstatefulset/web\n");
+    assert!(names("list").contains("restart-needed"), "the injector's own words");
+}
+
+#[test]
+fn a_proxy_is_asked_through_a_port_forward() {
+    let user = User::of(&format!("http://{}", serve(open())));
+    let output = user.meshctl("identity sts/web -o json");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let identities: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(identities["items"][0]["identity"], "spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!(identities["items"][0]["pod"], "web-0");
+}
+
+#[test]
+fn check_names_what_is_not_there() {
+    let user = User::of(&format!("http://{}", serve(open())));
+    let output = user.meshctl("check -o short");
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{report}");
+    for part in
+        ["there is no mesh-controller in namespace mesh-system", "[pods-meshed]", "rollout restart statefulset/old"]
+    {
+        assert!(report.contains(part), "{part}: {report}");
+    }
+    assert!(!report.contains("[proxies-answer]"), "that of web-0 does: {report}");
+}
+
+#[test]
+fn rights_in_one_namespace_are_enough_for_it() {
+    let mut script = open();
+    let forbidden = |what: &str| (403, status(403, &format!("{what} is forbidden: User \"me\" cannot list it")));
+    script.lists.insert("/api/v1/pods", forbidden("pods"));
+    script.lists.insert("/api/v1/namespaces", forbidden("namespaces"));
+    let shop = json!({"metadata": {"name": "shop", "labels": {"meshctl.dev/inject": "enabled"}}});
+    script.lists.insert("/api/v1/namespaces/shop", (200, shop.to_string()));
+    let user = User::of(&format!("http://{}", serve(script)));
+    let output = user.meshctl("list");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("restart-needed"));
+    // What was insisted on is an error that says what is missing, and the same whatever the form.
+    for form in ["table", "json"] {
+        let output = user.meshctl(&format!("list -A -o {form}"));
+        assert_eq!(output.status.code(), Some(3));
+        let error = text(&output.stderr);
+        assert!(
+            error.contains("pods is forbidden: User \"me\" cannot list it") && error.contains("fix: -n NAME"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_cluster_that_does_not_answer_is_one_line_and_a_fix() {
+    // Bound and closed: nobody listens there.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = User::of(&format!("http://{closed}"));
+    for command in ["list", "stat", "tap", "identity --all", "version", "list -o json"] {
+        let output = gone.meshctl(command);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{command}: {error}");
+        assert_eq!(error.lines().count(), 2, "{command}: {error}");
+        assert!(error.contains("does not answer") && error.contains("fix: "), "{command}: {error}");
+    }
+    let report = gone.meshctl("check");
+    assert_eq!(report.status.code(), Some(3));
+    assert!(text(&report.stdout).contains("[cluster-reachable]"), "{}", text(&report.stdout));
+}
+
+#[test]
+fn an_api_server_that_says_nothing_times_out() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let user = User::of(&format!("http://{}", silent.local_addr().unwrap()));
+    let output = user.meshctl("list --request-timeout 200ms");
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("timed out: list pods took longer than 200ms"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn without_a_kubeconfig_the_way_out_is_named() {
+    let user = User::of("http://127.0.0.1:1");
+    fs::remove_file(user.0.path().join("config")).unwrap();
+    for command in ["list", "stat", "tap", "identity --all"] {
+        let output = user.meshctl(command);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{command}: {error}");
+        assert!(error.contains("kubeconfig") && error.contains("--playground"), "{command}: {error}");
+        assert!(output.stdout.is_empty());
+    }
+    let context = User::of("http://127.0.0.1:1").meshctl("list --context elsewhere");
+    assert!(text(&context.stderr).contains("elsewhere"), "{}", text(&context.stderr));
+}
