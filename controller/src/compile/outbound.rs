@@ -20,6 +20,9 @@ use crate::index::{
     services::{PortFacts, ServiceFacts},
 };
 
+/// Most endpoints of one backend: a message to a proxy has 4 MiB at most, and with more its stream would end.
+const MOST_ENDPOINTS: usize = 10_000;
+
 /// Compiles the target of `address`; none for one that must not be dialled at all.
 pub fn outbound(facts: &Facts, address: SocketAddr, reads: &mut Reads) -> Option<OutboundPolicy> {
     // An IPv4 address in IPv6 clothes is the same destination.
@@ -172,6 +175,7 @@ fn endpoints(facts: &Facts, service: &ServiceFacts, port: &PortFacts, reads: &mu
     }
     endpoints.sort_by_key(|endpoint| endpoint.address);
     endpoints.dedup_by_key(|endpoint| endpoint.address);
+    endpoints.truncate(MOST_ENDPOINTS);
     endpoints
 }
 

@@ -13,6 +13,11 @@ use mesh_proto::{
 
 use super::{Converted, Name, pods::PodFacts, services::ServiceFacts};
 
+/// Most entries of one policy, ports times clients: each is in the message of every pod that it protects.
+const MOST_ENTRIES: usize = 16_384;
+/// Most ports of one policy.
+const MOST_PORTS: usize = 1024;
+
 /// What matters of an AuthorizationPolicy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorizationFacts {
@@ -96,12 +101,37 @@ pub(super) fn facts(policy: &AuthorizationPolicy) -> Converted<AuthorizationFact
         Action::Deny if !malformed.is_empty() => Clients::Everyone,
         Action::Allow | Action::Deny => Clients::These(these),
     };
+    let mut ports = spec.ports.clone();
+    let entries = ports.len().max(1) * spec.from.iter().map(entries).sum::<usize>().max(1);
+    let clients = if entries > MOST_ENTRIES || ports.len() > MOST_PORTS {
+        problems.push(format!(
+            "{} ports for {} clients are more than {MOST_ENTRIES} entries, or more than {MOST_PORTS} ports: write \
+             several policies; until then {}",
+            ports.len(),
+            entries / ports.len().max(1),
+            match action {
+                Action::Allow => "it lets nobody in",
+                Action::Deny => "it denies everyone",
+            }
+        ));
+        ports.truncate(if ports.len() > MOST_PORTS { 0 } else { MOST_PORTS });
+        match action {
+            Action::Allow => Clients::These(Vec::new()),
+            Action::Deny => Clients::Everyone,
+        }
+    } else {
+        clients
+    };
     let meaning = match action {
         Action::Allow => "it matches nobody",
         Action::Deny => "it may mean anybody, so everyone is denied",
     };
     problems.extend(malformed.into_iter().map(|reason| format!("{reason}; {meaning}")));
-    Converted { facts: AuthorizationFacts { name, targets, action, ports: spec.ports.clone(), clients }, problems }
+    Converted { facts: AuthorizationFacts { name, targets, action, ports, clients }, problems }
+}
+
+fn entries(source: &PolicySource) -> usize {
+    source.service_accounts.len() + source.namespaces.len() + source.identities.len()
 }
 
 /// Clients of an entry; none where it stands for one that could not be read ([`crate::source::stand_in`]).

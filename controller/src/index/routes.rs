@@ -61,12 +61,31 @@ pub(super) fn facts(route: &HttpRoute) -> Converted<RouteFacts> {
     let parents: Vec<Parent> = parents.filter_map(|written| parent(written, &name, &mut problems)).collect();
     // A route of gateways only is none of ours, whatever it says.
     let rules = route.spec.rules.iter().flatten().filter(|_| !parents.is_empty());
-    let rules = rules.enumerate().map(|(place, written)| rule(written, place, &name, &mut problems)).collect();
+    let rules = match too_much(route) {
+        Some(reason) if !parents.is_empty() => {
+            problems.push(format!("{reason}; its Services answer no-backend"));
+            Vec::new()
+        }
+        _ => rules.enumerate().map(|(place, written)| rule(written, place, &name, &mut problems)).collect(),
+    };
     if !parents.is_empty() && route.spec.hostnames.as_ref().is_some_and(|names| !names.is_empty()) {
         problems.push("spec.hostnames: not compared for a Service parent".into());
     }
     let created = route.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     Converted { facts: RouteFacts { name, parents, rules, created }, problems }
+}
+
+/// What of a route is more than an API server would let in: all of it is in messages to proxies.
+fn too_much(route: &HttpRoute) -> Option<String> {
+    let rules = || route.spec.rules.iter().flatten();
+    let counts = [
+        ("parentRefs", route.spec.parent_refs.as_ref().map_or(0, Vec::len), 32),
+        ("rules", rules().count(), 16),
+        ("matches in all rules", rules().flat_map(|rule| &rule.matches).map(Vec::len).sum(), 128),
+        ("backendRefs of a rule", rules().flat_map(|rule| &rule.backend_refs).map(Vec::len).max().unwrap_or(0), 16),
+    ];
+    let (what, count, most) = counts.into_iter().find(|(_, count, most)| count > most)?;
+    Some(format!("{count} {what}, where the Gateway API allows {most}"))
 }
 
 fn parent(written: &HttpRouteParentRefs, route: &Name, problems: &mut Vec<String>) -> Option<Parent> {

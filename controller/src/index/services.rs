@@ -7,6 +7,9 @@ use mesh_proto::workload::Protocol;
 
 use super::{Converted, Name, pods::PodFacts, ports};
 
+/// Most ports of a Service: each is a port of the policy of every pod that it picks.
+const MOST_PORTS: usize = 1024;
+
 /// What matters of a Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceFacts {
@@ -89,6 +92,10 @@ pub(super) fn facts(service: &Service) -> Converted<ServiceFacts> {
             continue;
         };
         let declared = ports::declared(port.app_protocol.as_deref(), port.name.as_deref());
+        if ports.len() == MOST_PORTS {
+            problems.push(format!("spec.ports: more than {MOST_PORTS} ports; the rest is left out"));
+            break;
+        }
         ports.push(PortFacts { port: number, name: port.name.clone(), target, declared });
     }
     let facts = ServiceFacts {

@@ -22,7 +22,7 @@ use tokio::{sync::mpsc, time::Instant};
 use self::changes::{Changes, QUIET};
 use super::{
     Event, Object, ObjectRef,
-    manifest::{self, Format, Mistake},
+    manifest::{self, Format, Manifest, Mistake},
 };
 use crate::problems::Problems;
 
@@ -152,7 +152,7 @@ impl Dir {
             }
             let since = since.unwrap_or_else(Instant::now);
             if self.changes.is_whole(&path, stamp.map_or(SystemTime::UNIX_EPOCH, Stamp::modified), since) {
-                self.read(&path, stamp);
+                self.read(&path, stamp).await;
             } else {
                 self.waiting.insert(path, since);
             }
@@ -180,17 +180,14 @@ impl Dir {
         self.changes.forget(|path| found.contains(&path.to_owned()));
     }
 
-    fn read(&mut self, path: &Path, stamp: Option<Stamp>) {
+    async fn read(&mut self, path: &Path, stamp: Option<Stamp>) {
         let file = self.files.entry(path.to_owned()).or_default();
         file.stamp = stamp;
-        let format =
-            if path.extension().is_some_and(|extension| extension == "json") { Format::Json } else { Format::Yaml };
-        let text = match stamp {
-            Some(stamp) if stamp.size > LARGEST_FILE => Err(format!("larger than {LARGEST_FILE} bytes")),
-            _ => fs::read_to_string(path).map_err(|error| error.to_string()),
-        };
-        let reasons = match text {
-            Ok(text) => file.replace(manifest::parse(&text, format)),
+        let name = path.to_owned();
+        // A large file takes a while, in which proxies are served.
+        let read = tokio::task::spawn_blocking(move || read(&name)).await;
+        let reasons = match read.unwrap_or_else(|error| Err(format!("it cannot be read: {error}"))) {
+            Ok(manifest) => file.replace(manifest),
             Err(reason) => vec![Mistake::new(1, reason)],
         };
         let owner = path.display().to_string();
@@ -240,7 +237,7 @@ impl Dir {
 
 impl File {
     /// Takes over what the file says now; what a mistake hides stays as it was.
-    fn replace(&mut self, read: manifest::Manifest) -> Vec<Mistake> {
+    fn replace(&mut self, read: Manifest) -> Vec<Mistake> {
         let before = std::mem::take(&mut self.objects);
         let stood_in = std::mem::take(&mut self.stand_ins);
         let mut mistakes = read.mistakes;
@@ -257,8 +254,9 @@ impl File {
         }
         // A mistake that does not say what it hides may hide anything that the file said before.
         let anything = mistakes.iter().any(|mistake| mistake.object.is_none());
+        let hidden: HashSet<&ObjectRef> = mistakes.iter().filter_map(|mistake| mistake.object.as_ref()).collect();
         for (object_ref, object) in before {
-            let hidden = anything || mistakes.iter().any(|mistake| mistake.object.as_ref() == Some(&object_ref));
+            let hidden = anything || hidden.contains(&object_ref);
             if hidden && !self.objects.contains_key(&object_ref) {
                 if stood_in.contains(&object_ref) {
                     self.stand_ins.insert(object_ref.clone());
@@ -314,6 +312,23 @@ impl Listing {
             }
         }
     }
+}
+
+/// Reads a manifest file; an error says why nothing of it can be told.
+fn read(path: &Path) -> Result<Manifest, String> {
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    // A pipe would be waited for, and a device has no end.
+    if !metadata.is_file() {
+        return Err("not a regular file".to_owned());
+    }
+    if metadata.size() > LARGEST_FILE {
+        return Err(format!("larger than {LARGEST_FILE} bytes: split it"));
+    }
+    let json = path.extension().is_some_and(|extension| extension == "json");
+    let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+    // Some editors begin a file with a mark of the byte order.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    Ok(manifest::parse(text, if json { Format::Json } else { Format::Yaml }))
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

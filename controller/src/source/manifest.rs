@@ -81,13 +81,22 @@ pub(super) fn object(object_ref: &ObjectRef, value: &Value) -> Result<Object, Mi
     read.map_err(|fault| Mistake::hiding(1, fault.reason, object_ref.clone(), value))
 }
 
+/// Most documents of a file, and items of a list.
+const MOST_DOCUMENTS: usize = 10_000;
+
 /// Reads a file. Kinds that are none of ours are passed over, and reported only if their group is ours.
 pub fn parse(text: &str, format: Format) -> Manifest {
     let mut manifest = Manifest::default();
     match format {
         Format::Json => read_document(text, 1, format, &mut manifest),
         Format::Yaml => {
-            for (line, document) in documents(text) {
+            let documents = documents(text);
+            if documents.len() > MOST_DOCUMENTS {
+                let reason = format!("{} documents are more than {MOST_DOCUMENTS}: split the file", documents.len());
+                manifest.mistakes.push(Mistake::new(1, reason));
+                return manifest;
+            }
+            for (line, document) in documents {
                 read_document(document, line, format, &mut manifest);
             }
         }
@@ -136,6 +145,10 @@ fn read_document(text: &str, first_line: u64, format: Format, manifest: &mut Man
     match classify(&header) {
         Ok(Class::Foreign) => {}
         Ok(Class::List) => match read::<List>(text, format) {
+            Ok(list) if list.items.len() > MOST_DOCUMENTS => {
+                let reason = format!("{} items are more than {MOST_DOCUMENTS}: split the list", list.items.len());
+                manifest.mistakes.push(Mistake::new(first_line, reason));
+            }
             Ok(list) => {
                 for (place, item) in list.items.into_iter().enumerate() {
                     read_item(item, place, first_line, manifest);
@@ -210,7 +223,21 @@ fn name(kind: Kind, metadata: &Metadata) -> Result<ObjectRef, String> {
     let name = metadata.name.as_deref().filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| format!("{} without metadata.name", kind.as_str()))?;
     let namespace = if kind == Kind::Namespace { "" } else { metadata.namespace.as_deref().unwrap_or("default") };
+    for (field, text) in [("name", name), ("namespace", namespace)] {
+        // A Namespace is in none.
+        let none = text.is_empty() && field == "namespace" && kind == Kind::Namespace;
+        if !none && !is_name(text) {
+            let text: String = text.chars().take(64).collect();
+            return Err(format!("metadata.{field}: {text:?} is not a name: at most 253 of a-z, 0-9, '-' and '.'"));
+        }
+    }
     Ok(ObjectRef { kind, namespace: namespace.into(), name: name.into() })
+}
+
+/// Whether an API server would take it for a name.
+fn is_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(plain)
 }
 
 /// Reads an object and gives it the namespace that a client would: `default` where none is written.

@@ -4,6 +4,7 @@
 mod certify;
 mod dir;
 mod figures;
+mod hostile;
 mod kube;
 mod process;
 mod rotation;

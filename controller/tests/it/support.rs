@@ -200,6 +200,11 @@ impl Mesh {
         fs::rename(draft, self.manifests.join(name)).unwrap();
     }
 
+    /// Where the manifests are.
+    pub(crate) fn manifests(&self) -> &Path {
+        &self.manifests
+    }
+
     pub(crate) fn remove(&self, name: &str) {
         fs::remove_file(self.manifests.join(name)).unwrap();
     }

@@ -126,6 +126,22 @@ fn a_malformed_client_lets_nobody_in_and_is_reported() {
     }
 }
 
+/// It would be in the message of every pod, port by port.
+#[test]
+fn a_policy_of_too_many_entries_lets_nobody_in_and_is_reported() {
+    let accounts: String = (0..20_000).map(|number| format!("a{number}, ")).collect();
+    let ports: String = (1..2_000).map(|number| format!("{number}, ")).collect();
+    for spec in [
+        format!("{{from: [{{serviceAccounts: [load, {accounts}]}}]}}"),
+        format!("{{action: Deny, from: [{{serviceAccounts: [{accounts}]}}]}}"),
+        format!("{{ports: [{ports}], from: [{{serviceAccounts: [load]}}]}}"),
+    ] {
+        let (policy, problems) = compile(&(pod("web", "10.1.0.1", true) + &policy("a", &spec)));
+        assert_eq!((allowed(&policy, 8080), problems.len()), (NOBODY, 1), "{spec:.60}");
+        assert!(policy.ports.len() < 100, "{}", policy.ports.len());
+    }
+}
+
 #[test]
 fn ports_speak_what_services_declare() {
     let web = pod("web", "10.1.0.1", true);
