@@ -49,6 +49,8 @@ pub enum Outcome {
     BadRequest,
     /// The request's head is too large.
     HeadTooLarge,
+    /// The request's head did not arrive in time.
+    HeadTimeout,
     /// A limit of the proxy was reached.
     Overloaded,
     /// The bootstrap token is not one the controller can verify.
@@ -112,6 +114,7 @@ pub struct Facts {
 
 // gRPC status codes (grpc.io, "Status codes and their use").
 const INVALID_ARGUMENT: u8 = 3;
+const DEADLINE_EXCEEDED: u8 = 4;
 const PERMISSION_DENIED: u8 = 7;
 const RESOURCE_EXHAUSTED: u8 = 8;
 const FAILED_PRECONDITION: u8 = 9;
@@ -121,7 +124,7 @@ const UNAUTHENTICATED: u8 = 16;
 
 impl Outcome {
     /// Every outcome, in the order of the documentation.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::DiscoveryUnavailable,
         Self::PolicyUnavailable,
         Self::IdentityUnavailable,
@@ -142,6 +145,7 @@ impl Outcome {
         Self::Loop,
         Self::BadRequest,
         Self::HeadTooLarge,
+        Self::HeadTimeout,
         Self::Overloaded,
         Self::TokenInvalid,
         Self::TokenExpired,
@@ -327,6 +331,14 @@ impl Outcome {
                 false,
                 "The request's head is larger than 64 KiB or has more than 128 headers.",
                 "Send fewer or smaller headers; cookies are the usual cause.",
+            ),
+            Self::HeadTimeout => row(
+                "head-timeout",
+                Client,
+                (408, DEADLINE_EXCEEDED),
+                false,
+                "The request's head did not arrive in time.",
+                "A head has 15 s from its first byte; look for a client that hangs in the middle of it, or a scanner.",
             ),
             Self::Overloaded => row(
                 "overloaded",

@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -48,6 +48,8 @@ pub(super) struct Verdicts {
     refusal: AtomicU8,
     /// Number of the last request that was answered, twice, and one more if the connection has left HTTP with that answer.
     answered: AtomicU64,
+    /// An unfinished head has had its time.
+    late: AtomicBool,
 }
 
 impl Verdicts {
@@ -61,6 +63,12 @@ impl Verdicts {
     /// The answer to a request is known, and with it whether the connection leaves HTTP.
     pub(super) fn answered(&self, request: u64, left: bool) {
         self.answered.store(request * 2 + u64::from(left), Ordering::Relaxed);
+    }
+
+    /// The head that is being read has had its time. It is refused when hyper asks for more of it, which it does whenever its
+    /// connection is polled.
+    pub(super) fn too_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
     }
 
     /// Whether the connection leaves HTTP with the answer to `request`; none: there is no answer yet.
@@ -132,14 +140,17 @@ impl<T> Guard<T> {
         match scan.rest {
             Rest::None | Rest::Wait => {}
             Rest::Broken(refusal) => self.end = Some(End::Broken(refusal)),
-            Rest::Refused(refusal) => {
-                self.heads += 1;
-                self.verdicts.refusal.store(refusal as u8, Ordering::Relaxed);
-                self.verdicts.refused.store(self.heads, Ordering::Relaxed);
-                self.end = Some(End::Refused);
-            }
+            Rest::Refused(refusal) => self.refuse(refusal),
         }
         scan.passed
+    }
+
+    /// The next head is ours.
+    fn refuse(&mut self, refusal: Refusal) {
+        self.heads += 1;
+        self.verdicts.refusal.store(refusal as u8, Ordering::Relaxed);
+        self.verdicts.refused.store(self.heads, Ordering::Relaxed);
+        self.end = Some(End::Refused);
     }
 
     /// In place of what was refused and is held: a request with the same first line, where that can be read.
@@ -191,6 +202,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
                 this.scan_held();
                 continue;
             }
+            if !this.held.is_empty() && this.verdicts.late.load(Ordering::Relaxed) {
+                this.refuse(Refusal::TooSlow);
+                this.put_refused();
+                continue;
+            }
             let before = buf.filled().len();
             ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
             if buf.filled().len() == before {
@@ -234,5 +250,88 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// A client whose bytes come in these parts.
+    struct Parts(VecDeque<Vec<u8>>);
+
+    impl AsyncRead for Parts {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            if let Some(mut part) = self.0.pop_front() {
+                let n = part.len().min(buf.remaining());
+                buf.put_slice(&part[..n]);
+                let rest = part.split_off(n);
+                if !rest.is_empty() {
+                    self.0.push_front(rest);
+                }
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What hyper reads of `text`, given in parts that end at `ends`, with reads of `room` bytes.
+    async fn seen(text: &[u8], mut ends: Vec<usize>, room: usize) -> String {
+        ends.sort_unstable();
+        ends.push(text.len());
+        let mut from = 0;
+        let parts = ends.into_iter().map(|end| text[std::mem::replace(&mut from, end)..end].to_vec());
+        let parts = parts.filter(|part| !part.is_empty()).collect();
+        let mut guard = Guard::new(Parts(parts), Arc::default());
+        let (mut seen, mut buffer) = (Vec::new(), vec![0; room]);
+        while let Ok(n @ 1..) = guard.read(&mut buffer).await {
+            seen.extend_from_slice(&buffer[..n]);
+        }
+        String::from_utf8(seen).unwrap()
+    }
+
+    const GOOD: &str = "POST /1 HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello\
+                        POST /2 HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\n\
+                        GET /3 HTTP/1.1\r\nhost: a\r\n\r\n";
+    const BAD: &str = "GET /4 HTTP/1.1\r\na : b\r\n\r\nGET /5 HTTP/1.1\r\nhost: a\r\n\r\n";
+    const OURS: &str = "GET /4 HTTP/1.1\r\nconnection: close\r\n\r\n";
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_right_passes_byte_for_byte_and_what_is_not_is_replaced_however_it_comes(
+            cuts: Vec<proptest::sample::Index>, room in 1..200_usize,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            for (text, expected) in [
+                (GOOD.to_owned(), GOOD.to_owned()),
+                (format!("{GOOD}{BAD}"), format!("{GOOD}{OURS}")),
+                // An end in the middle of a head: nobody's.
+                (format!("{GOOD}GET /4 HTTP/1.1\r\nho"), GOOD.to_owned()),
+            ] {
+                let ends = cuts.iter().map(|cut| cut.index(text.len())).collect();
+                proptest::prop_assert_eq!(runtime.block_on(seen(text.as_bytes(), ends, room)), expected);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_an_offer_to_leave_http_waits_for_the_answer() {
+        let offer = "GET / HTTP/1.1\r\nupgrade: a\r\n\r\n";
+        for (left, expected) in [(true, "no HTTP\0"), (false, "- * HTTP/1.1\r\nconnection: close\r\n\r\n")] {
+            let verdicts = Arc::new(Verdicts::default());
+            let parts = [format!("{offer}no HTTP\0").into_bytes(), b"\r\n\r\n".to_vec()];
+            let mut guard = Guard::new(Parts(parts.into()), Arc::clone(&verdicts));
+            let mut buffer = [0; 200];
+            let n = guard.read(&mut buffer).await.unwrap();
+            assert_eq!(&buffer[..n], offer.as_bytes());
+            let waiting = futures_util::FutureExt::now_or_never(guard.read(&mut buffer));
+            assert!(waiting.is_none(), "nothing before the answer");
+            verdicts.answered(1, left);
+            let n = guard.read(&mut buffer).await.unwrap();
+            assert_eq!(std::str::from_utf8(&buffer[..n]).unwrap(), expected);
+        }
     }
 }

@@ -58,10 +58,11 @@ pub(crate) enum Refusal {
     Chunk,
     TooLong,
     TooMany,
+    TooSlow,
 }
 
 impl Refusal {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::RequestLine,
         Self::Method,
         Self::Target,
@@ -78,6 +79,7 @@ impl Refusal {
         Self::Chunk,
         Self::TooLong,
         Self::TooMany,
+        Self::TooSlow,
     ];
 
     /// The refusal with this number (its place in the enum).
@@ -89,6 +91,7 @@ impl Refusal {
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::TooLong | Self::TooMany => Outcome::HeadTooLarge,
+            Self::TooSlow => Outcome::HeadTimeout,
             _ => Outcome::BadRequest,
         }
     }
@@ -112,6 +115,7 @@ impl Refusal {
             Self::Chunk => "a chunk or trailer is malformed",
             Self::TooLong => "the head is longer than 64 KiB",
             Self::TooMany => "more than 128 headers",
+            Self::TooSlow => "the head began, and did not come to its end in time",
         }
     }
 }

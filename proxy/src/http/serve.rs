@@ -19,6 +19,9 @@ use crate::{drain::Drain, stream::Stream, worker::Worker};
 /// Closing idle ones at once would race with requests already on the way.
 const DRAIN_IDLE: Duration = Duration::from_secs(2);
 
+/// What a client that was too slow with a head gets to take the answer to that; then it is cut off.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
+
 /// What hyper may have read beyond the end of a head.
 const READ_AHEAD: usize = 8 * 1024;
 
@@ -44,7 +47,7 @@ where
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
     let (watch, verdicts) = (Arc::new(HeadWatch::default()), Arc::new(Verdicts::default()));
-    let stream = Guard::new(watch.watched(stream), Arc::clone(&verdicts));
+    let (stream, late) = (Guard::new(watch.watched(stream), Arc::clone(&verdicts)), Arc::clone(&verdicts));
     let (draining, heads) = (drain.clone(), Arc::clone(&watch));
     let requests = Cell::new(0);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -82,7 +85,13 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut too_slow = pin!(watch.too_slow(head_timeout));
+    let mut too_slow = pin!(async {
+        watch.too_slow(head_timeout).await;
+        late.too_late();
+        // So that the connection is polled, and the client told.
+        tokio::task::yield_now().await;
+        tokio::time::sleep(LAST_ANSWER).await;
+    });
     let idle = async {
         drain.started().await;
         tokio::time::sleep(DRAIN_IDLE).await;

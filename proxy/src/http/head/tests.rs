@@ -93,7 +93,7 @@ fn refusals_are_told_by_their_number() {
     for refusal in Refusal::ALL {
         assert_eq!(Refusal::from_number(refusal as u8), Some(refusal));
     }
-    assert_eq!(Refusal::from_number(16), None);
+    assert_eq!(Refusal::from_number(17), None);
 }
 
 /// Pieces from which heads on both sides of the line are put together.
