@@ -98,6 +98,31 @@ fn a_start_that_fails_says_why_in_one_line() {
     }
 }
 
+/// A disk that takes nothing more, and a place that is none: one line each, and nothing is left behind.
+#[test]
+fn a_state_directory_that_cannot_be_written_says_what_it_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let start = |state: &Path, shell: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", shell, env!("CARGO_BIN_EXE_mesh-controller"), "run", "--listen", "127.0.0.1:0"]);
+        command.arg("--source").arg(format!("dir:{}", directory.path().display())).arg("--state-dir").arg(state);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for (text, place) in [
+        // Files may have no byte: every write fails, as on a full disk.
+        (start(&state, r#"trap '' XFSZ; ulimit -f 0; exec "$0" "$@""#), state.display().to_string()),
+        (start(Path::new("/dev/null/state"), r#"exec "$0" "$@""#), "/dev/null/state".to_owned()),
+    ] {
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.starts_with("error: ") && text.contains(&place), "{text}");
+        assert!(text.ends_with("; the state directory needs a writable disk with some space left\n"), "{text}");
+    }
+    assert_eq!(fs::read_dir(state).unwrap().count(), 0, "no draft is left");
+}
+
 #[test]
 fn without_a_source_or_a_cluster_it_says_what_to_name() {
     let directory = tempfile::tempdir().unwrap();

@@ -220,6 +220,26 @@ async fn a_proxy_has_at_most_ten_thousand_subscriptions_and_keeps_those_it_has()
     assert!(mesh.metrics.encode().contains("mesh_controller_refused_total{call=\"subscribe\",code=\"overloaded\"} 1"));
 }
 
+#[tokio::test]
+async fn the_table_of_proxies_says_which_release_runs_which_version_since_when() {
+    let (mesh, mut proxy) = shop().await;
+    let key = outbound("10.9.0.1:80");
+    let version = proxy.subscribe(key).await.version;
+    proxy.send.send(ProxyMessage::Ack { key, version }).await.unwrap();
+    let acknowledged = async {
+        loop {
+            let row = mesh.page("/proxies").await[0].clone();
+            if row["keys"]["outbound 10.9.0.1:80"]["acked"] == version {
+                return row;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let row = tokio::time::timeout(DEADLINE, acknowledged).await.expect("the version is in force");
+    assert_eq!((&row["pod"], &row["version"]), (&"shop/load-1".into(), &mesh_runtime::build_info::VERSION.into()));
+    assert!(row["connectedSeconds"].as_u64().is_some_and(|seconds| seconds < 60), "{row}");
+}
+
 /// Ends with this code.
 async fn ends_with(proxy: &mut Proxy, outcome: Outcome) {
     let end = async {

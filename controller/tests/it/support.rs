@@ -159,12 +159,17 @@ impl Mesh {
 
     /// What the admin port says is wrong.
     pub(crate) async fn problems(&self) -> String {
-        let request = http::Request::get("/objects").extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
+        self.page("/objects").await["problems"].to_string()
+    }
+
+    /// A page of the admin port.
+    pub(crate) async fn page(&self, path: &str) -> serde_json::Value {
+        let request = http::Request::get(path).extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
         let request = request.header("host", "localhost").body(axum::body::Body::empty()).unwrap();
         let admin = self.admin.lock().clone();
         let answer = admin.oneshot(request).await.unwrap();
         let bytes = axum::body::to_bytes(answer.into_body(), usize::MAX).await.unwrap();
-        serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["problems"].to_string()
+        serde_json::from_slice(&bytes).unwrap()
     }
 
     /// Waits until the admin port says that this is wrong.
