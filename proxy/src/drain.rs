@@ -4,15 +4,19 @@
 //! The wiring starts a drain at SIGTERM or `mesh-proxy drain`; the data path asks whether one runs and holds a [`Guard`]
 //! per live connection. Knows no connections.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Shared by all parts of a proxy; clones are the same drain.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
     started: CancellationToken,
+    begun: Arc<OnceLock<Instant>>,
     aborted: CancellationToken,
     live: Arc<watch::Sender<usize>>,
 }
@@ -38,12 +42,13 @@ impl Drain {
 
     /// Begins. Idempotent.
     pub fn start(&self) {
+        self.begun.get_or_init(Instant::now);
         self.started.cancel();
     }
 
     /// Ends everything now. Idempotent.
     pub fn abort(&self) {
-        self.started.cancel();
+        self.start();
         self.aborted.cancel();
     }
 
@@ -68,14 +73,16 @@ impl Drain {
         Guard(Arc::clone(&self.live))
     }
 
-    /// Waits until no connection is live; at the deadline, or when aborted, the rest is cut.
+    /// Waits until no connection is live; when aborted, or so long after the drain began, the rest is cut. The time that
+    /// a pod has for its end begins with the preStop hook, not with the signal.
     pub async fn finish(&self, deadline: Duration) -> Drained {
+        let begun = *self.begun.get_or_init(Instant::now);
         let mut live = self.live.subscribe();
         tokio::select! {
             // The sender is in `self`, so it cannot be gone.
             _ = live.wait_for(|live| *live == 0) => Drained::Idle,
             () = self.aborted.cancelled() => Drained::Cut(*self.live.borrow()),
-            () = tokio::time::sleep(deadline) => {
+            () = tokio::time::sleep_until(begun + deadline) => {
                 let cut = *self.live.borrow();
                 self.aborted.cancel();
                 Drained::Cut(cut)
@@ -117,6 +124,18 @@ mod tests {
         drain.start();
         assert_eq!(drain.finish(Duration::from_secs(5)).await, Drained::Cut(1));
         drain.aborted().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_counts_from_the_begin_of_the_drain() {
+        let drain = Drain::new();
+        let _open = drain.guard();
+        drain.start();
+        tokio::time::advance(Duration::from_secs(20)).await;
+        drain.start();
+        let waited = Instant::now();
+        assert_eq!(drain.finish(Duration::from_secs(25)).await, Drained::Cut(1));
+        assert_eq!(waited.elapsed(), Duration::from_secs(5));
     }
 
     #[tokio::test(start_paused = true)]

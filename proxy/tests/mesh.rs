@@ -7,6 +7,8 @@ mod away;
 mod changes;
 #[path = "it/support/collector.rs"]
 mod collector;
+#[path = "mesh/drain.rs"]
+mod drain;
 #[path = "mesh/identity.rs"]
 mod identity;
 #[path = "mesh/malformed.rs"]
@@ -63,6 +65,15 @@ fn main() -> ExitCode {
         (
             "a_request_is_one_trace_through_both_proxies_and_in_their_access_logs",
             telemetry::a_request_is_one_trace_through_both_proxies_and_in_their_access_logs,
+        ),
+        ("no_request_is_lost_when_a_pod_under_load_ends", drain::no_request_is_lost_when_a_pod_under_load_ends),
+        (
+            "a_draining_proxy_serves_on_until_its_clients_let_go",
+            drain::a_draining_proxy_serves_on_until_its_clients_let_go,
+        ),
+        (
+            "at_the_deadline_and_at_a_second_signal_what_is_left_is_cut",
+            drain::at_the_deadline_and_at_a_second_signal_what_is_left_is_cut,
         ),
         ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
     ];

@@ -216,6 +216,13 @@ impl Member {
         self.proxy.id()
     }
 
+    /// Has the proxy drain, as the preStop hook of its container does.
+    pub fn drain(&self) -> anyhow::Result<()> {
+        let mut drain = self.pod.start(Command::new(&self.program).arg("drain"))?;
+        anyhow::ensure!(drain.wait()?.success(), "mesh-proxy drain:\n{}", drain.output());
+        Ok(())
+    }
+
     /// Sends the proxy a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
         self.proxy.signal(signal)

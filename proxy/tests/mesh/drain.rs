@@ -1,0 +1,130 @@
+//! The end of the real proxy: signals, the command of its preStop hook, the deadline.
+
+use std::{
+    io,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use mesh_proto::names;
+use mesh_testbed::{
+    Member, manifests,
+    member::Pod,
+    talk::{Http, Lines, get},
+    until,
+};
+use nix::sys::signal::Signal;
+use tokio::time::{Duration, Instant};
+
+use crate::{WEB, http, lines, mesh, settings};
+
+/// Clients that ask all the time.
+const CLIENTS: usize = 4;
+/// Requests before and after the drain, at least.
+const ENOUGH: u64 = 200;
+
+fn draining(member: &Member) -> anyhow::Result<()> {
+    until("the drain has begun", || {
+        let page: serde_json::Value = serde_json::from_str(&member.admin("/config").ok()?.body).ok()?;
+        (page["draining"] == true).then_some(())
+    })
+}
+
+/// Asks for as long as it may; a connection that is to be closed is replaced by another one.
+fn ask_on(client: &Member, stop: &AtomicBool, asked: &AtomicU64) -> io::Result<()> {
+    client.run(|| {
+        let mut connection = Http::connect(http(WEB))?;
+        while !stop.load(Ordering::Relaxed) {
+            let answer = connection.get("/", &[])?;
+            if answer.status != 200 {
+                return Err(io::Error::other(format!("{answer:?}")));
+            }
+            asked.fetch_add(1, Ordering::Relaxed);
+            if answer.header("connection").is_some_and(|value| value == "close") {
+                connection = Http::connect(http(WEB))?;
+            }
+        }
+        Ok(())
+    })?
+}
+
+pub(crate) fn no_request_is_lost_when_a_pod_under_load_ends() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let mut ending = mesh.member(&Pod::new("a", "web", 1))?;
+    let _staying = mesh.member(&Pod::new("b", "web", 2))?;
+    let client = mesh.member(&Pod::new("client", "client", 3))?;
+    let (stop, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let enough =
+        |what: &str, since: u64| until(what, || (asked.load(Ordering::Relaxed) >= since + ENOUGH).then_some(()));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| ask_on(&client, &stop, &asked))).collect();
+        let mut end = || -> anyhow::Result<()> {
+            enough("requests flow", 0)?;
+            // As the kubelet and the endpoints' controller do it: both at once, and the signal last.
+            ending.drain()?;
+            let gone = manifests::pod("a", "web", "web", Pod::new("a", "web", 1).ip(), false);
+            mesh.control.apply("pod-a.yaml", &gone)?;
+            enough("requests flow while it drains", asked.load(Ordering::Relaxed))?;
+            ending.signal(Signal::SIGTERM)?;
+            anyhow::ensure!(ending.ended()?.success(), "{}", ending.log());
+            enough("requests flow without it", asked.load(Ordering::Relaxed))
+        };
+        let ended = end();
+        stop.store(true, Ordering::Relaxed);
+        for asking in clients {
+            asking.join().expect("a client does not panic")?;
+        }
+        ended
+    })?;
+    anyhow::ensure!(!ending.log().contains("cut off"), "{}", ending.log());
+    Ok(())
+}
+
+pub(crate) fn a_draining_proxy_serves_on_until_its_clients_let_go() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let _server = mesh.member(&Pod::new("a", "web", 1))?;
+    let mut client = mesh.member(&Pod::new("client", "client", 2))?;
+    let mut kept = client.run(|| Http::connect(http(WEB)))??;
+    assert_eq!(kept.get("/", &[])?.status, 200);
+    let (mut idle, _) = client.run(|| Lines::connect(lines(WEB)))??;
+    client.signal(Signal::SIGTERM)?;
+    draining(&client)?;
+
+    let answer = kept.get("/", &[]);
+    // Idle for longer than a drain leaves it, on a slow machine: then it is closed, and not broken.
+    if let Ok(answer) = answer {
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    let fresh = client.run(|| get(http(WEB), "/", &[]))??;
+    assert_eq!((fresh.status, fresh.header("connection")), (200, Some("close")), "whoever comes now is served, too");
+    assert_eq!(idle.ask("still")?, "still");
+    assert_eq!(client.admin("/live")?.status, 200);
+    drop(idle);
+    anyhow::ensure!(client.ended()?.success(), "{}", client.log());
+    Ok(())
+}
+
+pub(crate) fn at_the_deadline_and_at_a_second_signal_what_is_left_is_cut() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let _server = mesh.member(&Pod::new("a", "web", 1))?;
+    for (name, host, seconds) in [("short", 2, "1"), ("long", 3, "3600")] {
+        let environment = [(names::ENV_DRAIN_SECONDS, seconds)];
+        let mut client = mesh.member(&Pod { environment: &environment, ..Pod::new(name, "client", host) })?;
+        let (mut idle, _) = client.run(|| Lines::connect(lines(WEB)))??;
+        let begun = Instant::now();
+        // The hook's command begins it; the signal that follows does not begin it anew.
+        client.drain()?;
+        draining(&client)?;
+        assert_eq!(idle.ask("still")?, "still", "{name}");
+        client.signal(Signal::SIGTERM)?;
+        if name == "long" {
+            assert_eq!(idle.ask("and still")?, "and still");
+            until("the first signal is seen", || client.log().contains("draining").then_some(()))?;
+            client.signal(Signal::SIGTERM)?;
+        }
+        anyhow::ensure!(client.ended()?.success(), "{}", client.log());
+        assert!(begun.elapsed() < Duration::from_secs(30), "{name}: {:?}", begun.elapsed());
+        let cut = idle.ask("too late").expect_err("it was cut");
+        assert!(matches!(cut.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{name}: {cut:?}");
+    }
+    Ok(())
+}
