@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::cluster::PodInfo;
+use crate::{cluster::PodInfo, failure::did_you_mean};
 
 /// What a command is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,10 +49,15 @@ impl FromStr for Resource {
             "svc" | "service" | "services" => return Ok(Self::Service(name)),
             _ => {}
         }
-        match WORKLOADS.iter().find(|(_, names)| names.contains(&kind)) {
-            Some((full, _)) => Ok(Self::Workload(format!("{full}/{name}"))),
-            None => Err(format!("unknown kind {kind:?}: {hint}")),
+        if let Some((full, _)) = WORKLOADS.iter().find(|(_, names)| names.contains(&kind)) {
+            return Ok(Self::Workload(format!("{full}/{name}")));
         }
+        let others = ["namespace", "pod", "service"];
+        let kinds = WORKLOADS.iter().flat_map(|(_, names)| names.iter().copied()).chain(others);
+        Err(match did_you_mean(kind, kinds) {
+            Some(meant) => format!("unknown kind {kind:?}, did you mean {meant}/{name}? Otherwise {hint}"),
+            None => format!("unknown kind {kind:?}: {hint}"),
+        })
     }
 }
 
@@ -104,5 +109,7 @@ mod tests {
             let error = text.parse::<Resource>().unwrap_err();
             assert!(error.contains("deploy/web"), "{error}");
         }
+        let typo = "deploymnet/web".parse::<Resource>().unwrap_err();
+        assert!(typo.contains("did you mean deployment/web?"), "{typo}");
     }
 }

@@ -1,4 +1,4 @@
-//! Pages of the annotations and labels that a user may write, from the table by which they are validated.
+//! Pages of the annotations and labels that a user may write, from the injector's own table.
 
 use mesh_injector::settings::table::{SETTINGS, Setting};
 use mesh_proto::names;
@@ -25,27 +25,25 @@ pub(super) fn pages() -> Vec<Page> {
 }
 
 fn page(setting: &Setting) -> Page {
-    let Setting { annotation, example, values, default, doc, on_mistake, .. } = setting;
     let plain = |text: &str| text.replace('`', "");
-    let (summary, more) = doc.split_once(". ").unwrap_or((doc, ""));
-    let mut details = vec![
-        format!("Values: {}.", plain(values)),
-        format!("Default: {}.", plain(default)),
-        format!(
-            "On a namespace or a pod template; the pod wins. A wrong value is a warning of `kubectl apply` and of `meshctl \
-             inject`, and then {}.",
-            on_mistake.text()
-        ),
-    ];
-    if !more.is_empty() {
-        details.insert(0, plain(more));
+    let mut summary = plain(setting.doc);
+    if !summary.ends_with('.') {
+        summary.push('.');
+    }
+    if let Some(first) = summary.get(..1).map(str::to_uppercase) {
+        summary.replace_range(..1, &first);
     }
     Page {
-        name: (*annotation).to_owned(),
+        name: setting.annotation.to_owned(),
         about: About::Annotation,
-        summary: format!("{}.", plain(summary).trim_end_matches('.')),
-        details,
+        summary,
+        details: vec![
+            format!("Values: {}.", plain(setting.values).trim_end_matches('.')),
+            format!("Where nothing is written: {}.", plain(setting.default).trim_end_matches('.')),
+            format!("A value that is none of these: {}.", plain(setting.on_mistake.text()).trim_end_matches('.')),
+            "On a namespace or a pod template; the pod wins.".to_owned(),
+        ],
         fix: None,
-        example: Some(format!("metadata:\n  annotations:\n    {annotation}: \"{example}\"")),
+        example: Some(format!("metadata:\n  annotations:\n    {}: \"{}\"", setting.annotation, setting.example)),
     }
 }

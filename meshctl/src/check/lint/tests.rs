@@ -66,7 +66,7 @@ const BROKEN: &[(Check, &str, &str)] = &[
     (
         Check::PodsInjectable,
         "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: app, image: x}, {name: istio-proxy, image: x}]}\n",
-        "web.yaml:3: Pod web: container istio-proxy",
+        "web.yaml:3: Pod web: a container belongs to another mesh: container istio-proxy",
     ),
 ];
 
