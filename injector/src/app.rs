@@ -32,7 +32,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(8);
 pub async fn main(args: Args) -> anyhow::Result<()> {
     let log = telemetry::init(&args.log, args.log_format())?;
     let mut signals = Signals::install().context("failed to take over signals")?;
-    let bound = Bound::bind(args.into_config()).await?;
+    let bound = Bound::bind(args.into_config()?).await?;
     let drain = CancellationToken::new();
     let asked_twice = async {
         signals.next().await;

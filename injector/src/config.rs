@@ -5,10 +5,17 @@ use std::{
     path::PathBuf,
 };
 
+use anyhow::Context as _;
 use mesh_proto::names;
 use mesh_runtime::telemetry::{self, Format};
 
-use crate::{namespaces::Namespaces, sidecar::Mesh};
+use crate::{
+    namespaces::{Cluster, Namespaces},
+    sidecar::Mesh,
+};
+
+/// What is wrong where the API server cannot be asked.
+const NO_CLUSTER: &str = "find the API server: run in a pod with a service account, or give --manifests DIR";
 
 /// Command line of `mesh-injector run`.
 #[derive(Debug, Clone, clap::Args)]
@@ -19,7 +26,7 @@ pub struct Args {
     /// File with the roots of trust (PEM) that sidecars start with; followed as it changes
     #[arg(long, value_name = "FILE")]
     pub trust_bundle_file: Option<PathBuf>,
-    /// Directory of manifests with the namespaces
+    /// Directory of manifests with the namespaces; without it the API server of this pod is asked
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
     /// Where the webhook listens
@@ -78,8 +85,13 @@ impl Args {
     }
 
     /// What the code makes of it.
-    pub fn into_config(self) -> Config {
-        Config {
+    pub fn into_config(self) -> anyhow::Result<Config> {
+        let cluster = || Cluster::of_this_pod().map_err(anyhow::Error::from_boxed);
+        let namespaces = match self.manifests {
+            Some(directory) => Namespaces::Directory(directory),
+            None => Namespaces::Cluster(cluster().context(NO_CLUSTER)?),
+        };
+        Ok(Config {
             mesh: Mesh {
                 image: self.proxy_image,
                 pull_policy: self.proxy_pull_policy,
@@ -89,12 +101,12 @@ impl Args {
                 log: self.proxy_log,
                 socket_mark: self.socket_mark,
             },
-            namespaces: self.manifests.map_or(Namespaces::Unknown, Namespaces::Directory),
+            namespaces,
             tls_dir: self.tls_dir,
             trust_bundle_file: self.trust_bundle_file,
             webhook_addr: self.webhook_addr,
             admin_addr: self.admin_addr,
-        }
+        })
     }
 }
 
@@ -130,11 +142,11 @@ mod tests {
     #[test]
     fn the_command_line_becomes_the_mesh_of_every_sidecar() {
         let line = ["mesh-injector", "--tls-dir=/tls", "--socket-mark=0x2102", "--manifests=/m", "--trust-domain=a.b"];
-        let config = Line::parse_from(line).args.into_config();
+        let config = Line::parse_from(line).args.into_config().unwrap();
         assert_eq!(config.mesh.socket_mark, Some(names::PROXY_MARK));
         assert_eq!(config.mesh.trust_domain, "a.b");
         assert_eq!(config.mesh.controller, "mesh-controller.mesh-system.svc:8443");
-        assert_eq!(config.namespaces, Namespaces::Directory("/m".into()));
+        assert!(matches!(config.namespaces, Namespaces::Directory(path) if path.as_os_str() == "/m"));
         assert_eq!(config.webhook_addr.port(), 9443);
         assert!(Line::try_parse_from(["mesh-injector", "--tls-dir=/", "--socket-mark=x"]).is_err());
         assert!(Line::try_parse_from(["mesh-injector", "--tls-dir=/", "--proxy-log=inof"]).is_err());

@@ -3,8 +3,10 @@
 //! An admission review carries the pod but only the name of its namespace. `server` asks here for each review. What is not
 //! known is said so and never guessed: then there is no review, and the webhook's `failurePolicy` decides.
 
-use std::{fs, io, path::PathBuf};
+use std::{fmt, fs, io, path::PathBuf, time::Duration};
 
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
 use serde_json::Value;
 
 use crate::decide::NamespaceMeta;
@@ -14,23 +16,70 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// Most files of the directory that are read.
 const MAX_FILES: usize = 4096;
 
+/// Longest that the API server may take; it waits 5 seconds for the review.
+const API_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Where namespaces are looked up.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone)]
 pub enum Namespaces {
-    /// Nowhere.
-    #[default]
-    Unknown,
+    /// At the API server, anew for each review: a namespace that was labelled a moment ago counts, and a pod is created
+    /// seldom enough.
+    Cluster(Cluster),
     /// Among the manifests of a directory, the one that the controller watches. Read for each review: a machine has few
     /// pods and few files, and so the answer is never old.
     Directory(PathBuf),
 }
 
+/// The API server that this pod belongs to.
+#[derive(Clone)]
+pub struct Cluster(Client);
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cluster")
+    }
+}
+
+impl Cluster {
+    /// Whoever answers for it; a script in tests.
+    pub fn new(client: Client) -> Self {
+        Self(client)
+    }
+
+    /// As the service account of this pod. Needs a runtime, as its client does.
+    pub fn of_this_pod() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(Self(Client::try_from(kube::Config::incluster()?)?))
+    }
+
+    async fn meta(&self, name: &str) -> Result<NamespaceMeta, Unknown> {
+        // The name comes from whoever reaches the webhook, and becomes part of a path.
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
+            return Err(Unknown::NoName);
+        }
+        let api: Api<Namespace> = Api::all(self.0.clone());
+        let found = tokio::time::timeout(API_TIMEOUT, api.get_metadata(name)).await;
+        let found = found.map_err(|_elapsed| Unknown::Cluster(format!("no answer within {API_TIMEOUT:?}")))?;
+        let metadata = found.map_err(|error| Unknown::Cluster(error.to_string().chars().take(200).collect()))?.metadata;
+        Ok(NamespaceMeta {
+            labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.unwrap_or_default(),
+        })
+    }
+}
+
 /// Why it is not known what a namespace says.
 #[derive(Debug, thiserror::Error)]
 pub enum Unknown {
-    /// Nobody to ask.
-    #[error("there is no source of namespaces")]
-    NoSource,
+    /// It cannot be looked up.
+    #[error("it is no name of a namespace")]
+    NoName,
+    /// The API server does not say.
+    #[error("ask the API server: {0}")]
+    Cluster(String),
+    /// The search failed by itself.
+    #[error("a bug of the injector; its log says where")]
+    Bug,
     /// The directory cannot be read.
     #[error("read the directory of manifests {}: {error}", directory.display())]
     Directory {
@@ -48,11 +97,14 @@ pub enum Unknown {
 }
 
 impl Namespaces {
-    /// What this namespace says. A namespace without a manifest says nothing.
+    /// What this namespace says. In a directory, a namespace without a manifest says nothing.
     pub async fn meta(&self, name: &str) -> Result<NamespaceMeta, Unknown> {
-        let Self::Directory(directory) = self else { return Err(Unknown::NoSource) };
-        let (directory, name) = (directory.clone(), name.to_owned());
-        tokio::task::spawn_blocking(move || find(&directory, &name)).await.map_err(|_panic| Unknown::NoSource)?
+        let directory = match self {
+            Self::Cluster(cluster) => return cluster.meta(name).await,
+            Self::Directory(directory) => directory.clone(),
+        };
+        let name = name.to_owned();
+        tokio::task::spawn_blocking(move || find(&directory, &name)).await.map_err(|_panic| Unknown::Bug)?
     }
 }
 
@@ -102,6 +154,39 @@ fn read(object: &Value, name: &str) -> Option<NamespaceMeta> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An API server that answers every request alike, and a list of the paths it was asked for.
+    fn scripted(status: u16, body: &'static str) -> (Cluster, std::sync::Arc<parking_lot::Mutex<Vec<String>>>) {
+        let asked = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let heard = std::sync::Arc::clone(&asked);
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            heard.lock().push(request.uri().path().to_owned());
+            let body = kube::client::Body::from(body.as_bytes().to_vec());
+            async move { Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).unwrap()) }
+        });
+        (Cluster::new(Client::new(service, "default")), asked)
+    }
+
+    #[tokio::test]
+    async fn a_cluster_is_asked_for_what_a_namespace_says_and_never_guessed() {
+        let (cluster, asked) = scripted(
+            200,
+            r#"{"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": {"name": "shop", "labels": {"a": "b"}, "annotations": {"c": "d"}}}"#,
+        );
+        let namespaces = Namespaces::Cluster(cluster);
+        let shop = namespaces.meta("shop").await.unwrap();
+        assert_eq!((shop.labels["a"].as_str(), shop.annotations["c"].as_str()), ("b", "d"));
+        for odd in ["", "../secrets/x", "a/b", "a?b", "A", &"a".repeat(64)] {
+            assert!(matches!(namespaces.meta(odd).await, Err(Unknown::NoName)), "{odd:?}");
+        }
+        assert_eq!(*asked.lock(), ["/api/v1/namespaces/shop"]);
+        for (status, body) in
+            [(404, r#"{"status": "Failure", "message": "gone", "code": 404}"#), (500, "x"), (200, "x")]
+        {
+            let error = Namespaces::Cluster(scripted(status, body).0).meta("shop").await.unwrap_err();
+            assert!(matches!(error, Unknown::Cluster(_)), "{status}: {error}");
+        }
+    }
 
     #[test]
     fn a_namespace_is_found_among_manifests_and_never_guessed() {
