@@ -29,6 +29,7 @@ mod probe;
 mod processes;
 mod progress;
 mod select;
+mod status;
 mod store;
 pub(crate) mod supervisor;
 mod tokens;
@@ -54,7 +55,7 @@ pub(crate) struct Args {
 enum Command {
     /// End the playground and wait until nothing of it is left
     Stop,
-    /// Show its pods
+    /// Show its pods: what runs, how often it was started again, and its addresses
     Status,
     /// Run a program of this machine inside a pod, e.g. `exec deploy/load -- curl -s http://web/`
     Exec {
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &Args, printer: &Printer) -> Result<ExitCode, Failure> {
     match &args.command {
         None => Ok(launch::run(args.detach).map(|()| ExitCode::SUCCESS)?),
         Some(Command::Stop) => ask(&|runtime| runtime.block_on(commands::stop(printer))),
-        Some(Command::Status) => ask(&|runtime| runtime.block_on(commands::status(printer))),
+        Some(Command::Status) => ask(&|runtime| runtime.block_on(status::run(printer))),
         Some(Command::Logs { pod, container }) => {
             ask(&|runtime| runtime.block_on(commands::logs(pod, container.as_deref(), printer)))
         }

@@ -1,4 +1,5 @@
-//! The subcommands that talk to a running playground: `stop`, `status`, `logs`, `exec`.
+//! The subcommands that talk to a running playground: `stop`, `logs`, `exec`; `status` is in
+//! [`super::status`].
 
 use std::{
     ffi::OsString,
@@ -17,10 +18,7 @@ use crate::{
     cluster::{Cluster, PodInfo, playground::Client},
     commands::select,
     failure::{Exit, Failure},
-    printer::{
-        Printer,
-        table::{Cell, Table, Tone},
-    },
+    printer::Printer,
     resource::Resource,
 };
 
@@ -46,27 +44,6 @@ pub(super) async fn stop(printer: &Printer) -> Result<(), Failure> {
     }
     printer.say("stopped; nothing is left");
     Ok(())
-}
-
-/// Shows its pods.
-pub(super) async fn status(printer: &Printer) -> Result<(), Failure> {
-    let pods = Cluster::playground()?.pods(None).await?;
-    let mut table = Table::new(["NAMESPACE", "POD", "READY", "MESHED", "ADDRESS"]);
-    for pod in &pods {
-        let word = |yes: bool| if yes { "yes" } else { "no" };
-        let tone = if pod.ready { Tone::Good } else { Tone::Bad };
-        table.row(vec![
-            Cell::text(&pod.namespace),
-            Cell::text(&pod.name),
-            Cell::text(word(pod.ready)).tone(tone),
-            Cell::text(word(pod.meshed)),
-            Cell::text(pod.ips.first().map(ToString::to_string).unwrap_or_default()),
-        ]);
-    }
-    printer.list("PodList", &pods, |_| table)?;
-    let ready = pods.iter().filter(|pod| pod.ready).count();
-    printer.say(format!("{ready} of {} pods are ready", pods.len()));
-    if ready == pods.len() { Ok(()) } else { Err(Failure::new(Exit::Bad, "not all pods are ready")) }
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,7 @@
 //! probes, restarts. A kubelet in small; what a pod's spec is, the injector has decided before.
 
 mod container;
+mod restart;
 pub(super) mod volumes;
 
 use std::{
@@ -18,7 +19,10 @@ use k8s_openapi::api::core::v1::Pod;
 use mesh_runtime::tasks::Tasks;
 use parking_lot::Mutex;
 
-use self::container::Running;
+use self::{
+    container::Running,
+    restart::{Policy, is_sidecar},
+};
 use super::{
     logs::Logs,
     mounts::{Mounts, Names},
@@ -97,18 +101,20 @@ impl Kubelet {
     async fn containers(&self, pod: &Arc<Pod>, address: Ipv4Addr, sandbox: &Arc<Sandbox>) {
         let Some(spec) = &pod.spec else { return };
         for container in spec.init_containers.iter().flatten() {
-            let running = Running::new(self, pod, container, address, sandbox);
-            if container.restart_policy.as_deref() == Some("Always") {
+            let policy = Policy::of_init_container(spec, container);
+            let running = Running::new(self, pod, container, policy, address, sandbox);
+            if is_sidecar(container) {
                 running.start_and_wait_until_started().await;
-            } else {
-                running.run_to_end().await;
+            } else if !running.keep_running().await {
+                // The playground ends, or the pod has failed.
+                return;
             }
             if self.tasks.token().is_cancelled() {
                 return;
             }
         }
         for container in &spec.containers {
-            Running::new(self, pod, container, address, sandbox).start();
+            Running::new(self, pod, container, Policy::of_container(spec), address, sandbox).start();
         }
     }
 }

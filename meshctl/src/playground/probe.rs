@@ -1,7 +1,7 @@
 //! Probes of containers, as a kubelet performs them: from the node, at the pod's address.
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -83,7 +83,12 @@ impl Check {
     }
 
     fn blocking(&self, network: &Network) -> Result<(), String> {
-        let failed = |error: std::io::Error| format!("probe of {}: {error}", self.address);
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("probe of {}: no answer within {:?}", self.address, self.timeout)
+            }
+            _ => format!("probe of {}: {error}", self.address),
+        };
         let mut stream = network.dial(self.address, self.timeout).map_err(failed)?;
         let What::Http { path, host } = &self.what else { return Ok(()) };
         stream.set_read_timeout(Some(self.timeout)).map_err(failed)?;

@@ -12,8 +12,8 @@ use std::{
 use anyhow::Context as _;
 use hickory_proto::op::Message;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateWaiting, ContainerStatus, HostIP, Namespace, Pod,
-    PodCondition, PodIP, PodStatus, Service,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP,
+    Namespace, Pod, PodCondition, PodIP, PodStatus, Service,
 };
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -52,8 +52,8 @@ pub(crate) struct Container {
     pub(crate) name: String,
     /// Whether the pod waits for it to be ready: false for an init container that runs to its end.
     pub(crate) lasting: bool,
-    /// A process runs.
-    pub(crate) running: bool,
+    /// Whether a process runs.
+    pub(crate) state: State,
     /// Its startup probe has succeeded, or there is none and it runs.
     pub(crate) started: bool,
     /// Its readiness probe succeeds, or there is none and it has started.
@@ -62,6 +62,28 @@ pub(crate) struct Container {
     pub(crate) restarts: u32,
     /// Why it does not run or is not ready, for people.
     pub(crate) problem: Option<String>,
+    /// How its process ended last.
+    pub(crate) last_end: Option<LastEnd>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LastEnd {
+    /// With exit code 0.
+    pub(crate) success: bool,
+    /// For people.
+    pub(crate) how: String,
+}
+
+/// Whether a container's process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not yet, or not at the moment.
+    Waiting,
+    /// It does.
+    Running,
+    /// Never again.
+    Ended,
 }
 
 impl Store {
@@ -107,11 +129,12 @@ impl Store {
             .map(|(name, lasting)| Container {
                 name,
                 lasting,
-                running: false,
+                state: State::Waiting,
                 started: false,
                 ready: false,
                 restarts: 0,
                 problem: None,
+                last_end: None,
             })
             .collect();
         let key = key(&pod);
@@ -263,7 +286,11 @@ impl NotReady {
             pod: pod.to_owned(),
             container: container.name.clone(),
             problem: container.problem.clone().unwrap_or_else(|| {
-                if container.running { "is not ready".to_owned() } else { "has not been started".to_owned() }
+                if container.state == State::Running {
+                    "is not ready".to_owned()
+                } else {
+                    "has not been started".to_owned()
+                }
             }),
         }
     }
@@ -274,6 +301,22 @@ impl Entry {
         self.containers.iter().filter(|container| container.lasting).all(|container| container.ready)
     }
 
+    fn phase(&self) -> &'static str {
+        let failed = |container: &Container| {
+            container.state == State::Ended && container.last_end.as_ref().is_some_and(|end| !end.success)
+        };
+        let mut lasting = self.containers.iter().filter(|container| container.lasting);
+        if self.containers.iter().any(failed) {
+            "Failed"
+        } else if lasting.clone().all(|container| container.state == State::Ended) {
+            "Succeeded"
+        } else if lasting.any(|container| container.state == State::Running) {
+            "Running"
+        } else {
+            "Pending"
+        }
+    }
+
     fn status(&self) -> PodStatus {
         let spec = self.pod.spec.as_ref();
         let is_init = |name: &str| {
@@ -282,9 +325,8 @@ impl Entry {
         let (init, usual): (Vec<_>, Vec<_>) = self.containers.iter().partition(|container| is_init(&container.name));
         let statuses = |containers: Vec<&Container>| Some(containers.into_iter().map(Container::status).collect());
         let address = self.address.to_string();
-        let running = self.containers.iter().any(|container| container.lasting && container.running);
         PodStatus {
-            phase: Some(if running { "Running" } else { "Pending" }.to_owned()),
+            phase: Some(self.phase().to_owned()),
             pod_ip: Some(address.clone()),
             pod_ips: Some(vec![PodIP { ip: address }]),
             host_ip: Some(NODE.to_string()),
@@ -292,6 +334,10 @@ impl Entry {
             conditions: Some(vec![PodCondition {
                 type_: "Ready".to_owned(),
                 status: if self.ready() { "True" } else { "False" }.to_owned(),
+                message: self.containers.iter().find(|one| one.lasting && !one.ready).map(|one| {
+                    let reason = one.problem.as_deref().unwrap_or("is not ready");
+                    format!("container {} {reason}", one.name)
+                }),
                 ..PodCondition::default()
             }]),
             init_container_statuses: statuses(init),
@@ -303,18 +349,33 @@ impl Entry {
 
 impl Container {
     fn status(&self) -> ContainerStatus {
-        let state = if self.running {
-            ContainerState { running: Some(ContainerStateRunning::default()), ..ContainerState::default() }
-        } else {
-            let waiting = ContainerStateWaiting { message: self.problem.clone(), reason: None };
-            ContainerState { waiting: Some(waiting), ..ContainerState::default() }
+        let terminated = || {
+            let end = self.last_end.as_ref()?;
+            let terminated = ContainerStateTerminated {
+                exit_code: i32::from(!end.success),
+                message: Some(end.how.clone()),
+                ..ContainerStateTerminated::default()
+            };
+            Some(ContainerState { terminated: Some(terminated), ..ContainerState::default() })
+        };
+        let state = match self.state {
+            State::Running => {
+                Some(ContainerState { running: Some(ContainerStateRunning::default()), ..ContainerState::default() })
+            }
+            State::Waiting => {
+                let reason = (self.restarts > 0).then(|| "CrashLoopBackOff".to_owned());
+                let waiting = ContainerStateWaiting { message: self.problem.clone(), reason };
+                Some(ContainerState { waiting: Some(waiting), ..ContainerState::default() })
+            }
+            State::Ended => terminated(),
         };
         ContainerStatus {
             name: self.name.clone(),
             ready: self.ready,
             started: Some(self.started),
             restart_count: i32::try_from(self.restarts).unwrap_or(i32::MAX),
-            state: Some(state),
+            state,
+            last_state: terminated().filter(|_| self.restarts > 0),
             ..ContainerStatus::default()
         }
     }

@@ -17,22 +17,18 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Kubelet, Sandbox};
+use super::{
+    Kubelet, Sandbox,
+    restart::{Backoff, End, Policy},
+};
 use crate::{
     playground::{
         env::{command_line, environment, image_program},
         probe::{Check, EAGER},
-        processes::Ended,
-        store,
+        store::{self, LastEnd, State},
     },
     roles::Role,
 };
-
-/// Waiting before the first restart; doubles with each, up to [`LONGEST_BACKOFF`].
-const FIRST_BACKOFF: Duration = Duration::from_millis(500);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-/// A process that lived so long starts over at the first backoff.
-const HEALTHY: Duration = Duration::from_mins(1);
 
 /// A container with everything it needs to run. Cheap to clone.
 #[derive(Clone)]
@@ -42,6 +38,7 @@ pub(super) struct Running {
     /// `namespace/name` of the pod.
     key: String,
     container: Arc<Container>,
+    policy: Policy,
     address: Ipv4Addr,
     sandbox: Arc<Sandbox>,
     started: watch::Sender<bool>,
@@ -52,6 +49,7 @@ impl Running {
         kubelet: &Kubelet,
         pod: &Arc<Pod>,
         container: &Container,
+        policy: Policy,
         address: Ipv4Addr,
         sandbox: &Arc<Sandbox>,
     ) -> Self {
@@ -60,16 +58,19 @@ impl Running {
             key: store::key(pod),
             pod: Arc::clone(pod),
             container: Arc::new(container.clone()),
+            policy,
             address,
             sandbox: Arc::clone(sandbox),
             started: watch::Sender::new(false),
         }
     }
 
-    /// Runs it until the playground ends.
+    /// Runs it as often as its policy says, until the playground ends.
     pub(super) fn start(&self) {
         let this = self.clone();
-        self.kubelet.tasks.spawn("container", async move { this.keep_running().await });
+        self.kubelet.tasks.spawn("container", async move {
+            this.keep_running().await;
+        });
     }
 
     /// As [`Running::start`]; returns when its startup probe has succeeded.
@@ -82,52 +83,35 @@ impl Running {
         }
     }
 
-    /// Runs it until it has ended with success.
-    pub(super) async fn run_to_end(&self) {
+    /// Runs it as often as its policy says; returns whether it has ended with success.
+    pub(super) async fn keep_running(&self) -> bool {
         let mut backoff = Backoff::default();
         loop {
-            let ended = match self.spawn() {
-                Ok(mut process) => {
-                    self.running();
-                    process.ended().await.to_string()
-                }
-                Err(error) => format!("{error:#}"),
-            };
-            if ended == Ended::Exited(0).to_string() {
-                self.update(|container| (container.running, container.ready) = (false, true));
-                return;
+            let since = Instant::now();
+            let end = self.run_once().await;
+            let again = self.policy.starts_again_after(&end);
+            self.ended(&end, again);
+            if !again {
+                return end.is_success();
             }
-            self.not_running(&ended);
-            if !self.pause(backoff.next()).await {
-                return;
+            if !self.pause(backoff.after(since.elapsed())).await {
+                return false;
             }
         }
     }
 
-    async fn keep_running(&self) {
-        let mut backoff = Backoff::default();
-        loop {
-            let since = Instant::now();
-            let ended = match self.spawn() {
-                Ok(mut process) => {
-                    self.running();
-                    tokio::select! {
-                        ended = process.ended() => ended.to_string(),
-                        unhealthy = self.probe() => {
-                            process.signal(Signal::SIGKILL);
-                            process.ended().await;
-                            format!("was ended: {unhealthy}")
-                        }
-                    }
-                }
-                Err(error) => format!("{error:#}"),
-            };
-            self.not_running(&ended);
-            if since.elapsed() > HEALTHY {
-                backoff = Backoff::default();
-            }
-            if !self.pause(backoff.next()).await {
-                return;
+    async fn run_once(&self) -> End {
+        let mut process = match self.spawn() {
+            Ok(process) => process,
+            Err(error) => return End::NotStarted(format!("{error:#}")),
+        };
+        self.update(|container| container.state = State::Running);
+        tokio::select! {
+            ended = process.ended() => End::Ended(ended),
+            unhealthy = self.probe() => {
+                process.signal(Signal::SIGKILL);
+                process.ended().await;
+                End::Unhealthy(unhealthy)
             }
         }
     }
@@ -189,7 +173,10 @@ impl Running {
         {
             return reason;
         }
-        self.update(|container| (container.started, container.ready) = (true, readiness.is_none()));
+        self.update(|container| {
+            (container.started, container.ready) = (true, readiness.is_none());
+            container.problem = container.problem.take().filter(|_| !container.ready);
+        });
         self.started.send_replace(true);
         tokio::select! {
             () = self.watch_readiness(readiness.as_ref()) => std::future::pending().await,
@@ -248,16 +235,14 @@ impl Running {
         }
     }
 
-    fn running(&self) {
-        self.update(|container| container.running = true);
-    }
-
-    fn not_running(&self, problem: &str) {
+    fn ended(&self, end: &End, again: bool) {
         self.started.send_replace(false);
         self.update(|container| {
-            (container.running, container.started, container.ready) = (false, false, false);
-            container.restarts += 1;
-            container.problem = Some(problem.to_owned());
+            (container.started, container.ready) = (false, false);
+            container.last_end = Some(LastEnd { success: end.is_success(), how: end.to_string() });
+            container.problem = (again || !end.is_success()).then(|| end.to_string());
+            container.state = if again { State::Waiting } else { State::Ended };
+            container.restarts += u32::from(again);
         });
     }
 
@@ -284,31 +269,5 @@ fn extra_arguments(role: Role) -> Vec<String> {
             format!("--manifests={}", crate::playground::objects::MANIFESTS_IN_POD),
         ],
         _ => Vec::new(),
-    }
-}
-
-/// Longer and longer.
-#[derive(Default)]
-struct Backoff {
-    restarts: u32,
-}
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let wait = FIRST_BACKOFF.saturating_mul(1 << self.restarts.min(6)).min(LONGEST_BACKOFF);
-        self.restarts += 1;
-        wait
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn restarts_wait_longer_and_longer_up_to_a_limit() {
-        let mut backoff = Backoff::default();
-        let waits: Vec<u128> = (0..9).map(|_| backoff.next().as_millis()).collect();
-        assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
     }
 }

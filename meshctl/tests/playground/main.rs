@@ -1,61 +1,18 @@
 //! The playground as a person runs it: the real binary, from start to nothing left.
 //!
-//! One test, since each start is seconds of work; its steps say what they prove.
+//! One test here, since each start is seconds of work; its steps say what they prove. What becomes of one in which
+//! processes die is in [`recovery`].
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    net::Shutdown,
-    os::unix::net::UnixStream,
-    path::Path,
-    process::{Command, Output},
-};
+mod recovery;
+mod support;
+
+use std::{collections::BTreeSet, fs};
 
 use serde_json::Value;
 
-struct Playground {
-    runtime: tempfile::TempDir,
-}
-
-impl Playground {
-    fn meshctl(&self, line: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_meshctl"))
-            .args(line.split_whitespace())
-            .env("XDG_RUNTIME_DIR", self.runtime.path())
-            .output()
-            .unwrap()
-    }
-
-    /// What a command that must succeed prints.
-    fn ok(&self, line: &str) -> String {
-        let output = self.meshctl(line);
-        assert!(output.status.success(), "meshctl {line}: {}\n{}", output.status, text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    fn json(&self, line: &str) -> Vec<Value> {
-        let list: Value = serde_json::from_str(&self.ok(&format!("{line} -o json"))).unwrap();
-        list["items"].as_array().unwrap().clone()
-    }
-
-    /// Runs the shop's own `curl` in a pod.
-    fn get(&self, pod: &str, arguments: &str) -> String {
-        self.ok(&format!("playground exec {pod} -- {} mesh-shop get -i {arguments}", env!("CARGO_BIN_EXE_meshctl")))
-    }
-}
-
-impl Drop for Playground {
-    fn drop(&mut self) {
-        // Also where an assertion failed before; refused where it has ended in order.
-        self.meshctl("playground stop");
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
+use support::{Playground, text};
 
 /// The shop but for the visitor.
 const MESHED: [&str; 6] = [
@@ -69,7 +26,7 @@ const MESHED: [&str; 6] = [
 
 #[test]
 fn from_the_first_command_to_nothing_left() {
-    let playground = Playground { runtime: tempfile::tempdir().unwrap() };
+    let playground = Playground::new();
     nothing_runs(&playground);
     of_two_starts_at_once_one_runs(&playground);
 
@@ -260,21 +217,11 @@ fn typing_errors_are_explained(playground: &Playground) {
 }
 
 fn it_leaves_nothing(playground: &Playground) {
-    let runtime = playground.runtime.path();
-    // The kernel closes it when the supervisor, first process of its namespace, is gone, and everybody with it.
-    let socket = UnixStream::connect(runtime.join("meshctl-playground/control.sock")).unwrap();
-    let supervisor = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials).unwrap().pid();
-    socket.shutdown(Shutdown::Both).unwrap();
-    let namespace = fs::read_link(format!("/proc/{supervisor}/ns/pid")).unwrap();
-    assert!(in_namespace(&namespace) > 10, "controller, injector, six proxies, seven containers");
+    let inside = playground.inside();
+    assert!(inside.processes().len() > 10, "controller, injector, six proxies, seven containers");
     playground.ok("playground stop");
-    assert_eq!(fs::read_dir(runtime).unwrap().count(), 0, "no file");
-    assert_eq!(in_namespace(&namespace), 0, "no process, and so no namespace and no mount");
+    assert_eq!(fs::read_dir(playground.runtime()).unwrap().count(), 0, "no file");
+    // The kernel closes the namespace when the first process in it is gone, and with it everything else.
+    assert!(inside.processes().is_empty(), "no process, and so no namespace and no mount");
     nothing_runs(playground);
-}
-
-/// Processes of this machine in a process namespace.
-fn in_namespace(namespace: &Path) -> usize {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    processes.filter(|process| fs::read_link(process.path().join("ns/pid")).is_ok_and(|link| link == namespace)).count()
 }
