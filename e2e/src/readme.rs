@@ -14,17 +14,16 @@ pub struct Command {
     pub output: Vec<String>,
 }
 
-/// The commands under the heading `## TITLE`, in order.
-pub fn commands(page: &str, title: &str) -> Vec<Command> {
-    let heading = format!("## {title}");
+/// The commands under the heading `## TITLE`, or of the whole page, in order.
+pub fn commands(page: &str, title: Option<&str>) -> Vec<Command> {
     let mut commands: Vec<Command> = Vec::new();
-    let mut here = false;
+    let mut here = title.is_none();
     let mut block: Option<&str> = None;
     for (index, line) in page.lines().enumerate() {
         match (block, line.strip_prefix("```")) {
             (None, Some(language)) => block = Some(language.trim()),
             (Some(_), Some(_)) => block = None,
-            (None, None) if line.starts_with("## ") => here = line == heading,
+            (None, None) if line.starts_with("## ") => here = title.is_none_or(|title| line[3..] == *title),
             (Some("sh"), None) if here && !line.trim().is_empty() && !line.starts_with('#') => {
                 commands.push(Command { line: index + 1, text: line.to_owned(), output: Vec::new() });
             }
@@ -70,10 +69,12 @@ four
 
     #[test]
     fn only_shell_blocks_under_the_heading_are_commands() {
-        let commands = commands(PAGE, "Tour");
+        let commands = commands(PAGE, Some("Tour"));
         let texts: Vec<_> = commands.iter().map(|command| (command.line, command.text.as_str())).collect();
         assert_eq!(texts, [(9, "one --flag"), (10, "two")]);
         assert_eq!(commands[1].output, ["HEADER  X", "row     1"]);
         assert!(commands[0].output.is_empty());
+        let all: Vec<_> = super::commands(PAGE, None).into_iter().map(|command| command.text).collect();
+        assert_eq!(all, ["not here", "one --flag", "two", "four"]);
     }
 }

@@ -1,5 +1,6 @@
-//! The README, run as written on this machine: its first command until the playground is ready, every command of the
-//! tour, and the end, after which nothing may be left.
+//! The README and the tutorial, run as written on this machine: the README's first command until the playground is
+//! ready, every command of the tour, and the end, after which nothing may be left; then all of the tutorial's, which
+//! the word `tutorial` asks for alone.
 //!
 //! Run by `.ci/run readme` and not by `cargo test`, since the first command builds a release.
 
@@ -22,26 +23,17 @@ use mesh_e2e::readme::{Command, commands};
 const BUILD: Duration = Duration::from_mins(45);
 /// A command of the tour ends within seconds.
 const COMMAND: Duration = Duration::from_mins(1);
+const TUTORIAL: &str = "docs/tutorial.md";
 
 fn main() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("e2e is in the project")?;
-    let page = fs::read_to_string(root.join("README.md"))?;
-    let first = commands(&page, "Try it");
-    let tour = commands(&page, "Tour");
-    ensure!(first.len() == 1, "README.md: one command under \"Try it\", there are {}", first.len());
-    ensure!(tour.len() >= 5, "README.md: a tour of five commands or more, there are {}", tour.len());
-
     let runtime = tempfile::tempdir()?;
     let session = Session { root: root.to_owned(), runtime: runtime.path().to_owned() };
-    let mut playground = session.playground(&first[0])?;
-    let mut passed = 1;
-    for command in &tour {
-        session.check(command)?;
-        passed += 1;
+    let mut passed = 0;
+    if !std::env::args().any(|word| word == "tutorial") {
+        passed += session.readme()?;
     }
-    let status = playground.wait()?;
-    ensure!(status.success(), "the playground ended with {status} when it was stopped");
-    session.nothing_is_left()?;
+    passed += session.tutorial()?;
     println!("{passed} passed, 0 failed");
     Ok(())
 }
@@ -52,6 +44,33 @@ struct Session {
 }
 
 impl Session {
+    fn readme(&self) -> anyhow::Result<usize> {
+        let page = fs::read_to_string(self.root.join("README.md"))?;
+        let first = commands(&page, Some("Try it"));
+        let tour = commands(&page, Some("Tour"));
+        ensure!(first.len() == 1, "README.md: one command under \"Try it\", there are {}", first.len());
+        ensure!(tour.len() >= 5, "README.md: a tour of five commands or more, there are {}", tour.len());
+        let mut playground = self.playground(&first[0])?;
+        for command in &tour {
+            self.check("README.md", command)?;
+        }
+        let status = playground.wait()?;
+        ensure!(status.success(), "the playground ended with {status} when it was stopped");
+        self.nothing_is_left()?;
+        Ok(1 + tour.len())
+    }
+
+    /// It builds as its first command and ends its playground as its last.
+    fn tutorial(&self) -> anyhow::Result<usize> {
+        let commands = commands(&fs::read_to_string(self.root.join(TUTORIAL))?, None);
+        ensure!(commands.len() >= 10, "{TUTORIAL}: ten commands or more, there are {}", commands.len());
+        for command in &commands {
+            self.check(TUTORIAL, command)?;
+        }
+        self.nothing_is_left()?;
+        Ok(commands.len())
+    }
+
     fn shell(&self, text: &str) -> Process {
         let mut process = Process::new("bash");
         process.args(["-euo", "pipefail", "-c", text]).current_dir(&self.root).env("XDG_RUNTIME_DIR", &self.runtime);
@@ -82,13 +101,14 @@ impl Session {
 
     /// Runs a command and compares what it prints with what the page says: the same first line (the columns), or for
     /// JSON the same fields.
-    fn check(&self, command: &Command) -> anyhow::Result<()> {
+    fn check(&self, page: &str, command: &Command) -> anyhow::Result<()> {
         println!("$ {}", command.text);
-        let text = format!("timeout {} bash -euo pipefail -c {}", COMMAND.as_secs(), quote(&command.text));
+        let limit = if command.text.starts_with("cargo ") { BUILD } else { COMMAND };
+        let text = format!("timeout {} bash -euo pipefail -c {}", limit.as_secs(), quote(&command.text));
         let output = self.shell(&text).output()?;
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         print!("{stdout}{stderr}");
-        let place = format!("README.md:{}: {}", command.line, command.text);
+        let place = format!("{page}:{}: {}", command.line, command.text);
         ensure!(output.status.success(), "{place}: {}", output.status);
         let Some(shown) = command.output.first() else { return Ok(()) };
         let Some(real) = stdout.lines().next() else { bail!("{place}: it printed nothing") };
