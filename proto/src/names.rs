@@ -162,6 +162,18 @@ pub const ENV_ACCESS_LOG: &str = "MESH_ACCESS_LOG";
 pub const ENV_TRACE_ENDPOINT: &str = "MESH_TRACE_ENDPOINT";
 /// Share of the traces that begin here which are sampled, `0` to `1` (default `0.1`; only with [`ENV_TRACE_ENDPOINT`]).
 pub const ENV_TRACE_SAMPLE: &str = "MESH_TRACE_SAMPLE";
+/// Most client connections of a proxy, both directions together.
+pub const ENV_MAX_CONNECTIONS: &str = "MESH_MAX_CONNECTIONS";
+/// Bytes of resident memory that a proxy may use (default: what its cgroup allows).
+pub const ENV_MEMORY_LIMIT: &str = "MESH_MEMORY_LIMIT";
+/// Longest the head of a request may take, in seconds (default 15).
+pub const ENV_HEAD_TIMEOUT: &str = "MESH_HEAD_TIMEOUT_SECONDS";
+/// Longest a client's TLS handshake may take, in seconds (default 10).
+pub const ENV_HANDSHAKE_TIMEOUT: &str = "MESH_HANDSHAKE_TIMEOUT_SECONDS";
+/// How often an HTTP/2 client is asked whether it is there, in seconds (default 10).
+pub const ENV_PING_INTERVAL: &str = "MESH_PING_INTERVAL_SECONDS";
+/// How long it has to answer, in seconds (default 20).
+pub const ENV_PING_TIMEOUT: &str = "MESH_PING_TIMEOUT_SECONDS";
 /// JSON list of the application's original probes, performed by the proxy at `/probe/<container>/<kind>`.
 pub const ENV_PROBES: &str = "MESH_PROBES";
 

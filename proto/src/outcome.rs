@@ -346,7 +346,7 @@ impl Outcome {
                 (503, RESOURCE_EXHAUSTED),
                 true,
                 "A limit of the proxy was reached.",
-                "The metric of the same name tells which; add replicas or raise the limit.",
+                "The metric overloaded_total tells which; add replicas or raise the limit (docs/limits.md).",
             ),
             Self::TokenInvalid => row(
                 "token-invalid",

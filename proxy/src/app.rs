@@ -26,6 +26,7 @@ use crate::{
     drain::{Drain, Drained},
     identity::{Renewal, Schedule},
     inspect::Inspect,
+    limits::Limits,
     listen::Listeners,
     metrics,
     observers::Observers,
@@ -126,6 +127,8 @@ impl App {
         tasks.spawn("admin", admin.run(routes.router(), tasks.cancelled()));
 
         let (observers, log_writer) = observers(&config, &metrics, tap.clone(), &tasks)?;
+        let limits = Limits::new(&metrics, &config.data.limits);
+        until_cancelled(&tasks, "limits", limits.clone().watch());
         let shared = Shared {
             config: Arc::clone(&config.data),
             policies: policies.clone(),
@@ -133,6 +136,7 @@ impl App {
             observers,
             metrics: metrics::Metrics::new(&metrics),
             inspect: inspect.clone(),
+            limits,
             drain: drain.clone(),
         };
         let workers = listeners

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use mesh_proto::names;
 use mesh_runtime::{build_info, shutdown::Signals, telemetry};
 
-use crate::{admin, app::App, config::env, identity::Schedule, redirect};
+use crate::{admin, app::App, config::env, identity::Schedule, limits, redirect};
 
 /// Longest the running proxy may take to answer `mesh-proxy drain`.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -53,6 +53,7 @@ fn run() -> anyhow::Result<()> {
     let log = telemetry::init(&config.log, config.log_format)?;
     // The key is in this memory: no core dump, no debugger of the same user (contracts §8).
     nix::sys::prctl::set_dumpable(false).context("forbid dumps of the proxy's memory")?;
+    limits::raise_descriptors();
     let given = config.settings().into_iter().filter(|setting| setting.source == "environment");
     let settings: Vec<_> = given.map(|setting| format!("{}={}", setting.name, setting.value)).collect();
     tracing::info!(version = build_info::VERSION, commit = build_info::COMMIT, ?settings, "mesh-proxy starts");

@@ -16,6 +16,9 @@ use mesh_proto::{
 use mesh_runtime::{build_info, telemetry::Format};
 
 pub mod env;
+mod limits;
+
+pub use limits::Limits;
 
 /// Everything a proxy is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,6 +141,8 @@ pub struct DataConfig {
     pub detect_timeout: Duration,
     /// Longest a request's head may take, from its first byte.
     pub head_timeout: Duration,
+    /// What it may hold, and how long clients may take.
+    pub limits: Limits,
     /// How the original destination of a connection is learnt.
     pub original_dst: OriginalDst,
 }
@@ -178,6 +183,7 @@ impl DataConfig {
             // Waiting is free: the way to the server is open meanwhile, and a server that speaks first ends the wait.
             detect_timeout: Duration::from_secs(1),
             head_timeout: Duration::from_secs(15),
+            limits: Limits::default(),
             original_dst: OriginalDst::Kernel,
         }
     }
@@ -240,6 +246,12 @@ impl Config {
             (names::ENV_TRACE_ENDPOINT, traces.as_ref().map(ToString::to_string).unwrap_or_default()),
             (names::ENV_TRACE_SAMPLE, traces.as_ref().map(|traces| traces.sample.to_string()).unwrap_or_default()),
             (names::ENV_PROBES, probes.iter().map(Probe::path).collect::<Vec<_>>().join(",")),
+            (names::ENV_MAX_CONNECTIONS, data.limits.connections.to_string()),
+            (names::ENV_MEMORY_LIMIT, data.limits.memory.map(|bytes| bytes.to_string()).unwrap_or_default()),
+            (names::ENV_HEAD_TIMEOUT, data.head_timeout.as_secs_f64().to_string()),
+            (names::ENV_HANDSHAKE_TIMEOUT, data.limits.handshake_timeout.as_secs_f64().to_string()),
+            (names::ENV_PING_INTERVAL, data.limits.ping_interval.as_secs_f64().to_string()),
+            (names::ENV_PING_TIMEOUT, data.limits.ping_timeout.as_secs_f64().to_string()),
             (names::ENV_SKIP_INBOUND_PORTS, skipped.inbound.to_string()),
             (names::ENV_SKIP_OUTBOUND_PORTS, skipped.outbound.to_string()),
             (names::ENV_SKIP_SUBNETS, skipped.subnets.to_string()),

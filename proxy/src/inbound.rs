@@ -33,9 +33,6 @@ use crate::{
 /// long may be waiting for a server that speaks first.
 const FIRST_WORD: Duration = Duration::from_millis(10);
 
-/// For the rest of a handshake that has begun.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Buffer of the way from the own outbound side, per direction: like a socket's.
 const HAND_OVER: usize = 64 * 1024;
 
@@ -147,9 +144,10 @@ async fn handshake(worker: &Worker, client: Prefixed<TcpStream>) -> Result<(Stre
         .credentials
         .server()
         .map_err(|error| ProxyError::new(Outcome::IdentityUnavailable, error.to_string()))?;
-    let accepted = within(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(client)).await;
+    let limit = worker.config().limits.handshake_timeout;
+    let accepted = within(limit, TlsAcceptor::from(config).accept(client)).await;
     let stream = accepted
-        .ok_or_else(|| invalid(format!("no handshake within {HANDSHAKE_TIMEOUT:?}")))?
+        .ok_or_else(|| invalid(format!("no handshake within {limit:?}")))?
         .map_err(|error| invalid(error.to_string()))?;
     let session = stream.get_ref().1;
     let identity = peer_identity(session.peer_certificates()).map_err(|error| invalid(error.to_string()))?;

@@ -11,6 +11,7 @@
 //! | [`observers`], [`access_log`], [`trace`], [`tap`], [`inspect`] | live traffic for whoever watches; open connections and loads for whoever asks |
 //! | [`admin`], [`probe`] | the admin port, and the application's probes behind it |
 //! | [`control_metrics`] | what is counted of all this |
+//! | [`limits`] | what the process may hold at once |
 //! | [`drain`] | the end of a proxy's life |
 //! | [`redirect`] | what TCP is redirected to the proxy: the mesh's rules, and the command that sets them up |
 //! | [`nft`] | nftables, as values and over netlink; knows nothing of the mesh |
@@ -34,6 +35,7 @@ mod http;
 pub mod identity;
 mod inbound;
 pub mod inspect;
+pub mod limits;
 mod link;
 pub mod listen;
 pub mod metrics;

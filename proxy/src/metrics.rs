@@ -91,7 +91,6 @@ struct Families {
     errors: Family<ErrorLabels, Counter>,
     audited: Counter,
     folded: Counter,
-    connections: Gauge<i64, AtomicI64>,
     edges: Mutex<HashMap<EdgeLabels, Arc<Edge>, ahash::RandomState>>,
 }
 
@@ -134,7 +133,6 @@ impl Metrics {
             errors: Family::default(),
             audited: Counter::default(),
             folded: Counter::default(),
-            connections: Gauge::default(),
             edges: Mutex::default(),
         };
         metrics.registry(|registry| {
@@ -174,7 +172,6 @@ impl Metrics {
                 "Label sets counted as `other`, because there are too many",
                 families.folded.clone(),
             );
-            registry.register("proxy_connections", "Client connections held now", families.connections.clone());
         });
         Self { families: Arc::new(families) }
     }
@@ -204,11 +201,6 @@ impl Metrics {
     /// Counts a connection that only the audit mode let in.
     pub(crate) fn audited(&self) {
         self.families.audited.inc();
-    }
-
-    /// Client connections held now.
-    pub(crate) fn connections(&self) -> &Gauge<i64, AtomicI64> {
-        &self.families.connections
     }
 }
 

@@ -40,6 +40,8 @@ const BANNER: usize = 2 * 1024;
 
 /// How long a client whose destination cannot be resolved has to show that it speaks HTTP and wants an answer.
 const REFUSAL_WAIT: Duration = Duration::from_millis(250);
+/// How long a client that there is no place for may take to hear that.
+const REFUSAL_STAY: Duration = Duration::from_secs(1);
 
 /// Serves one connection of the pod.
 pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketAddr) {
@@ -204,6 +206,14 @@ enum Failed {
 
 fn refused(socket: TcpStream, detail: &'static str) -> Failed {
     Failed::Refused(ProxyError::new(Outcome::ProtocolRefused, detail), socket)
+}
+
+/// Refuses a connection that there is no place for.
+pub(crate) async fn overloaded(worker: &Rc<Worker>, socket: TcpStream, source: SocketAddr, error: ProxyError) {
+    let Ok(destination) = listen::original_dst(worker.config(), &socket) else { return reset(&socket) };
+    let side = Side::outbound(worker, source, destination);
+    // A client of HTTP/2 may stay where it was refused.
+    let _ = within(REFUSAL_STAY, refuse(worker, socket, side, error)).await;
 }
 
 /// Refuses a connection whose destination cannot be resolved: an answer where the client speaks HTTP first, else a reset.

@@ -10,7 +10,7 @@ mod side;
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, StatusCode};
-use mesh_proto::outcome::Outcome;
+use mesh_proto::{outcome::Outcome, tap::Direction};
 use tokio::time::Instant;
 
 use self::kept::{End, Kept};
@@ -74,6 +74,11 @@ impl Record {
         let kept = wanted.then(|| Box::new(Kept::request(worker, side, request, span)));
         let part = RequestPart { version, status: None, grpc: None };
         Self::new(worker, side, edge, Some(part), kept)
+    }
+
+    /// Whose connection it belongs to.
+    pub(crate) fn direction(&self) -> Direction {
+        self.side.direction
     }
 
     /// An opaque connection begins.

@@ -30,6 +30,7 @@ use crate::{
     error::ProxyError,
     inbound,
     inspect::{Inspect, Question},
+    limits::Limits,
     listen::{self, Listeners},
     metrics::Metrics,
     observers::Observers,
@@ -45,11 +46,8 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(2);
 /// A target without connections keeps its endpoints' load and connections this long.
 const TARGET_IDLE: Duration = Duration::from_mins(1);
-/// Most client connections per worker; less where few descriptors are allowed.
-const MAX_CONNECTIONS: usize = 16 * 1024;
-/// Share of the allowed descriptors that may be used, and descriptors per client connection (its own, one upstream).
-const FD_SHARE: (u64, u64) = (4, 5);
-const FDS_PER_CONNECTION: u64 = 2;
+/// Refusals that are said to the client at once; further ones are resets. Telling takes a descriptor for a moment.
+const MAX_REFUSALS: usize = 32;
 /// What the remaining tasks get when the drain is over; they have been told by `Drain::aborted`.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -68,6 +66,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// Where the admin port asks.
     pub inspect: Inspect,
+    /// What the process may hold.
+    pub limits: Limits,
     /// End of the process.
     pub drain: Drain,
 }
@@ -83,8 +83,7 @@ pub(crate) struct Worker {
     upstreams: RefCell<HashMap<Endpoint, Rc<Upstream>, ahash::RandomState>>,
     apps: RefCell<HashMap<SocketAddr, Rc<Upstream>, ahash::RandomState>>,
     pub(crate) open: Rc<Connections>,
-    connections: Cell<usize>,
-    max_connections: usize,
+    refusals: Cell<usize>,
 }
 
 /// Starts worker number `index`. It ends when the drain is over.
@@ -140,10 +139,12 @@ where
             accepted = listen::accept(&listener) => accepted,
             () = stop.cancelled() => return,
         };
-        let Some(held) = Held::new(&worker) else {
-            worker.shared.metrics.error(direction, Outcome::Overloaded);
-            reset(&socket);
-            continue;
+        let held = match worker.shared.limits.hold(direction) {
+            Ok(held) => held,
+            Err(error) => {
+                refuse(&worker, direction, socket, peer, error);
+                continue;
+            }
         };
         let connection = serve(Rc::clone(&worker), socket, peer);
         let guard = worker.shared.drain.guard();
@@ -187,25 +188,20 @@ async fn inspection(worker: Rc<Worker>) {
     }
 }
 
-/// One client connection counts against the limit for as long as this lives.
-struct Held(Rc<Worker>);
-
-impl Held {
-    fn new(worker: &Rc<Worker>) -> Option<Self> {
-        let connections = worker.connections.get();
-        (connections < worker.max_connections).then(|| {
-            worker.connections.set(connections + 1);
-            worker.shared.metrics.connections().inc();
-            Self(Rc::clone(worker))
-        })
+/// Refuses a connection that there is no place for. An application of the pod that asks by HTTP is told the code, as long
+/// as few are being told.
+fn refuse(worker: &Rc<Worker>, direction: Direction, socket: TcpStream, peer: SocketAddr, error: ProxyError) {
+    let telling = worker.refusals.get();
+    if direction == Direction::Inbound || telling >= MAX_REFUSALS {
+        worker.shared.metrics.error(direction, error.outcome);
+        return reset(&socket);
     }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-        self.0.shared.metrics.connections().dec();
-    }
+    worker.refusals.set(telling + 1);
+    let telling = Rc::clone(worker);
+    worker.tasks.spawn_local("refusal", async move {
+        outbound::overloaded(&telling, socket, peer, error).await;
+        telling.refusals.set(telling.refusals.get() - 1);
+    });
 }
 
 impl Worker {
@@ -220,8 +216,7 @@ impl Worker {
             upstreams: RefCell::default(),
             apps: RefCell::default(),
             open: Rc::default(),
-            connections: Cell::new(0),
-            max_connections: max_connections(),
+            refusals: Cell::new(0),
             shared,
         }
     }
@@ -318,14 +313,6 @@ impl Worker {
         self.upstreams.borrow_mut().retain(|_, upstream| keep(upstream));
         self.apps.borrow_mut().retain(|_, upstream| keep(upstream));
     }
-}
-
-/// As many as the descriptors allow, at most [`MAX_CONNECTIONS`].
-fn max_connections() -> usize {
-    use nix::sys::resource::{Resource, getrlimit};
-    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _hard)| soft);
-    let connections = allowed.saturating_mul(FD_SHARE.0) / FD_SHARE.1 / FDS_PER_CONNECTION;
-    usize::try_from(connections).unwrap_or(MAX_CONNECTIONS).min(MAX_CONNECTIONS)
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ mod drain;
 mod identity;
 #[path = "mesh/malformed.rs"]
 mod malformed;
+#[path = "mesh/overload.rs"]
+mod overload;
 #[path = "mesh/rotation.rs"]
 mod rotation;
 #[path = "mesh/telemetry.rs"]
@@ -74,6 +76,17 @@ fn main() -> ExitCode {
         (
             "at_the_deadline_and_at_a_second_signal_what_is_left_is_cut",
             drain::at_the_deadline_and_at_a_second_signal_what_is_left_is_cut,
+        (
+            "connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other",
+            overload::connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other,
+        ),
+        (
+            "connections_are_refused_when_descriptors_run_short",
+            overload::connections_are_refused_when_descriptors_run_short,
+        ),
+        (
+            "connections_and_requests_are_refused_when_memory_runs_short",
+            overload::connections_and_requests_are_refused_when_memory_runs_short,
         ),
         ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
     ];

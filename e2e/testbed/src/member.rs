@@ -45,6 +45,8 @@ pub struct Pod<'a> {
     pub token: Token<'a>,
     /// Further settings of its proxy.
     pub environment: &'a [(&'a str, &'a str)],
+    /// File descriptors that its proxy is allowed; none: as many as the test.
+    pub descriptors: Option<u32>,
 }
 
 /// Where the token of a pod comes from.
@@ -61,7 +63,7 @@ pub enum Token<'a> {
 impl<'a> Pod<'a> {
     /// A pod whose service account and label `app` have one name.
     pub fn new(name: &'a str, account: &'a str, host: u8) -> Self {
-        Self { name, account, app: account, host, token: Token::Own, environment: &[] }
+        Self { name, account, app: account, host, token: Token::Own, environment: &[], descriptors: None }
     }
 
     /// Its address.
@@ -111,7 +113,7 @@ impl Member {
             }
         };
         let apps = Apps::start(&network).with_context(|| format!("start the applications of {}", pod.name))?;
-        let mut command = Command::new(program);
+        let mut command = command(program, pod.descriptors);
         command.arg("run").envs([
             (names::ENV_POD_NAMESPACE, NAMESPACE.to_owned()),
             (names::ENV_POD_NAME, pod.name.to_owned()),
@@ -237,6 +239,14 @@ impl Member {
     pub fn log(&self) -> String {
         self.proxy.output()
     }
+}
+
+/// `program`, allowed so many descriptors. Only a process can limit itself, so a shell does before it becomes the program.
+fn command(program: &Path, descriptors: Option<u32>) -> Command {
+    let Some(descriptors) = descriptors else { return Command::new(program) };
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(format!(r#"ulimit -n {descriptors} && exec "$0" "$@""#)).arg(program);
+    shell
 }
 
 /// Plays the kubelet for one token; ends with this value.

@@ -2,6 +2,8 @@
 //!
 //! Pure: it sees the environment through [`Strings`], so tests need none. The variables are those that the injector writes.
 
+mod limits;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     env::VarError,
@@ -141,6 +143,7 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
     );
     let access_log = env.optional(names::ENV_ACCESS_LOG, access_log, "write off or json");
     let traces = env.traces();
+    let (limits, head_timeout) = env.limits();
     let skipped = Skipped {
         inbound: env.list(names::ENV_SKIP_INBOUND_PORTS),
         outbound: env.list(names::ENV_SKIP_OUTBOUND_PORTS),
@@ -154,6 +157,8 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
         socket_mark,
         unresolved: unresolved.unwrap_or_default(),
         connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
+        head_timeout: head_timeout.unwrap_or(defaults.head_timeout),
+        limits,
         ..defaults
     };
     Ok(Config {
@@ -412,6 +417,12 @@ mod tests {
             (names::ENV_ACCESS_LOG, "on"),
             (names::ENV_TRACE_ENDPOINT, "https://otel:4317"),
             (names::ENV_TRACE_SAMPLE, "10"),
+            (names::ENV_MAX_CONNECTIONS, "1"),
+            (names::ENV_MEMORY_LIMIT, "64Mi"),
+            (names::ENV_HEAD_TIMEOUT, "0"),
+            (names::ENV_HANDSHAKE_TIMEOUT, "10s"),
+            (names::ENV_PING_INTERVAL, "NaN"),
+            (names::ENV_PING_TIMEOUT, "inf"),
             (names::ENV_SKIP_INBOUND_PORTS, "http"),
             (names::ENV_SKIP_SUBNETS, "10.0.0.0/33"),
         ];

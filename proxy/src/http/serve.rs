@@ -123,8 +123,11 @@ where
             }
         }
     });
+    let limits = &worker.config().limits;
     let connection = hyper::server::conn::http2::Builder::new(worker.tasks.local_executor("http2 request"))
         .timer(TokioTimer::new())
+        .keep_alive_interval(limits.ping_interval)
+        .keep_alive_timeout(limits.ping_timeout)
         .max_concurrent_streams(MAX_STREAMS)
         // Twice as much as is served: what is a little too much gets an answer of ours, with a code.
         .max_header_list_size(u32::try_from(2 * MAX_HEAD).expect("invariant: 128 KiB fits"))

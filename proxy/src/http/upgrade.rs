@@ -44,9 +44,10 @@ pub(crate) fn carry(
     refused: impl Future<Output = ProxyError> + 'static,
 ) {
     let drain = worker.shared.drain.clone();
-    let guard = drain.guard();
+    // The connection it was leaves the count of the limit when HTTP is over.
+    let guards = (drain.guard(), worker.shared.limits.hold_beside(record.direction()));
     worker.tasks.spawn_local("upgraded connection", async move {
-        let _guard = guard;
+        let _guards = guards;
         let (client, server) = match futures_util::future::try_join(client, server).await {
             Ok(both) => both,
             Err(error) => {

@@ -4,6 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use mesh_proto::tap::Direction;
 
 use super::link::Link;
 use crate::{
@@ -72,6 +73,7 @@ impl Connection {
         meter: BodyMeter,
     ) -> Result<(Response<ResponseBody>, upgrade::Switching)> {
         self.link.authorize()?;
+        self.link.worker.shared.limits.request(Direction::Inbound)?;
         let client_version = request.version();
         let on_upgrade = upgrade::wanted(&mut request, self.version);
         headers::forward_request(&mut request, self.version, self.link.side().destination)?;

@@ -4,7 +4,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use http::{Request, Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
-use mesh_proto::outcome::Outcome;
+use mesh_proto::{outcome::Outcome, tap::Direction};
 
 use super::{Connection, target::Member};
 use crate::{
@@ -101,6 +101,7 @@ async fn forward(
     mut request: Request<Incoming>,
 ) -> Result<(Response<ResponseBody>, upgrade::Switching)> {
     let connection = exchange.connection;
+    connection.worker.shared.limits.request(Direction::Outbound)?;
     let on_upgrade = upgrade::wanted(&mut request, exchange.version);
     headers::forward_request(&mut request, exchange.version, connection.side.destination)?;
     let (balancer, route) = compiled.choose(&request)?;

@@ -222,8 +222,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::DataConfig, drain::Drain, inspect::Inspect, metrics::Metrics, observers::Observers, policy::Policies,
-        tls::Credentials, worker::Shared,
+        config::{self, DataConfig},
+        drain::Drain,
+        inspect::Inspect,
+        limits::Limits,
+        metrics::Metrics,
+        observers::Observers,
+        policy::Policies,
+        tls::Credentials,
+        worker::Shared,
     };
 
     fn worker() -> Worker {
@@ -235,6 +242,7 @@ mod tests {
             observers: Observers::default(),
             metrics: Metrics::new(&mesh_runtime::metrics::Metrics::new()),
             inspect: Inspect::default(),
+            limits: Limits::new(&mesh_runtime::metrics::Metrics::new(), &config::Limits::default()),
             drain: Drain::new(),
         };
         Worker::new(shared, [4140, 4143])

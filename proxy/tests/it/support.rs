@@ -19,6 +19,7 @@ use mesh_proxy::{
     config::{DataConfig, OriginalDst},
     drain::Drain,
     inspect::Inspect,
+    limits::Limits,
     listen::Listeners,
     metrics::Metrics,
     observers::Observers,
@@ -76,6 +77,7 @@ impl Pod {
         let inbound = SocketAddr::from(([127, 0, 0, 1], listeners.inbound_addr().unwrap().port()));
         let (metrics, drain, tap) = (mesh_runtime::metrics::Metrics::new(), Drain::new(), tap::Hub::new());
         let inspect = Inspect::default();
+        let limits = Limits::new(&metrics, &config.limits);
         let shared = Shared {
             config: Arc::new(config),
             policies,
@@ -83,6 +85,7 @@ impl Pod {
             observers: Observers { tap: tap.clone(), traces, ..Observers::default() },
             metrics: Metrics::new(&metrics),
             inspect: inspect.clone(),
+            limits,
             drain: drain.clone(),
         };
         let thread = Some(worker::spawn(0, shared, listeners).unwrap());

@@ -24,6 +24,7 @@ use mesh_proxy::{
     config::DataConfig,
     drain::Drain,
     inspect::Inspect,
+    limits::Limits,
     listen::Listeners,
     metrics::Metrics,
     nft,
@@ -189,6 +190,7 @@ impl Proxy {
         };
         let (drain, metrics) = (Drain::new(), mesh_runtime::metrics::Metrics::new());
         let listeners = Listeners::bind(&config)?;
+        let limits = Limits::new(&metrics, &config.limits);
         let shared = Shared {
             config: Arc::new(config),
             policies,
@@ -196,6 +198,7 @@ impl Proxy {
             observers: Observers::default(),
             metrics: Metrics::new(&metrics),
             inspect: Inspect::default(),
+            limits,
             drain: drain.clone(),
         };
         let thread = Some(worker::spawn(0, shared, listeners)?);
