@@ -9,6 +9,8 @@ mod changes;
 mod collector;
 #[path = "mesh/drain.rs"]
 mod drain;
+#[path = "mesh/floods.rs"]
+mod floods;
 #[path = "mesh/identity.rs"]
 mod identity;
 #[path = "mesh/malformed.rs"]
@@ -17,6 +19,8 @@ mod malformed;
 mod overload;
 #[path = "mesh/rotation.rs"]
 mod rotation;
+#[path = "mesh/slow.rs"]
+mod slow;
 #[path = "mesh/telemetry.rs"]
 mod telemetry;
 #[path = "mesh/thread.rs"]
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         (
             "at_the_deadline_and_at_a_second_signal_what_is_left_is_cut",
             drain::at_the_deadline_and_at_a_second_signal_what_is_left_is_cut,
+        ),
         (
             "connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other",
             overload::connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other,
@@ -87,6 +92,14 @@ fn main() -> ExitCode {
         (
             "connections_and_requests_are_refused_when_memory_runs_short",
             overload::connections_and_requests_are_refused_when_memory_runs_short,
+        ),
+        (
+            "a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_not",
+            slow::a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_not,
+        ),
+        (
+            "floods_of_frames_end_their_own_connection_and_harm_nobody_else",
+            floods::floods_of_frames_end_their_own_connection_and_harm_nobody_else,
         ),
         ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
     ];

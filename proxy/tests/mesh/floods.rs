@@ -1,0 +1,200 @@
+//! Floods of HTTP/2 frames against the inbound side, by a peer outside the mesh that keeps to no rule: the proxy lives, its
+//! memory comes back, and the requests of others are all answered meanwhile.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use mesh_testbed::{Member, apps::HTTP_PORT, member::Pod, talk::get, until};
+use tokio::time::Instant;
+
+use crate::{WEB, http, mesh, settings};
+
+/// Longest a flood lasts.
+const FLOOD: Duration = Duration::from_secs(3);
+/// Bytes of frames per write.
+const BURST: usize = 16 * 1024;
+/// What a flood may leave behind (reliability.md §3.1: INV 3).
+const LEFT_BEHIND: f64 = 16.0 * 1024.0 * 1024.0;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+/// How a flood ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The proxy closed the connection.
+    Closed,
+    /// It stopped reading.
+    Stopped,
+    /// It read on until the flood was over.
+    Endured,
+}
+
+struct Flood {
+    name: &'static str,
+    /// Sent once, on stream 1.
+    begin: Vec<u8>,
+    /// Sent again and again; given the number of the round.
+    again: fn(u32) -> Vec<u8>,
+    /// Whether the attacker reads what the proxy answers.
+    reads: bool,
+    /// Whether the proxy has to close the connection.
+    closed: bool,
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or_default().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// `GET / HTTP/2`, `host: web`.
+fn request(stream: u32, flags: u8) -> Vec<u8> {
+    frame(HEADERS, flags, stream, b"\x82\x86\x84\x41\x03web")
+}
+
+fn floods() -> [Flood; 7] {
+    const fn odd(round: u32) -> u32 {
+        2 * round + 1
+    }
+    let none = Vec::new;
+    [
+        Flood {
+            name: "rapid reset",
+            begin: none(),
+            again: |n| {
+                [request(odd(n), END_HEADERS | END_STREAM), frame(RST_STREAM, 0, odd(n), &[0, 0, 0, 8])].concat()
+            },
+            reads: true,
+            closed: true,
+        },
+        Flood {
+            name: "streams that the proxy has to reset",
+            begin: none(),
+            again: |n| {
+                [request(odd(n), END_HEADERS | END_STREAM), frame(WINDOW_UPDATE, 0, odd(n), &[0, 0, 0, 0])].concat()
+            },
+            reads: true,
+            closed: true,
+        },
+        Flood {
+            name: "CONTINUATION without end",
+            begin: request(1, 0),
+            again: |_| frame(CONTINUATION, 0, 1, b"\x00\x01a\x01b"),
+            reads: true,
+            closed: true,
+        },
+        Flood {
+            name: "empty DATA",
+            begin: request(1, END_HEADERS),
+            again: |_| frame(DATA, 0, 1, &[]),
+            reads: true,
+            closed: false,
+        },
+        Flood {
+            name: "PING, answers not read",
+            begin: none(),
+            again: |_| frame(PING, 0, 0, &[0; 8]),
+            reads: false,
+            closed: false,
+        },
+        Flood {
+            name: "SETTINGS, answers not read",
+            begin: none(),
+            again: |_| frame(SETTINGS, 0, 0, &[]),
+            reads: false,
+            closed: false,
+        },
+        Flood {
+            name: "requests, answers not read",
+            begin: none(),
+            again: |n| request(odd(n), END_HEADERS | END_STREAM),
+            reads: false,
+            closed: false,
+        },
+    ]
+}
+
+fn attack(address: SocketAddr, flood: &Flood) -> io::Result<End> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_write_timeout(Some(FLOOD))?;
+    let begin = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[]), &flood.begin].concat();
+    socket.write_all(&begin)?;
+    let mut answers = socket.try_clone()?;
+    thread::scope(|scope| {
+        if flood.reads {
+            scope.spawn(move || while answers.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {});
+        }
+        let (until, mut round) = (Instant::now() + FLOOD, 0);
+        let end = loop {
+            let mut burst = Vec::with_capacity(BURST + 64);
+            while burst.len() < BURST {
+                burst.extend((flood.again)(round));
+                round += 1;
+            }
+            match socket.write_all(&burst) {
+                Ok(()) if Instant::now() > until => break End::Endured,
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    break End::Stopped;
+                }
+                Err(_) => break End::Closed,
+            }
+        };
+        let _ = socket.shutdown(Shutdown::Both);
+        Ok(end)
+    })
+}
+
+fn resident(member: &Member) -> io::Result<f64> {
+    member.gauge("process_resident_memory_bytes", &[])
+}
+
+pub(crate) fn floods_of_frames_end_their_own_connection_and_harm_nobody_else() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let pod = Pod::new("a", "web", 1);
+    let server = mesh.member(&pod)?;
+    let client = mesh.member(&Pod::new("client", "client", 2))?;
+    // Without a redirect: its frames arrive as they are.
+    let outsider = mesh.unready_member(&Pod::new("outsider", "outsider", 3))?;
+    let address = SocketAddr::from((pod.ip(), HTTP_PORT));
+    let ask = || client.run(|| get(http(WEB), "/", &[]));
+    assert_eq!(ask()??.status, 200);
+    let (started, before) = (server.gauge("process_start_time_seconds", &[])?, resident(&server)?);
+
+    for flood in floods() {
+        let over = AtomicBool::new(false);
+        let (end, asked) = thread::scope(|scope| {
+            let attack = scope.spawn(|| {
+                let end = outsider.run(|| attack(address, &flood));
+                over.store(true, Ordering::Relaxed);
+                end
+            });
+            let mut asked = 0;
+            while !over.load(Ordering::Relaxed) || asked < 20 {
+                let answer = ask()??;
+                anyhow::ensure!(answer.status == 200, "{}: another client got {answer:?}", flood.name);
+                asked += 1;
+            }
+            let end = attack.join().map_err(|_| anyhow::anyhow!("the attack panicked"))??;
+            Ok((end?, asked))
+        })?;
+        assert!(end == End::Closed || !flood.closed, "{}: {end:?}, {asked} requests of another client", flood.name);
+    }
+    until("the memory is back", || (resident(&server).ok()? <= before + LEFT_BEHIND).then_some(()))?;
+    let restarted = server.gauge("process_start_time_seconds", &[])? - started;
+    assert!(restarted.abs() < 0.5, "it is another process");
+    assert!(!server.log().contains("panicked"), "{}", server.log());
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! A client that is slow or silent is cut at its limit (docs/limits.md); one that is merely idle is not.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use mesh_proto::names;
+use mesh_testbed::{
+    apps::{HTTP_PORT, LINES_PORT},
+    member::Pod,
+    talk::{Http, Lines},
+};
+use tokio::time::Instant;
+
+use crate::{mesh, settings};
+
+/// Longer than any of the limits that the test sets, however busy the machine is.
+const LATE: Duration = Duration::from_secs(15);
+
+/// Says `words`, then only listens. How long until the other side ends it.
+fn says(address: SocketAddr, words: &[u8]) -> io::Result<Duration> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(LATE))?;
+    socket.write_all(words)?;
+    let begun = Instant::now();
+    let mut read = [0; 4096];
+    loop {
+        match socket.read(&mut read) {
+            Ok(0) => return Ok(begun.elapsed()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(begun.elapsed()),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+pub(crate) fn a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_not() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let environment = [
+        (names::ENV_HEAD_TIMEOUT, "0.6"),
+        (names::ENV_HANDSHAKE_TIMEOUT, "0.6"),
+        (names::ENV_PING_INTERVAL, "0.3"),
+        (names::ENV_PING_TIMEOUT, "0.6"),
+    ];
+    let pod = Pod { environment: &environment, ..Pod::new("a", "web", 1) };
+    let server = mesh.member(&pod)?;
+    // Without a redirect: what it says arrives as it is.
+    let outsider = mesh.unready_member(&Pod::new("outsider", "outsider", 2))?;
+    let (web, lines) = (SocketAddr::from((pod.ip(), HTTP_PORT)), SocketAddr::from((pod.ip(), LINES_PORT)));
+    let (mut idle, mut line) = outsider.run(|| io::Result::Ok((Http::connect(web)?, Lines::connect(lines)?.0)))??;
+    assert_eq!(idle.get("/", &[])?.body, "a");
+
+    let silent_http2 = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    for (what, words) in [
+        ("half a head", &b"GET / HTTP/1.1\r\nhost: a\r\nx: "[..]),
+        ("half a ClientHello", &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]),
+        ("an HTTP/2 client that answers no PING", &silent_http2),
+    ] {
+        let cut = outsider.run(|| says(web, words))?;
+        let after = cut.map_err(|error| anyhow::anyhow!("{what}: {error}"))?;
+        assert!(after >= Duration::from_millis(500), "{what}: cut after {after:?}");
+    }
+    assert!(
+        server.count("mesh_error_total", &[r#"code="client-certificate-invalid""#])? >= 1,
+        "half a hello has a code"
+    );
+    assert_eq!(idle.get("/", &[])?.body, "a", "idle between requests all the while");
+    assert_eq!(line.ask("idle, too")?, "idle, too");
+    Ok(())
+}
