@@ -207,6 +207,7 @@ fn observers(
     tap: tap::Hub,
     tasks: &Tasks,
 ) -> anyhow::Result<(Observers, Option<Writer>)> {
+    tap.register(metrics);
     let pod = &config.pod;
     let log = match config.access_log {
         config::AccessLog::Off => None,

@@ -374,6 +374,26 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_hostile_labels_fold_into_other_and_cannot_end_their_line() {
+        let registry = mesh_runtime::metrics::Metrics::new();
+        let metrics = Metrics::new(&registry);
+        for n in 0..10_000 {
+            let hostile = format!("\"}} 1\nrequest_total{{x=\"{n}\\");
+            let edge = metrics.edge(EdgeLabels { direction: "inbound", client_id: hostile, ..labels(80) });
+            edge.requests.inc();
+            edge.ended(Some(u16::try_from(n % 1000).unwrap()), Some(n), true, Duration::ZERO);
+            edge.tcp_opened();
+        }
+        let text = registry.encode();
+        let series = |family: &str| text.lines().filter(|line| line.starts_with(&format!("{family}{{"))).count();
+        assert_eq!(series("request_total"), MAX_EDGES + 1);
+        assert!(series("response_total") <= MAX_EDGES + MAX_STATUSES + 2, "{}", series("response_total"));
+        assert!(text.len() < 2 << 20, "{} bytes", text.len());
+        assert!(text.contains(r#"client_id="other""#) && text.contains("metrics_folded_total 9800"));
+        assert!(text.lines().all(|line| !line.starts_with("request_total{x=")));
+    }
+
+    #[test]
     fn edges_and_statuses_are_bounded() {
         let registry = mesh_runtime::metrics::Metrics::new();
         let metrics = Metrics::new(&registry);

@@ -8,7 +8,7 @@ use http::Request;
 
 use crate::{
     access_log::AccessLog,
-    tap::Hub,
+    tap::{Held, Hub},
     trace::{Span, Traces},
 };
 
@@ -35,13 +35,15 @@ impl Observers {
     }
 
     /// Shows it to everybody who does. Never waits.
-    pub(crate) fn show(&self, event: TapEvent, span: Option<Span>) {
+    pub(crate) fn show(&self, event: TapEvent, span: Option<Span>, tapped: Option<Held>) {
         if let Some(log) = &self.access_log {
             log.write(&event, span.as_ref().map(Span::trace_id).as_deref());
         }
         if let (Some(traces), Some(span)) = (&self.traces, &span) {
             traces.end(span, &event);
         }
-        self.tap.publish(|| event);
+        if tapped.is_some() {
+            self.tap.publish(|| event);
+        }
     }
 }

@@ -202,8 +202,8 @@ impl Record {
                     (request.status.map(|status| status.as_u16()), request.grpc, request.version == Version::Http2)
                 }),
             };
-            let (event, span) = kept.event(&self.side, end);
-            self.worker.shared.observers.show(event, span);
+            let (event, span, held) = kept.event(&self.side, end);
+            self.worker.shared.observers.show(event, span, held);
         }
     }
 }

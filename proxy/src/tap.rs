@@ -1,9 +1,11 @@
 //! Live traffic: hands finished requests and connections to whoever watches, and costs nothing while nobody does.
 //!
-//! The data path asks [`Hub::is_active`] (one relaxed load) and publishes; the admin listener serves the watchers. A
-//! slow watcher loses events, which are counted; the data path never waits for one.
+//! The data path asks [`Hub::is_active`] (one relaxed load), holds a request's head until it is known how it ends, and
+//! publishes; the admin listener serves the watchers. All heads together are at most 1 MiB (contracts §9): half of it waits
+//! for answers, half for watchers. What does not fit is counted; the data path never waits for anybody.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,12 +19,18 @@ use mesh_proto::{
     tap::{TapEvent, TapFilter},
 };
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::mpsc, time::Instant};
 
 /// Watchers at a time: a person, a dashboard and a few more.
 const MAX_WATCHERS: usize = 16;
-/// Events that wait for a watcher. With heads of some 200 bytes below the 1 MiB per proxy of contracts §9.
+/// Events that wait for a watcher, and the bytes of their heads.
 const QUEUE: usize = 256;
+const QUEUED: usize = MAX_HEADS / 2 / MAX_WATCHERS;
+/// Most bytes of heads that are in memory for taps.
+const MAX_HEADS: usize = 1024 * 1024;
+/// What an event or a held head costs beside its texts.
+const FIXED: usize = 256;
 /// Where a watcher does not say.
 const DEFAULT_PER_SECOND: u32 = 100;
 
@@ -31,6 +39,22 @@ const DEFAULT_PER_SECOND: u32 = 100;
 pub struct Hub {
     active: Arc<AtomicUsize>,
     watchers: Arc<Mutex<Vec<Watcher>>>,
+    /// Bytes of heads whose answer is awaited.
+    held: Arc<AtomicUsize>,
+    overflow: Counter,
+}
+
+/// A head that is held; dropping it makes room.
+#[derive(Debug)]
+pub struct Held {
+    held: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -40,6 +64,10 @@ struct Watcher {
     window: Instant,
     in_window: u32,
     dropped: u64,
+    /// Heads that were too many, as far as this watcher was told.
+    overflow: u64,
+    /// Sizes of what waits in the queue, oldest first.
+    queued: VecDeque<usize>,
 }
 
 impl Hub {
@@ -53,16 +81,39 @@ impl Hub {
         self.active.load(Ordering::Relaxed) > 0
     }
 
+    /// Holds a head with texts of so many bytes until its request ends. None, and counted, where too many are held.
+    pub fn hold(&self, texts: usize) -> Option<Held> {
+        let bytes = FIXED + texts;
+        // Taken first and given back: no two workers can take the last room.
+        let held = Held { held: Arc::clone(&self.held), bytes };
+        if self.held.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_HEADS / 2 {
+            self.overflow.inc();
+            return None;
+        }
+        Some(held)
+    }
+
+    /// Registers what is counted of it.
+    pub fn register(&self, metrics: &mesh_runtime::metrics::Metrics) {
+        metrics.registry(|registry| {
+            registry.register(
+                "tap_overflow",
+                "Requests and connections that no tap could show, because too many heads were held",
+                self.overflow.clone(),
+            );
+        });
+    }
+
     /// Shows an event to every watcher whose filter it matches. Never blocks; the event is made only if anybody watches.
     pub fn publish(&self, event: impl FnOnce() -> TapEvent) {
         if !self.is_active() {
             return;
         }
         let event = event();
-        let now = Instant::now();
+        let (now, overflow) = (Instant::now(), self.overflow.get());
         let mut watchers = self.watchers.lock();
         watchers.retain_mut(|watcher| {
-            watcher.show(&event, now);
+            watcher.show(&event, now, overflow);
             !watcher.events.is_closed()
         });
         self.active.store(watchers.len(), Ordering::Relaxed);
@@ -70,23 +121,35 @@ impl Hub {
 }
 
 impl Watcher {
-    fn show(&mut self, event: &TapEvent, now: Instant) {
+    fn show(&mut self, event: &TapEvent, now: Instant, overflow: u64) {
         if !self.filter.matches(event) {
             return;
         }
+        self.dropped += overflow - std::mem::replace(&mut self.overflow, overflow);
+        let waiting = self.events.max_capacity() - self.events.capacity();
+        self.queued.drain(..self.queued.len().saturating_sub(waiting));
+        let size = size(event);
+        let fits = self.queued.iter().sum::<usize>() + size <= QUEUED;
         if now.duration_since(self.window) >= Duration::from_secs(1) {
             (self.window, self.in_window) = (now, 0);
         }
         let most = if self.filter.max_per_second == 0 { DEFAULT_PER_SECOND } else { self.filter.max_per_second };
-        let shown =
-            self.in_window < most && self.events.try_send(TapEvent { dropped: self.dropped, ..event.clone() }).is_ok();
+        let may = fits && self.in_window < most;
+        let shown = may && self.events.try_send(TapEvent { dropped: self.dropped, ..event.clone() }).is_ok();
         if shown {
+            self.queued.push_back(size);
             self.in_window += 1;
             self.dropped = 0;
         } else {
             self.dropped += 1;
         }
     }
+}
+
+/// What an event costs while it waits. Names and identities are shared with others.
+fn size(event: &TapEvent) -> usize {
+    let head = event.request.as_ref().map_or(0, |it| it.method.len() + it.path.len() + it.authority.len());
+    FIXED + head + event.outcome.len() + event.route.len()
 }
 
 impl TapService for Hub {
@@ -97,7 +160,15 @@ impl TapService for Hub {
         if watchers.len() >= MAX_WATCHERS {
             return Err(Refusal::new(Outcome::Overloaded, format!("{MAX_WATCHERS} taps are running already")));
         }
-        watchers.push(Watcher { filter, events, window: Instant::now(), in_window: 0, dropped: 0 });
+        watchers.push(Watcher {
+            filter,
+            events,
+            window: Instant::now(),
+            in_window: 0,
+            dropped: 0,
+            overflow: self.overflow.get(),
+            queued: VecDeque::new(),
+        });
         self.active.store(watchers.len(), Ordering::Relaxed);
         Ok(receiver)
     }
@@ -166,6 +237,34 @@ mod tests {
             .map(|event| event.map(|event| (event.latency_us, event.dropped)).unwrap())
             .into();
         assert_eq!(shown, [(0, 0), (1, 0), (9, 3)]);
+    }
+
+    #[tokio::test]
+    async fn heads_are_bounded_and_a_watcher_is_told_how_many_it_does_not_see() {
+        let hub = Hub::new();
+        let mut watcher = hub.watch(TapFilter::default()).await.unwrap();
+        let held: Vec<_> = std::iter::from_fn(|| hub.hold(2000)).collect();
+        assert!((200..MAX_HEADS / 2 / 2000).contains(&held.len()), "{}", held.len());
+        assert!(hub.hold(10).is_none() || hub.hold(2000).is_none());
+        hub.publish(|| event(1));
+        assert!(watcher.recv().await.unwrap().dropped >= 1);
+        drop(held);
+        assert_eq!(hub.held.load(Ordering::Relaxed), 0, "also what was refused is given back");
+        assert!(hub.hold(2000).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_watcher_is_bounded_in_bytes() {
+        let hub = Hub::new();
+        let mut watcher = hub.watch(TapFilter { max_per_second: 10_000, ..TapFilter::default() }).await.unwrap();
+        let long = || TapEvent { route: "x".repeat(3000), ..event(1) };
+        for _ in 0..QUEUE {
+            hub.publish(long);
+        }
+        assert_eq!(watcher.len(), QUEUED / (3000 + FIXED));
+        watcher.recv().await.unwrap();
+        hub.publish(long);
+        assert_eq!(watcher.len(), QUEUED / (3000 + FIXED), "what was taken has made room");
     }
 
     #[tokio::test]

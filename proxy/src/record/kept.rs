@@ -10,7 +10,7 @@ use mesh_proto::{
 };
 
 use super::{Side, micros};
-use crate::{pool::Upstream, trace::Span, worker::Worker};
+use crate::{pool::Upstream, tap::Held, trace::Span, worker::Worker};
 
 /// Longest method, path and authority that are kept, in bytes: a head may be 64 KiB, and heads are held by the thousand.
 const MAX_METHOD: usize = 32;
@@ -28,6 +28,8 @@ pub(super) struct Kept {
     destination_identity: Option<Identity>,
     destination_pod: Option<PodRef>,
     span: Option<Span>,
+    /// Room among the heads that are held for taps; none where no tap runs, or too many are.
+    held: Option<Held>,
     /// Of the request's body.
     pub(super) body: Rc<Cell<u64>>,
 }
@@ -46,6 +48,10 @@ pub(super) struct End {
 impl Kept {
     /// Of a connection.
     pub(super) fn connection(worker: &Worker, side: &Side) -> Self {
+        Self { held: hold(worker, 0), ..Self::plain(worker, side) }
+    }
+
+    fn plain(worker: &Worker, side: &Side) -> Self {
         Self {
             started: SystemTime::now(),
             method: String::new(),
@@ -59,19 +65,18 @@ impl Kept {
             },
             destination_pod: None,
             span: None,
+            held: None,
             body: Rc::default(),
         }
     }
 
     /// Of a request.
     pub(super) fn request<B>(worker: &Worker, side: &Side, request: &Request<B>, span: Option<Span>) -> Self {
-        Self {
-            method: clipped(request.method().as_str(), MAX_METHOD),
-            path: clipped(request.uri().path(), MAX_PATH),
-            authority: clipped(authority(request), MAX_AUTHORITY),
-            span,
-            ..Self::connection(worker, side)
-        }
+        let method = clipped(request.method().as_str(), MAX_METHOD);
+        let path = clipped(request.uri().path(), MAX_PATH);
+        let authority = clipped(authority(request), MAX_AUTHORITY);
+        let held = hold(worker, method.len() + path.len() + authority.len());
+        Self { method, path, authority, span, held, ..Self::plain(worker, side) }
     }
 
     /// It goes to this endpoint.
@@ -82,8 +87,8 @@ impl Kept {
         self.route = route.cloned();
     }
 
-    /// All of it, and the span that it is.
-    pub(super) fn event(self, side: &Side, end: End) -> (TapEvent, Option<Span>) {
+    /// All of it, the span that it is, and its room among what taps are shown.
+    pub(super) fn event(self, side: &Side, end: End) -> (TapEvent, Option<Span>, Option<Held>) {
         let event = TapEvent {
             direction: side.direction,
             started_us: micros(self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()),
@@ -109,8 +114,13 @@ impl Kept {
             dropped: 0,
             route: self.route.map(|route| route.to_string()).unwrap_or_default(),
         };
-        (event, self.span)
+        (event, self.span, self.held)
     }
+}
+
+fn hold(worker: &Worker, texts: usize) -> Option<Held> {
+    let tap = &worker.shared.observers.tap;
+    tap.is_active().then(|| tap.hold(texts)).flatten()
 }
 
 /// At most `most` bytes of it, and a sign where that is not all.
