@@ -26,6 +26,7 @@ use crate::{
     api::{Api, connect::ConnectError},
     ca::{
         Authority, CaError, files,
+        secret::{Mirror, SecretError},
         store::{Store, StoreError},
         token::{self, Minter},
     },
@@ -63,6 +64,9 @@ pub enum StartError {
     /// Its secrets.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The Secret of its authority.
+    #[error("keep the certificate authority: {0}")]
+    Secret(#[from] SecretError),
     /// Its authority.
     #[error(transparent)]
     Ca(#[from] CaError),
@@ -104,6 +108,8 @@ pub struct Bound {
     authority: Arc<Authority>,
     port: Port,
     source: Opened,
+    /// With how often it looks.
+    mirror: Option<(Mirror, Duration)>,
     task: publish::Task,
     publisher: Publisher,
     problems: Problems,
@@ -122,23 +128,30 @@ impl Controller {
         registry: &Registry,
         readiness: &Readiness,
     ) -> Result<Bound, StartError> {
-        let authority = {
-            let store = Store::open(&config.state_dir)?;
-            Authority::open(&store, config.ca.as_deref(), &config.trust_domain, config.leaf_lifetime)?
+        let problems = Problems::default();
+        let metrics = Metrics::new(registry);
+        let store = Store::open(&config.state_dir)?;
+        let (given, domain, lifetime) = (config.ca.as_deref(), config.trust_domain.as_str(), config.leaf_lifetime);
+        let (authority, source, mirror) = match config.source {
+            Source::Dir(root) => {
+                let authority = Authority::open(&store, given, domain, lifetime)?;
+                (authority, Opened::Dir(Dir::open(root, problems.clone())?), None)
+            }
+            Source::Kube => {
+                let api = Api::open(config.kubeconfig.as_deref()).await?;
+                let mirror = match given {
+                    Some(_) => None,
+                    None => Some(Mirror::open(api.clone(), store.clone(), domain).await?),
+                };
+                let authority = Authority::open_in_cluster(&store, given, domain, lifetime, api.clone())?;
+                let source = Kube::new(api, config.pace, problems.clone(), metrics.clone());
+                (authority, Opened::Kube(source), mirror.map(|mirror| (mirror, config.pace.mirror)))
+            }
         };
         if let Some(path) = &config.trust_bundle_out {
             write(path, &authority.trust_bundle_pem())
                 .map_err(|source| StartError::TrustBundle { path: path.display().to_string(), source })?;
         }
-        let problems = Problems::default();
-        let metrics = Metrics::new(registry);
-        let source = match config.source {
-            Source::Dir(root) => Opened::Dir(Dir::open(root, problems.clone())?),
-            Source::Kube => {
-                let api = Api::open(config.kubeconfig.as_deref()).await?;
-                Opened::Kube(Kube::new(api, config.pace, problems.clone(), metrics.clone()))
-            }
-        };
         let synced = readiness.block("source");
         let (publisher, task) = publish::new(publish::Settings {
             trust_domain: config.trust_domain,
@@ -158,6 +171,7 @@ impl Controller {
             authority: Arc::new(authority),
             port,
             source,
+            mirror,
             task,
             publisher,
             problems,
@@ -193,6 +207,7 @@ impl Bound {
             authority,
             port,
             source,
+            mirror,
             task,
             publisher,
             problems,
@@ -205,6 +220,13 @@ impl Bound {
         let (send, events) = mpsc::channel::<Event>(EVENTS);
         until_cancelled(&tasks, "source", source.run(send));
         until_cancelled(&tasks, "index", task.run(events));
+        if let Some((mirror, pause)) = mirror {
+            let problems = problems.clone();
+            let problem = move |reason: Option<String>| {
+                problems.set("Secret of the certificate authority", reason.into_iter().collect());
+            };
+            until_cancelled(&tasks, "secret", mirror.follow(pause, problem));
+        }
         let live = port.live();
         until_cancelled(&tasks, "own certificate", Arc::clone(&live).renew(Arc::clone(&authority)));
         let (trust_bundle, trusted) = streams::trust_bundle(authority.trust_bundle());

@@ -7,8 +7,10 @@ pub mod files;
 pub mod issuer;
 pub mod limit;
 mod root;
+pub mod secret;
 pub mod store;
 pub mod token;
+pub mod token_review;
 mod used;
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -31,7 +33,9 @@ use self::{
     issuer::Issuer,
     store::{Store, StoreError},
     token::{Checker, Proof},
+    token_review::Reviewer,
 };
+use crate::api::Api;
 
 /// How often it is looked for other roots, or another issuer.
 const LOOK: Duration = Duration::from_secs(1);
@@ -72,7 +76,15 @@ pub struct Authority {
     /// As they were when they were read first.
     opened: Stamp,
     issuer: ArcSwap<Issuer>,
-    tokens: Checker,
+    proofs: Proofs,
+}
+
+/// What proves who asks.
+enum Proofs {
+    /// Outside a cluster.
+    JoinTokens(Checker),
+    /// In one.
+    TokenReviews(Reviewer),
 }
 
 impl Authority {
@@ -83,14 +95,34 @@ impl Authority {
         trust_domain: &str,
         leaf_lifetime: Duration,
     ) -> Result<Self, CaError> {
+        Self::new(store, given, trust_domain, leaf_lifetime, Proofs::JoinTokens(Checker::open(store)?))
+    }
+
+    /// In a cluster, where tokens are the API server's to check.
+    pub fn open_in_cluster(
+        store: &Store,
+        given: Option<&Path>,
+        trust_domain: &str,
+        leaf_lifetime: Duration,
+        api: Api,
+    ) -> Result<Self, CaError> {
+        Self::new(store, given, trust_domain, leaf_lifetime, Proofs::TokenReviews(Reviewer::new(api)))
+    }
+
+    fn new(
+        store: &Store,
+        given: Option<&Path>,
+        trust_domain: &str,
+        leaf_lifetime: Duration,
+        proofs: Proofs,
+    ) -> Result<Self, CaError> {
         let files = match given {
             Some(directory) => Files::given(directory),
             None => Files::own(store, trust_domain)?,
         };
         let opened = files.stamp();
         let issuer = ArcSwap::from_pointee(files.load(trust_domain, leaf_lifetime)?);
-        let tokens = Checker::open(store)?;
-        Ok(Self { trust_domain: trust_domain.to_owned(), leaf_lifetime, files, opened, issuer, tokens })
+        Ok(Self { trust_domain: trust_domain.to_owned(), leaf_lifetime, files, opened, issuer, proofs })
     }
 
     /// Looks for other roots or another issuer for ever, and renews an issuer of our own. What cannot be used is told to
@@ -145,9 +177,12 @@ impl Authority {
         self.issuer.load().roots_pem().to_owned()
     }
 
-    /// Who asks, by token. The token is used up by this.
-    pub fn prove(&self, certify: &Certify) -> Result<Proof, Refusal> {
-        let proof = self.tokens.check(&certify.token)?;
+    /// Who asks, by token. A join token is used up by this.
+    pub async fn prove(&self, certify: &Certify) -> Result<Proof, Refusal> {
+        let proof = match &self.proofs {
+            Proofs::JoinTokens(tokens) => tokens.check(&certify.token)?,
+            Proofs::TokenReviews(reviews) => reviews.check(&certify.token, &self.trust_domain).await?,
+        };
         let mismatch = |detail: String| Err(Refusal::new(Outcome::IdentityMismatch, detail));
         if proof.identity != certify.identity {
             return mismatch(format!("the token is for {}, not for {}", proof.identity, certify.identity));

@@ -23,7 +23,8 @@ pub struct Args {
     /// ~/.kube/config.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-    /// Directory for the certificate authority and the key of join tokens, made at the first start.
+    /// Directory for the certificate authority and the key of join tokens, made at the first start. In a cluster the
+    /// authority is a Secret, of which this directory is a copy; there it belongs in memory.
     #[arg(long, value_name = "DIR")]
     pub state_dir: PathBuf,
     /// Directory of a certificate authority that somebody else keeps, e.g. a mounted Secret of cert-manager: ca.crt

@@ -64,6 +64,12 @@ pub const SYSTEM_NAMESPACE: &str = "mesh-system";
 pub const CONTROLLER_NAME: &str = "mesh-controller";
 /// Service and service account of the injector.
 pub const INJECTOR_NAME: &str = "mesh-injector";
+/// Label on everything that the mesh makes in a cluster, with the value [`PART_OF`].
+pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
+/// Value of [`LABEL_PART_OF`].
+pub const PART_OF: &str = "mesh";
+/// Secret with the root of the certificate authority, in [`SYSTEM_NAMESPACE`].
+pub const CA_SECRET_NAME: &str = "mesh-ca";
 /// Trust domain where none is set.
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 /// Audience of bootstrap tokens (projected service-account tokens and join tokens).

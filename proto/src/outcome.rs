@@ -59,6 +59,8 @@ pub enum Outcome {
     TokenExpired,
     /// The join token was used before.
     TokenUsed,
+    /// Nobody could be asked about the bootstrap token.
+    TokenUnchecked,
     /// The token, certificate or pod proves another identity than the one asked for.
     IdentityMismatch,
     /// The certificate request is malformed or asks for more than the identity.
@@ -150,6 +152,7 @@ impl Outcome {
         Self::TokenInvalid,
         Self::TokenExpired,
         Self::TokenUsed,
+        Self::TokenUnchecked,
         Self::IdentityMismatch,
         Self::CertificateRequestInvalid,
         Self::ClientCertificateRequired,
@@ -371,6 +374,14 @@ impl Outcome {
                 false,
                 "The join token was used before.",
                 "Make a new one; each is good for one certificate request.",
+            ),
+            Self::TokenUnchecked => row(
+                "token-unchecked",
+                Mesh,
+                (503, UNAVAILABLE),
+                true,
+                "The bootstrap token could not be checked, because the Kubernetes API did not answer or refused the review.",
+                "The proxy asks again by itself; the controller's log says why, e.g. that it may not create tokenreviews.",
             ),
             Self::IdentityMismatch => row(
                 "identity-mismatch",

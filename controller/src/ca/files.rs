@@ -29,6 +29,10 @@ const ISSUER_KEY: &str = "tls.key";
 const ROOT: &str = "root.pem";
 /// Our next root, between [`add_root`] and [`switch_issuer`].
 const NEXT_ROOT: &str = "next-root.pem";
+/// Whatever an authority may have.
+pub(super) const ALL: [&str; 5] = [ROOTS, ISSUER, ISSUER_KEY, ROOT, NEXT_ROOT];
+/// What it cannot do without.
+pub(super) const NEEDED: [&str; 3] = [ROOTS, ISSUER, ISSUER_KEY];
 /// How much longer than the old one a new issuer must live.
 const WORTH_IT: Duration = Duration::from_hours(24);
 /// Largest of the files that is read.

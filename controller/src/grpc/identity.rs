@@ -38,7 +38,7 @@ impl Identities {
     }
 
     async fn answer(&self, certify: &Certify) -> Result<Certified, Refusal> {
-        let proof = self.authority.prove(certify)?;
+        let proof = self.authority.prove(certify).await?;
         self.check_pod(&proof).await?;
         let taken = self.limit.lock().take(&proof.pod.uid, Instant::now());
         taken.map_err(|wait| {

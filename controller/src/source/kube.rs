@@ -29,6 +29,8 @@ pub struct Pace {
     pub first_retry: Duration,
     /// Longest wait after a failure.
     pub longest_retry: Duration,
+    /// How often the Secret of the certificate authority is looked at.
+    pub mirror: Duration,
 }
 
 impl Default for Pace {
@@ -41,6 +43,7 @@ impl Default for Pace {
             answer: Duration::from_mins(1),
             first_retry: Duration::from_millis(200),
             longest_retry: Duration::from_secs(30),
+            mirror: Duration::from_secs(10),
         }
     }
 }

@@ -1,4 +1,5 @@
 //! The controller reads a scripted Kubernetes API.
 
+mod certify;
 mod follow;
 mod server;

@@ -294,14 +294,15 @@ async fn a_proxy_that_does_not_read_is_cut_off_and_the_others_are_not() {
 /// Of many, because whoever was cut by mistake was cut by chance.
 #[tokio::test]
 async fn a_proxy_that_had_nothing_to_read_for_long_is_not_taken_for_a_slow_one() {
-    let load = pod("shop", "load-1", "load", "127.0.0.2", true) + &service("shop", "web", "10.9.0.1");
+    let address = |number: usize| format!("127.0.1.{}", number + 1);
+    let name = |number: usize| format!("load-{number}");
+    let mut load = service("shop", "web", "10.9.0.1");
+    load.extend((0..10).map(|number| pod("shop", &name(number), "load", &address(number), true)));
     let web = |ready| pod("shop", "web-1", "web", "10.1.0.1", ready);
     let mesh = Mesh::start(&[("load.yaml", &load), ("web.yaml", &web(true))]).await;
-    let client = mesh.certify("shop", "load", "load-1").await;
     let mut proxies = Vec::new();
-    // As many as one pod may have: each is a chance to be taken for one.
-    for _ in 0..4 {
-        let mut proxy = mesh.hello(&client, hello("shop", "load-1"), "127.0.0.2").await.unwrap();
+    for number in 0..10 {
+        let mut proxy = mesh.proxy("shop", "load", &name(number), &address(number)).await;
         proxy.subscribe(outbound("10.9.0.1:80")).await;
         proxies.push(proxy);
     }

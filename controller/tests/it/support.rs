@@ -52,6 +52,7 @@ const PACE: Pace = Pace {
     answer: Duration::from_secs(5),
     first_retry: Duration::from_millis(20),
     longest_retry: Duration::from_millis(200),
+    mirror: Duration::from_millis(200),
 };
 
 pub(crate) struct Mesh {
@@ -65,6 +66,7 @@ pub(crate) struct Mesh {
     pub(crate) state: PathBuf,
     directory: Arc<tempfile::TempDir>,
     admin: Mutex<axum::Router>,
+    in_cluster: bool,
 }
 
 impl Drop for Mesh {
@@ -116,6 +118,17 @@ impl Mesh {
         mesh
     }
 
+    /// Why a controller of a cluster does not start.
+    pub(crate) async fn fail_to_start_kube(kubeconfig: impl FnOnce(&Path) -> PathBuf) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let kubeconfig = kubeconfig(directory.path());
+        let config = config(directory.path(), Source::Kube, Some(kubeconfig));
+        match Controller::bind(config, &Tasks::new(), &Metrics::new(), &Readiness::new()).await {
+            Ok(_) => panic!("it starts"),
+            Err(error) => error.to_string(),
+        }
+    }
+
     async fn start_from(
         directory: Arc<tempfile::TempDir>,
         source: Source,
@@ -125,19 +138,8 @@ impl Mesh {
         let (tasks, metrics, readiness) = (Tasks::new(), Metrics::new(), Readiness::new());
         let (manifests, state) = (directory.path().join("manifests"), directory.path().join("state"));
         let bundle = directory.path().join("roots.pem");
-        let config = Config {
-            source,
-            kubeconfig,
-            pace: PACE,
-            state_dir: state.clone(),
-            ca,
-            trust_domain: "cluster.local".into(),
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            default_policy: DefaultPolicy::Allow,
-            leaf_lifetime: Duration::from_hours(1),
-            trust_bundle_out: Some(bundle.clone()),
-            slowest_reader: SLOWEST_READER,
-        };
+        let in_cluster = source == Source::Kube;
+        let config = Config { ca, ..config(directory.path(), source, kubeconfig) };
         let bound = Controller::bind(config, &tasks, &metrics, &readiness).await.unwrap();
         let (addr, admin) = (bound.addr, bound.admin());
         tasks.spawn("controller", async move { bound.run().await.unwrap() });
@@ -146,7 +148,7 @@ impl Mesh {
         let roots = roots.map(|root| Bytes::copy_from_slice(&root.unwrap())).collect();
         let minter = Minter::open(&Store::open(&state).unwrap()).unwrap();
         let admin = Mutex::new(admin);
-        Self { addr, minter, metrics, roots, readiness, tasks, manifests, state, directory, admin }
+        Self { addr, minter, metrics, roots, readiness, tasks, manifests, state, directory, admin, in_cluster }
     }
 
     pub(crate) async fn ready(&self) {
@@ -215,6 +217,13 @@ impl Mesh {
     }
 
     pub(crate) fn token(&self, namespace: &str, account: &str, pod: &str) -> String {
+        if self.in_cluster {
+            return format!("kube:{namespace}:{account}:{pod}");
+        }
+        self.join_token(namespace, account, pod)
+    }
+
+    pub(crate) fn join_token(&self, namespace: &str, account: &str, pod: &str) -> String {
         let identity = identity(namespace, account);
         self.minter.mint(&identity, pod_claim(namespace, pod), Duration::from_mins(1)).unwrap()
     }
@@ -301,6 +310,22 @@ impl Mesh {
         let mut proxy = Proxy { send, stream };
         assert!(matches!(proxy.next().await, ControllerMessage::Welcome { .. }));
         Ok(proxy)
+    }
+}
+
+fn config(directory: &Path, source: Source, kubeconfig: Option<PathBuf>) -> Config {
+    Config {
+        source,
+        kubeconfig,
+        pace: PACE,
+        state_dir: directory.join("state"),
+        ca: None,
+        trust_domain: "cluster.local".into(),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        default_policy: DefaultPolicy::Allow,
+        leaf_lifetime: Duration::from_hours(1),
+        trust_bundle_out: Some(directory.join("roots.pem")),
+        slowest_reader: SLOWEST_READER,
     }
 }
 

@@ -7,7 +7,7 @@ use mesh_proto::{
 };
 
 use super::server::{ApiServer, PODS, POLICIES, ROUTES};
-use crate::support::{Mesh, Proxy, pod, service};
+use crate::support::{Mesh, Proxy, hello, pod, service};
 
 const WEB: &str = "10.9.0.1:80";
 
@@ -139,13 +139,14 @@ async fn with_the_api_away_what_is_known_is_served_and_then_caught_up_with() {
     let mesh = mesh(&api).await;
     let mut proxy = proxy(&mesh).await;
     subscribed(&mut proxy).await;
+    let client = mesh.certify("shop", "load", "load-1").await;
     api.stop();
     mesh.problem("Connection refused").await;
     assert!(mesh.is_ready());
-    // A destination that nobody has asked for before, and a proxy that has not been here before.
+    // A destination that nobody has asked for before, and a stream that has not been here before.
     let update = proxy.subscribe(Key::Outbound("10.1.0.1:8080".parse().unwrap())).await;
     assert!(matches!(update.value, Value::Outbound(OutboundPolicy::Pod(_))), "{update:?}");
-    let mut late = mesh.proxy("shop", "load", "load-1", "127.0.0.2").await;
+    let mut late = mesh.hello(&client, hello("shop", "load-1"), "127.0.0.2").await.unwrap();
     assert_eq!(subscribed(&mut late).await, ["10.1.0.1:8080", "10.1.0.2:8080"]);
     api.put(&web(2, false));
     api.resume().await;

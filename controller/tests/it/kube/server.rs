@@ -26,10 +26,15 @@ use tokio::{
 
 use crate::support::DEADLINE;
 
+const NAMESPACES: &str = "/api/v1/namespaces";
 pub(crate) const PODS: &str = "/api/v1/pods";
-pub(crate) const SERVICES: &str = "/api/v1/services";
+const SERVICES: &str = "/api/v1/services";
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 pub(crate) const ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/httproutes";
 pub(crate) const POLICIES: &str = "/apis/meshctl.dev/v1alpha1/authorizationpolicies";
+
+const KINDS: [&str; 6] = [NAMESPACES, PODS, SERVICES, SLICES, ROUTES, POLICIES];
+const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -68,6 +73,10 @@ struct State {
     hung: HashSet<&'static str>,
     /// How often the watches of these kinds were cut.
     cuts: HashMap<&'static str, u64>,
+    /// Objects that are read and made one by one, by path.
+    stored: BTreeMap<String, Value>,
+    /// What is found out about a token, other than what it says itself.
+    reviews: HashMap<String, Value>,
     /// What was asked, as `verb path`.
     asked: Vec<String>,
 }
@@ -226,6 +235,21 @@ impl ApiServer {
         self.shared.state.lock().hung.remove(path);
     }
 
+    /// What a review of a token finds. Without this, `kube:NAMESPACE:ACCOUNT:POD` is what it says.
+    pub(crate) fn review(&self, token: &str, status: Value) {
+        self.shared.state.lock().reviews.insert(token.to_owned(), status);
+    }
+
+    /// An object that is read and made one by one.
+    pub(crate) fn stored(&self, path: &str) -> Option<Value> {
+        self.shared.state.lock().stored.get(path).cloned()
+    }
+
+    /// Puts one there.
+    pub(crate) fn store(&self, path: &str, object: Value) {
+        self.shared.state.lock().stored.insert(path.to_owned(), object);
+    }
+
     /// Waits until something was asked `times` times since the start.
     pub(crate) async fn asked(&self, question: &str, times: usize) {
         let deadline = Instant::now() + DEADLINE;
@@ -253,10 +277,10 @@ fn objects(manifest: &str) -> Vec<(&'static str, String, Value)> {
         .map(|document| {
             let mut object: Value = serde_saphyr::from_str(document).unwrap();
             let path = match object["kind"].as_str().unwrap() {
-                "Namespace" => "/api/v1/namespaces",
+                "Namespace" => NAMESPACES,
                 "Pod" => PODS,
                 "Service" => SERVICES,
-                "EndpointSlice" => "/apis/discovery.k8s.io/v1/endpointslices",
+                "EndpointSlice" => SLICES,
                 "HTTPRoute" => ROUTES,
                 "AuthorizationPolicy" => POLICIES,
                 kind => panic!("{kind} is not served"),
@@ -303,13 +327,15 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let (request, body) = request.into_parts();
     let (path, query) = (request.uri.path().to_owned(), Query::parse(&request.uri));
     // Read, so that the connection can be used again.
-    body.collect().await.unwrap();
+    let body = body.collect().await.unwrap().to_bytes();
     assert_eq!(request.headers["authorization"], "Bearer of-the-controller");
     let verb = match request.method {
         Method::GET if query.watch => "watch",
         Method::GET if query.next > 0 => "next",
-        Method::GET => "list",
+        Method::GET if KINDS.contains(&path.as_str()) => "list",
+        Method::GET => "get",
         Method::POST => "create",
+        Method::PUT => "replace",
         ref method => panic!("{method} is not served"),
     };
     let question = format!("{verb} {path}");
@@ -326,7 +352,71 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     Ok(match verb {
         "watch" => watched(shared, &path, &query),
         "list" | "next" => listed(&shared.state.lock(), &path, &query),
-        _ => full(StatusCode::NOT_FOUND, "404 page not found".into()),
+        "get" => match shared.state.lock().stored.get(&path) {
+            Some(object) => full(StatusCode::OK, object.to_string()),
+            None => full(StatusCode::NOT_FOUND, status_object(StatusCode::NOT_FOUND)),
+        },
+        "replace" => replaced(&mut shared.state.lock(), &path, &serde_json::from_slice(&body).unwrap()),
+        _ => created(&mut shared.state.lock(), &path, &serde_json::from_slice(&body).unwrap()),
+    })
+}
+
+/// Replaces an object whose version the caller knows.
+fn replaced(state: &mut State, path: &str, object: &Value) -> Response<Body> {
+    state.version += 1;
+    let version = state.version.to_string();
+    match state.stored.get_mut(path) {
+        Some(before) if before["metadata"]["resourceVersion"] == object["metadata"]["resourceVersion"] => {
+            *before = object.clone();
+            before["metadata"]["resourceVersion"] = version.into();
+            full(StatusCode::OK, before.to_string())
+        }
+        Some(_) => full(StatusCode::CONFLICT, status_object(StatusCode::CONFLICT)),
+        None => full(StatusCode::NOT_FOUND, status_object(StatusCode::NOT_FOUND)),
+    }
+}
+
+fn created(state: &mut State, path: &str, object: &Value) -> Response<Body> {
+    if path == REVIEWS {
+        let mut review = object.clone();
+        review["status"] = reviewed(state, &object["spec"]);
+        return full(StatusCode::CREATED, review.to_string());
+    }
+    let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
+    if state.stored.contains_key(&path) {
+        return full(StatusCode::CONFLICT, status_object(StatusCode::CONFLICT));
+    }
+    state.version += 1;
+    let mut object = object.clone();
+    object["metadata"]["resourceVersion"] = state.version.to_string().into();
+    state.stored.insert(path, object.clone());
+    full(StatusCode::CREATED, object.to_string())
+}
+
+/// As a real one does: a token that it does not accept is no error of the review.
+fn reviewed(state: &State, spec: &Value) -> Value {
+    let token = spec["token"].as_str().unwrap();
+    if let Some(status) = state.reviews.get(token) {
+        return status.clone();
+    }
+    let parts: Vec<&str> = token.split(':').collect();
+    let &["kube", namespace, account, pod] = parts.as_slice() else {
+        return json!({ "user": {}, "error": "[invalid bearer token, Token has been invalidated]" });
+    };
+    json!({
+        "authenticated": true,
+        "audiences": spec["audiences"],
+        "user": {
+            "username": format!("system:serviceaccount:{namespace}:{account}"),
+            "uid": "4c53b2a5-a2b0-4b4f-8d8d-0d4d2c3f8f0e",
+            "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{namespace}"), "system:authenticated"],
+            "extra": {
+                "authentication.kubernetes.io/credential-id": ["JTI=9d9f5a0e-9a3b-4a4e-8f6f-0c6a5f2f7f11"],
+                "authentication.kubernetes.io/node-name": ["node-1"],
+                "authentication.kubernetes.io/pod-name": [pod],
+                "authentication.kubernetes.io/pod-uid": [format!("uid-{pod}")],
+            },
+        },
     })
 }
 
