@@ -101,7 +101,13 @@ impl World {
             "MutatingWebhookConfiguration" => self.webhooks.push(typed(document)?),
             "HTTPRoute" | "AuthorizationPolicy" | "EndpointSlice" => self.others.push(document),
             // Of no consequence without an API server.
-            "ServiceAccount" | "ClusterRole" | "ClusterRoleBinding" | "NetworkPolicy" | "CustomResourceDefinition" => {}
+            "ServiceAccount"
+            | "Role"
+            | "RoleBinding"
+            | "ClusterRole"
+            | "ClusterRoleBinding"
+            | "NetworkPolicy"
+            | "CustomResourceDefinition" => {}
             kind => return Err(anyhow!("the playground cannot run objects of kind {kind}")),
         }
         Ok(())
