@@ -126,7 +126,7 @@ const UNAUTHENTICATED: u8 = 16;
 
 impl Outcome {
     /// Every outcome, in the order of the documentation.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::DiscoveryUnavailable,
         Self::PolicyUnavailable,
         Self::IdentityUnavailable,
