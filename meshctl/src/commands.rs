@@ -26,12 +26,6 @@ use crate::{
 /// `meshctl install`: prints the manifest.
 pub(crate) fn install(args: &cli::Install, printer: &Printer) -> Result<(), Failure> {
     let values = Values::defaults().set_all(&args.set).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
-    if values.get("controller.source") == Some("kube") {
-        printer.say(
-            "note: this release's controller cannot watch an API server yet; it reads a directory of manifests \
-             (--set controller.source=dir:/PATH)",
-        );
-    }
     printer.data(&install::render(&values))
 }
 
