@@ -55,11 +55,6 @@ impl Values {
         Self(values)
     }
 
-    /// One value.
-    pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
-    }
-
     /// With one value changed.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Result<Self, ValuesError> {
         let Some(slot) = self.0.get_mut(key) else {
