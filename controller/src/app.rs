@@ -152,6 +152,8 @@ impl Controller {
             write(path, &authority.trust_bundle_pem())
                 .map_err(|source| StartError::TrustBundle { path: path.display().to_string(), source })?;
         }
+        // Before the port opens: a reader of the gauge never meets its zero, which says 1970.
+        metrics.issuer(authority.issuer_not_after());
         let synced = readiness.block("source");
         let (publisher, task) = publish::new(publish::Settings {
             trust_domain: config.trust_domain,

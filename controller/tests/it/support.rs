@@ -142,6 +142,8 @@ impl Mesh {
         let config = Config { ca, ..config(directory.path(), source, kubeconfig) };
         let bound = Controller::bind(config, &tasks, &metrics, &readiness).await.unwrap();
         let (addr, admin) = (bound.addr, bound.admin());
+        let unset = "mesh_controller_issuer_not_after_timestamp_seconds 0\n";
+        assert!(!metrics.encode().contains(unset), "whoever reads the gauge first must not meet 1970");
         tasks.spawn("controller", async move { bound.run().await.unwrap() });
         let pem = fs::read(bundle).unwrap();
         let roots = <CertificateDer<'_> as rustls::pki_types::pem::PemObject>::pem_slice_iter(&pem);
