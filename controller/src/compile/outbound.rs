@@ -30,10 +30,12 @@ pub fn outbound(facts: &Facts, address: SocketAddr, reads: &mut Reads) -> Option
     reads.address(address.ip());
     if let Some(service) = facts.service_at(address.ip()) {
         reads.service(&service.name);
-        return Some(match service.ports.iter().find(|port| port.port == address.port()) {
-            Some(port) => OutboundPolicy::Service(service_target(facts, service, port, address.ip(), reads)),
-            None => OutboundPolicy::External,
-        });
+        return match service.ports.iter().find(|port| port.port == address.port()) {
+            Some(port) => Some(OutboundPolicy::Service(service_target(facts, service, port, address.ip(), reads))),
+            // It may lead to pods with an identity.
+            None if service.incomplete => None,
+            None => Some(OutboundPolicy::External),
+        };
     }
     let Some(pod) = facts.pod_at(address.ip()) else { return Some(OutboundPolicy::External) };
     reads.pod(&pod.name);

@@ -21,6 +21,8 @@ pub struct ServiceFacts {
     pub selector: Option<BTreeMap<String, String>>,
     /// Its TCP ports.
     pub ports: Vec<PortFacts>,
+    /// Whether it may have ports that are not among these: then nobody can say what is behind another one.
+    pub incomplete: bool,
     /// Whether pods count before they are ready.
     pub publish_not_ready: bool,
 }
@@ -79,6 +81,8 @@ pub(super) fn facts(service: &Service) -> Converted<ServiceFacts> {
         }
     }
     let mut ports = Vec::new();
+    // The API server takes none without ports; one that stands in for an unreadable one has none.
+    let mut incomplete = !ips.is_empty() && spec.ports.as_ref().is_none_or(Vec::is_empty);
     for port in
         spec.ports.iter().flatten().filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
     {
@@ -89,11 +93,13 @@ pub(super) fn facts(service: &Service) -> Converted<ServiceFacts> {
         };
         let (Some(number), Some(target)) = (ports::number(port.port), target) else {
             problems.push(format!("spec.ports: {} is not a port", port.port));
+            incomplete = true;
             continue;
         };
         let declared = ports::declared(port.app_protocol.as_deref(), port.name.as_deref());
         if ports.len() == MOST_PORTS {
             problems.push(format!("spec.ports: more than {MOST_PORTS} ports; the rest is left out"));
+            incomplete = true;
             break;
         }
         ports.push(PortFacts { port: number, name: port.name.clone(), target, declared });
@@ -103,6 +109,7 @@ pub(super) fn facts(service: &Service) -> Converted<ServiceFacts> {
         ips,
         selector: spec.selector.filter(|selector| !selector.is_empty()),
         ports,
+        incomplete,
         publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
     };
     Converted { facts, problems }

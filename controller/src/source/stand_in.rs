@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{Container, Namespace, Pod, PodIP, PodSpec, PodStatus},
+    api::core::v1::{Container, Namespace, Pod, PodIP, PodSpec, PodStatus, Service, ServiceSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use mesh_proto::{
@@ -15,7 +15,7 @@ use mesh_proto::{
     inbound::DefaultPolicy,
     names,
 };
-use serde::Deserialize as _;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Kind, Object, ObjectRef};
@@ -35,7 +35,8 @@ pub fn stand_in(object: &ObjectRef, read: &Value) -> Result<Option<StandIn>, &'s
         Kind::AuthorizationPolicy => authorization(object, read).map(Some),
         Kind::Namespace => Ok(namespace(object, read)),
         Kind::Pod => Ok(Some(pod(object, read))),
-        Kind::Service | Kind::EndpointSlice | Kind::HttpRoute => Ok(None),
+        Kind::Service => Ok(service(object, read)),
+        Kind::EndpointSlice | Kind::HttpRoute => Ok(None),
     }
 }
 
@@ -80,16 +81,19 @@ fn entries<T: serde::de::DeserializeOwned>(spec: &Map<String, Value>, field: &st
     list.filter_map(|entry| T::deserialize(entry).ok()).collect()
 }
 
-/// A selector whose every label can be read; YAML takes a plain `1` or `true` for something else than text.
+/// A selector whose every label can be read.
 fn selector(read: &Value) -> Option<PodSelector> {
     let mut read = read.clone();
     let labels = read.get_mut("matchLabels").and_then(Value::as_object_mut);
-    for value in labels.into_iter().flat_map(Map::values_mut) {
-        if value.is_i64() || value.is_u64() || value.is_boolean() {
-            *value = Value::String(value.to_string());
-        }
-    }
+    labels.into_iter().flat_map(Map::values_mut).for_each(as_text);
     PodSelector::deserialize(read).ok()
+}
+
+/// The value of a label: YAML takes a plain `1` or `true` for something else than text.
+fn as_text(value: &mut Value) {
+    if value.is_i64() || value.is_u64() || value.is_boolean() {
+        *value = Value::String(value.to_string());
+    }
 }
 
 /// The namespace with the default policy that it sets, or the strictest one if that cannot be told.
@@ -107,6 +111,25 @@ fn namespace(object: &ObjectRef, read: &Value) -> Option<StandIn> {
     let metadata = ObjectMeta { annotations: Some(annotations), namespace: None, ..metadata(object) };
     let namespace = Namespace { metadata, ..Namespace::default() };
     Some(StandIn { object: Object::Namespace(namespace), means: "of it only the default policy is in force" })
+}
+
+/// A Service without ports, so that its addresses are not taken for a place outside the mesh, and with the pods that it
+/// picks, so that policies about it still protect them.
+fn service(object: &ObjectRef, read: &Value) -> Option<StandIn> {
+    let spec = read.get("spec")?;
+    let more = spec.get("clusterIPs").and_then(Value::as_array).into_iter().flatten();
+    let ips = spec.get("clusterIP").into_iter().chain(more).filter_map(Value::as_str);
+    let ips: Vec<String> = ips.map(str::to_owned).collect();
+    let mut selector = spec.get("selector").and_then(Value::as_object).cloned().unwrap_or_default();
+    selector.values_mut().for_each(as_text);
+    let selector: Option<BTreeMap<String, String>> = Deserialize::deserialize(Value::Object(selector)).ok();
+    if ips.is_empty() && selector.as_ref().is_none_or(BTreeMap::is_empty) {
+        return None;
+    }
+    let spec = ServiceSpec { cluster_ips: Some(ips), selector, ..ServiceSpec::default() };
+    let service = Service { metadata: metadata(object), spec: Some(spec), status: None };
+    let means = "until it can be read its addresses are not dialled";
+    Some(StandIn { object: Object::Service(Box::new(service)), means })
 }
 
 /// A pod that is taken for meshed, so that nobody dials its addresses in plaintext (contracts §1). Without uid and

@@ -1,6 +1,9 @@
 //! What is in force of documents that cannot be read and never could: the strictest that they may have meant.
 
-use mesh_proto::inbound::{DefaultPolicy, InboundPolicy};
+use mesh_proto::{
+    inbound::{DefaultPolicy, InboundPolicy},
+    outbound::OutboundPolicy,
+};
 
 use super::{
     facts,
@@ -116,9 +119,35 @@ fn an_unreadable_pod_counts_as_meshed() {
     let broken = pod("web", "10.1.0.1", false).replace("containerPort: 8080", "containerPort: many");
     let (facts, _) = standing_in(&broken);
     let policy = crate::compile::outbound(&facts, "10.1.0.1:8080".parse().unwrap(), &mut Reads::default()).unwrap();
-    let mesh_proto::outbound::OutboundPolicy::Pod(target) = policy else { panic!("{policy:?}") };
+    let OutboundPolicy::Pod(target) = policy else { panic!("{policy:?}") };
     assert_eq!(target.endpoint.identity.unwrap().service_account(), "web");
     assert!(!facts.pod(&Name::new("shop", "web-1")).unwrap().ready);
+}
+
+#[test]
+fn an_unreadable_service_is_not_outside_the_mesh_and_policies_about_it_protect_its_pods() {
+    let next = service("next", "10.9.0.2");
+    let broken = service("web", "10.9.0.1").replace("port: 80,", "port: eighty,");
+    let target = policy("a", "{targetRefs: [{kind: Service, name: web}], from: [{serviceAccounts: [load]}]}");
+    let (facts, _) = standing_in(&(pod("web", "10.1.0.1", true) + &broken + &next + &target));
+    let dialled = |address: &str| crate::compile::outbound(&facts, address.parse().unwrap(), &mut Reads::default());
+    assert_eq!(dialled("10.9.0.1:80"), None);
+    assert_eq!(dialled("10.9.0.1:81"), None);
+    assert_eq!(dialled("10.9.0.2:81"), Some(OutboundPolicy::External), "one that can be read has no other port");
+    assert_eq!(allowed(&inbound(&facts), 8080), ONLY_LOAD);
+}
+
+/// A port that is left out leads to pods that may have an identity.
+#[test]
+fn a_port_that_makes_no_sense_leaves_the_other_ports_and_nothing_is_outside_the_mesh() {
+    let mut facts = Facts::new("cluster.local");
+    let manifest = pod("web", "10.1.0.1", true) + &service("web", "10.9.0.1").replace("port: 9000", "port: 99000");
+    let read = manifest::parse(&manifest, Format::Yaml);
+    let problems: Vec<String> = read.objects.iter().flat_map(|(_, object)| facts.apply(object).problems).collect();
+    assert_eq!(problems, ["spec.ports: 99000 is not a port"]);
+    let dialled = |address: &str| crate::compile::outbound(&facts, address.parse().unwrap(), &mut Reads::default());
+    assert!(matches!(dialled("10.9.0.1:80"), Some(OutboundPolicy::Service(_))));
+    assert_eq!(dialled("10.9.0.1:9000"), None);
 }
 
 #[test]
