@@ -1,6 +1,8 @@
 //! The real proxy with the real controller: `mesh-proxy run` processes behind the real redirect, join tokens, and a directory
 //! of manifests that changes. As an ordinary user; where no network can be made, the tests fail.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy cannot tell here")]
+
 #[path = "mesh/away.rs"]
 mod away;
 #[path = "mesh/changes.rs"]
@@ -15,8 +17,12 @@ mod floods;
 mod identity;
 #[path = "mesh/malformed.rs"]
 mod malformed;
+#[path = "matrix/all.rs"]
+mod matrix;
 #[path = "mesh/overload.rs"]
 mod overload;
+#[path = "mesh/protocols.rs"]
+mod protocols;
 #[path = "mesh/rotation.rs"]
 mod rotation;
 #[path = "mesh/slow.rs"]
@@ -107,7 +113,7 @@ fn main() -> ExitCode {
         let test = *test;
         Trial::test(*name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
     };
-    libtest_mimic::run(&Arguments::from_args(), tests.iter().map(trial).collect()).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), tests.iter().chain(protocols::ALL).map(trial).collect()).exit_code()
 }
 
 type Test = fn() -> anyhow::Result<()>;

@@ -1,7 +1,8 @@
 //! Kubernetes objects as text, as a person would write them. All live in the namespace [`NAMESPACE`].
 
-use std::net::Ipv4Addr;
+use std::{fmt::Write as _, net::Ipv4Addr};
 
+use mesh_netlab::Addresses;
 use mesh_proto::names;
 
 use crate::apps::{HTTP_PORT, LINES_PORT};
@@ -15,7 +16,7 @@ pub fn namespace() -> String {
 }
 
 /// A meshed pod with the label `app` and its own name as the label `pod`.
-pub fn pod(name: &str, account: &str, app: &str, ip: Ipv4Addr, ready: bool) -> String {
+pub fn pod(name: &str, account: &str, app: &str, addresses: Addresses, ready: bool) -> String {
     let ready = if ready { "True" } else { "False" };
     let sidecar = names::CONTAINER_PROXY;
     format!(
@@ -33,10 +34,12 @@ spec:
 status:
   phase: Running
   podIP: {ip}
-  podIPs: [{{ip: {ip}}}]
+  podIPs: [{ips}]
   conditions: [{{type: Ready, status: {ready:?}}}]
 ",
         uid = uid(name),
+        ip = addresses.v4,
+        ips = addresses.iter().map(|ip| format!("{{ip: \"{ip}\"}}")).collect::<Vec<_>>().join(", "),
     )
 }
 
@@ -60,6 +63,33 @@ spec:
     - {{name: lines, port: {LINES_PORT}, targetPort: {LINES_PORT}}}
 "
     )
+}
+
+/// A Service of both families that picks pods by one label; each port leads to the same one of the pod, and says what
+/// `appProtocol` it has, or nothing.
+pub fn service_of_ports(
+    name: &str,
+    (label, value): (&str, &str),
+    addresses: Addresses,
+    ports: impl Iterator<Item = (u16, Option<&'static str>)>,
+) -> String {
+    let ips = addresses.iter().map(|ip| format!("{:?}", ip.to_string())).collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        r"apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: {NAMESPACE}}}
+spec:
+  clusterIPs: [{ips}]
+  selector: {{{label}: {value}}}
+  ports:
+"
+    );
+    for (port, protocol) in ports {
+        let protocol = protocol.map(|protocol| format!(", appProtocol: {protocol}")).unwrap_or_default();
+        // Writing to text cannot fail.
+        let _ = writeln!(text, "    - {{name: p{port}, port: {port}, targetPort: {port}{protocol}}}");
+    }
+    text
 }
 
 /// The endpoints of port 80 of a Service, whatever pods it picks: one address.

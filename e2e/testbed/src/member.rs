@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use mesh_netlab::Process;
+use mesh_netlab::{Addresses, Process};
 use mesh_proto::names;
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ use crate::{
     apps::Apps,
     control::Control,
     manifests::{self, NAMESPACE},
-    talk,
+    mesh, talk,
     tap::Tap,
     wait::until,
 };
@@ -68,7 +68,12 @@ impl<'a> Pod<'a> {
 
     /// Its address.
     pub fn ip(&self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 0, 0, self.host)
+        self.addresses().v4
+    }
+
+    /// The same, and that of IPv6, which it has where the machine has IPv6.
+    pub fn addresses(&self) -> Addresses {
+        mesh::addresses(self.host)
     }
 
     /// Name of its manifest.
@@ -78,7 +83,7 @@ impl<'a> Pod<'a> {
 
     /// Its manifest.
     pub fn manifest(&self, ready: bool) -> String {
-        manifests::pod(self.name, self.account, self.app, self.ip(), ready)
+        manifests::pod(self.name, self.account, self.app, self.addresses(), ready)
     }
 }
 
@@ -113,12 +118,13 @@ impl Member {
             }
         };
         let apps = Apps::start(&network).with_context(|| format!("start the applications of {}", pod.name))?;
+        let ips: Vec<_> = network.addresses().iter().map(|ip| ip.to_string()).collect();
         let mut command = command(program, pod.descriptors);
         command.arg("run").envs([
             (names::ENV_POD_NAMESPACE, NAMESPACE.to_owned()),
             (names::ENV_POD_NAME, pod.name.to_owned()),
             (names::ENV_POD_UID, manifests::uid(pod.name)),
-            (names::ENV_POD_IPS, pod.ip().to_string()),
+            (names::ENV_POD_IPS, ips.join(",")),
             (names::ENV_SERVICE_ACCOUNT, pod.account.to_owned()),
             (names::ENV_CONTROLLER_ADDR, control.address().to_string()),
             (names::ENV_TOKEN_FILE, token_file.display().to_string()),
@@ -158,6 +164,11 @@ impl Member {
         let mut redirect = self.pod.start(&mut command)?;
         anyhow::ensure!(redirect.wait()?.success(), "mesh-proxy redirect:\n{}", redirect.output());
         Ok(())
+    }
+
+    /// What it is reached at.
+    pub fn addresses(&self) -> Addresses {
+        self.pod.addresses()
     }
 
     /// Runs `f` in the pod's network. A panic in it is one here.

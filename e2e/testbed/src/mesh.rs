@@ -1,6 +1,10 @@
 //! The network with its control pod; pods are added one by one.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use mesh_netlab::{Addresses, Lab};
@@ -42,8 +46,8 @@ impl Mesh {
     /// The network and a running controller that knows the namespace and nothing else.
     pub fn start(settings: Settings) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("make a directory")?;
-        let lab = Lab::new(Addresses { v4: Ipv4Addr::new(10, 0, 0, 254), v6: None })?;
-        let pod = lab.pod("control", Addresses { v4: Ipv4Addr::new(10, 0, 0, 253), v6: None })?;
+        let lab = Lab::new(addresses(254))?;
+        let pod = lab.pod("control", addresses(253))?;
         let control = Control::start(pod, directory.path(), settings.leaf_lifetime)?;
         control.apply("namespace.yaml", &manifests::namespace())?;
         Ok(Self { control, settings, lab, directory })
@@ -59,8 +63,18 @@ impl Mesh {
 
     /// The same as far as the start of the proxy, which has no redirect then.
     pub fn unready_member(&self, pod: &Pod<'_>) -> anyhow::Result<Member> {
-        let network = self.lab.pod(pod.name, Addresses { v4: pod.ip(), v6: None })?;
+        let network = self.lab.pod(pod.name, pod.addresses())?;
         self.control.apply(&pod.file(), &pod.manifest(true))?;
         Member::start(network, pod, &self.settings.proxy, &self.control, self.directory.path())
     }
+
+    /// A network outside the mesh, with nothing in it. The controller has never heard of its address.
+    pub fn outsider(&self, name: &str, host: u8) -> anyhow::Result<mesh_netlab::Pod> {
+        Ok(self.lab.pod(name, addresses(host))?)
+    }
+}
+
+/// The addresses of the pod with this number.
+pub(crate) fn addresses(host: u8) -> Addresses {
+    Addresses { v4: Ipv4Addr::new(10, 0, 0, host), v6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into())) }
 }

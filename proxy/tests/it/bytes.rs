@@ -1,39 +1,12 @@
 //! Opaque connections through both proxies.
 
 use mesh_proto::workload::Protocol;
-use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
 use crate::support::{App, Authority, allow, client, closed_port, meshed, pair, server, soon};
-
-#[tokio::test]
-async fn bytes_arrive_as_they_were_sent_and_each_side_ends_on_its_own() {
-    // Reads to the end, then answers with what it got, backwards.
-    let app = App::new(|mut socket| async move {
-        let mut bytes = Vec::new();
-        socket.read_to_end(&mut bytes).await.unwrap();
-        bytes.reverse();
-        socket.write_all(&bytes).await.unwrap();
-    })
-    .await;
-    let pair = pair(app.address, Protocol::Opaque);
-    let mut sent: Vec<u8> = (0..5_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-    let mut socket = TcpStream::connect(pair.client.outbound).await.unwrap();
-    socket.write_all(&sent).await.unwrap();
-    socket.shutdown().await.unwrap();
-    let mut received = Vec::new();
-    soon(socket.read_to_end(&mut received)).await.unwrap();
-    sent.reverse();
-    assert_eq!((received.len(), Sha256::digest(&received)), (sent.len(), Sha256::digest(&sent)));
-    let edge = r#"direction="outbound",dst_namespace="shop",dst_service="web",dst_port="80",dst_workload="",client_id="",tls="true""#;
-    pair.client.counted(&format!("tcp_read_bytes_total{{{edge}}} 5000000")).await;
-    pair.client.counted(&format!("tcp_write_bytes_total{{{edge}}} 5000000")).await;
-    pair.client.counted(&format!("tcp_open_connections{{{edge}}} 0")).await;
-    pair.client.counted(&format!("tcp_close_total{{{edge},classification=\"success\"}} 1")).await;
-}
 
 #[tokio::test]
 async fn a_server_that_ends_first_still_reads() {

@@ -1,13 +1,5 @@
 //! Ports that declare nothing: who speaks first, and what.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
-
 use mesh_proto::{
     outbound::{OutboundPolicy, Route, WeightedBackend},
     workload::Protocol,
@@ -18,53 +10,16 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{
-    App, Authority, Pod, SERVICE, allow, client, config, identity, meshed, pair, plain, server, service, soon,
+use crate::{
+    matrix::first::{BANNER, greet, hear},
+    support::{
+        App, Authority, Pod, SERVICE, allow, client, config, identity, meshed, pair, plain, server, service, soon,
+    },
 };
-
-const BANNER: &[u8] = b"220 ready\r\n";
-
-/// Speaks first, then echoes.
-async fn banner() -> App {
-    App::new(|mut socket| async move {
-        socket.write_all(BANNER).await.unwrap();
-        let (mut reader, mut writer) = socket.split();
-        let _ = tokio::io::copy(&mut reader, &mut writer).await;
-    })
-    .await
-}
-
-async fn speak_with_banner(pod: &Pod) -> Duration {
-    let begun = tokio::time::Instant::now();
-    let mut socket = TcpStream::connect(pod.outbound).await.unwrap();
-    let mut read = vec![0; BANNER.len()];
-    soon(socket.read_exact(&mut read)).await.unwrap();
-    let took = begun.elapsed();
-    assert_eq!(read, BANNER);
-    socket.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-    let mut echo = [0; 16];
-    soon(socket.read_exact(&mut echo)).await.unwrap();
-    assert_eq!(&echo, b"GET / HTTP/1.1\r\n", "once it is TCP, nothing is looked at");
-    took
-}
-
-#[tokio::test]
-async fn a_server_that_speaks_first_is_heard_within_100_ms() {
-    let app = banner().await;
-    for protocol in [Protocol::Detect, Protocol::Opaque] {
-        let pair = pair(app.address, protocol);
-        // The best of a few: the machine may be busy with other tests.
-        let mut best = Duration::MAX;
-        for _ in 0..10 {
-            best = best.min(speak_with_banner(&pair.client).await);
-        }
-        assert!(best < Duration::from_millis(100), "{protocol:?}: {best:?}");
-    }
-}
 
 #[tokio::test]
 async fn a_server_that_speaks_first_is_heard_by_clients_outside_the_mesh_and_by_meshed_ones_outside_it() {
-    let app = banner().await;
+    let app = App::new(greet).await;
     let authority = Authority::new();
     let pod = server(&authority, app.address, Some(allow(Protocol::Detect)));
     let mut socket = TcpStream::connect(pod.inbound).await.unwrap();
@@ -72,46 +27,8 @@ async fn a_server_that_speaks_first_is_heard_by_clients_outside_the_mesh_and_by_
     soon(socket.read_exact(&mut read)).await.unwrap();
     assert_eq!(read, BANNER);
 
-    speak_with_banner(&client(&authority, Protocol::Detect, vec![plain(app.address)])).await;
-}
-
-#[tokio::test]
-async fn a_client_that_hesitates_and_then_speaks_http_is_routed_per_request() {
-    let connections = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&connections);
-    let app = App::new(move |mut socket| {
-        counted.fetch_add(1, Ordering::Relaxed);
-        async move {
-            let mut read = Vec::new();
-            while socket.read_buf(&mut read).await.is_ok_and(|n| n > 0) {
-                if read.ends_with(b"\r\n\r\n") {
-                    read.clear();
-                    socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-                }
-            }
-        }
-    })
-    .await;
-    let pair = pair(app.address, Protocol::Detect);
-    let mut socket = TcpStream::connect(pair.client.outbound).await.unwrap();
-    // Until the way is open: the application sees a connection before the client has spoken.
-    soon(async {
-        while connections.load(Ordering::Relaxed) == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
-    for _ in 0..3 {
-        socket.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"ok") {
-            assert!(soon(socket.read_buf(&mut answer)).await.unwrap() > 0);
-        }
-        assert!(answer.starts_with(b"HTTP/1.1 200"));
-    }
-    assert_eq!(connections.load(Ordering::Relaxed), 1, "what was opened early was used");
-    let edge = r#"direction="outbound",dst_namespace="shop",dst_service="web",dst_port="80",dst_workload="",client_id="",tls="true""#;
-    pair.client.counted(&format!("request_total{{{edge}}} 3")).await;
+    let pod = client(&authority, Protocol::Detect, vec![plain(app.address)]);
+    hear(TcpStream::connect(pod.outbound).await.unwrap()).await;
 }
 
 #[tokio::test]
@@ -135,7 +52,7 @@ async fn bytes_that_are_no_http_are_carried_as_they_are() {
 
 #[tokio::test]
 async fn nothing_gets_past_routes_as_bytes() {
-    let app = banner().await;
+    let app = App::new(greet).await;
     let authority = Authority::new();
     let far = server(&authority, app.address, Some(allow(Protocol::Detect)));
     let OutboundPolicy::Service(mut target) = service(Protocol::Detect, vec![meshed(far.inbound, "server")]) else {

@@ -6,7 +6,6 @@ use std::sync::{
 };
 
 use mesh_proto::workload::Protocol;
-use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
@@ -73,82 +72,6 @@ async fn the_application_sees_the_request_as_it_was_but_for_the_connection() {
     let answer = exchange(pair.client.outbound, request).await;
     let seen = answer.split("\r\n\r\n").nth(1).unwrap();
     assert_eq!(seen, "GET /a%20b?c=%2F HTTP/1.1|Host: web:80|Via: 1.0 x|x-two: 1|x-two: 2||");
-}
-
-#[tokio::test]
-async fn bodies_arrive_byte_for_byte_both_ways_whatever_their_framing() {
-    // Answers with the hash of the body, and sends the body back in chunks.
-    let app = App::new(|socket| async move {
-        let mut socket = BufReader::new(socket);
-        let head = read_head(&mut socket).await.unwrap();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).and_then(|n| n.parse().ok());
-        let mut body = Vec::new();
-        match length {
-            Some(length) => {
-                body.resize(length, 0);
-                socket.read_exact(&mut body).await.unwrap();
-            }
-            None => loop {
-                let mut size = String::new();
-                socket.read_line(&mut size).await.unwrap();
-                let size = usize::from_str_radix(size.trim(), 16).unwrap();
-                let mut chunk = vec![0; size + 2];
-                socket.read_exact(&mut chunk).await.unwrap();
-                if size == 0 {
-                    break;
-                }
-                body.extend_from_slice(&chunk[..size]);
-            },
-        }
-        let mut answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
-        for chunk in body.chunks(7919) {
-            answer.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-            answer.extend_from_slice(chunk);
-            answer.extend_from_slice(b"\r\n");
-        }
-        answer.extend_from_slice(b"0\r\n\r\n");
-        socket.get_mut().write_all(&answer).await.unwrap();
-    })
-    .await;
-    let body: Vec<u8> = (0..1_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-    let pair = pair(app.address, Protocol::Http1);
-    for chunked in [false, true] {
-        let mut request = b"POST / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n".to_vec();
-        if chunked {
-            request.extend_from_slice(b"transfer-encoding: chunked\r\n\r\n");
-            for chunk in body.chunks(100_003) {
-                request.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-                request.extend_from_slice(chunk);
-                request.extend_from_slice(b"\r\n");
-            }
-            request.extend_from_slice(b"0\r\n\r\n");
-        } else {
-            request.extend_from_slice(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
-            request.extend_from_slice(&body);
-        }
-        let mut socket = TcpStream::connect(pair.client.outbound).await.unwrap();
-        let (mut reader, mut writer) = socket.split();
-        let mut answer = Vec::new();
-        let (written, read) =
-            soon(async { tokio::join!(writer.write_all(&request), reader.read_to_end(&mut answer)) }).await;
-        written.unwrap();
-        read.unwrap();
-        assert_eq!(Sha256::digest(unchunk(&answer)), Sha256::digest(&body), "chunked: {chunked}");
-    }
-}
-
-fn unchunk(answer: &[u8]) -> Vec<u8> {
-    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
-    let (mut rest, mut body) = (&answer[head..], Vec::new());
-    loop {
-        let line = rest.windows(2).position(|window| window == b"\r\n").unwrap();
-        let size = usize::from_str_radix(std::str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
-        if size == 0 {
-            return body;
-        }
-        body.extend_from_slice(&rest[line + 2..line + 2 + size]);
-        rest = &rest[line + 2 + size + 2..];
-    }
 }
 
 #[tokio::test]

@@ -18,7 +18,6 @@ use hyper::{body::Incoming, client::conn::http2::SendRequest, service::service_f
 use hyper_util::rt::TokioIo;
 use mesh_proto::workload::Protocol;
 use mesh_runtime::tasks::Tasks;
-use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 
 use crate::support::{App, Pod, closed_port, pair, soon};
@@ -80,22 +79,6 @@ where
         let _ = connection.await;
     });
     sender
-}
-
-#[tokio::test]
-async fn bodies_and_trailers_arrive_byte_for_byte() {
-    let (app, _) = echo().await;
-    for protocol in [Protocol::Http2, Protocol::Http1, Protocol::Detect] {
-        let (pair, tasks) = (pair(app.address, protocol), Tasks::new());
-        let mut sender = connect::<Full<Bytes>>(&pair.client, &tasks).await;
-        let body: Vec<u8> = (0..3_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-        let request = Request::post("http://web:80/0").body(Full::new(Bytes::from(body.clone()))).unwrap();
-        let response = soon(sender.send_request(request)).await.unwrap();
-        assert_eq!((response.status().as_u16(), &response.headers()["x-authority"]), (200, &"web:80".parse().unwrap()));
-        let back = soon(response.into_body().collect()).await.unwrap();
-        assert_eq!(back.trailers().unwrap()["grpc-status"], "0");
-        assert_eq!(Sha256::digest(back.to_bytes()), Sha256::digest(&body), "{protocol:?}");
-    }
 }
 
 #[tokio::test]

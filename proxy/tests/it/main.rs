@@ -13,8 +13,10 @@ mod http1;
 mod http2;
 mod inspect;
 mod live;
+mod loopback;
 mod malformed;
 mod many;
+#[path = "../matrix/all.rs"]
 mod matrix;
 mod peers;
 mod probes;

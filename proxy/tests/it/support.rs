@@ -29,16 +29,16 @@ use mesh_proxy::{
     trace::Traces,
     worker::{self, Shared},
 };
-use mesh_runtime::tasks::Tasks;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
 };
 
-pub(crate) use crate::authority::{Authority, identity};
-
-/// Longest any test waits for anything.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+use crate::matrix::stage;
+pub(crate) use crate::{
+    authority::{Authority, identity},
+    matrix::stage::{SOON, soon},
+};
 
 /// Where clients believe to connect to; nothing is there.
 pub(crate) const SERVICE: &str = "10.96.0.1:80";
@@ -206,16 +206,10 @@ pub(crate) fn pair(app: SocketAddr, protocol: Protocol) -> Pair {
     Pair { client, server }
 }
 
-/// Tasks of the test's applications; they end with it.
+/// An application on loopback; it ends with this value.
 pub(crate) struct App {
     pub(crate) address: SocketAddr,
-    tasks: Tasks,
-}
-
-impl Drop for App {
-    fn drop(&mut self) {
-        self.tasks.token().cancel();
-    }
+    _running: stage::App,
 }
 
 impl App {
@@ -223,27 +217,8 @@ impl App {
     pub(crate) async fn new<F: Future<Output = ()> + Send + 'static>(
         serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
     ) -> Self {
-        Self::at(Ipv4Addr::LOCALHOST.into(), serve).await
-    }
-
-    /// The same at another address.
-    pub(crate) async fn at<F: Future<Output = ()> + Send + 'static>(
-        ip: IpAddr,
-        serve: impl Fn(TcpStream) -> F + Send + Sync + 'static,
-    ) -> Self {
-        let listener = TcpListener::bind((ip, 0)).await.unwrap();
-        let (address, tasks) = (listener.local_addr().unwrap(), Tasks::new());
-        let (owner, stop) = (tasks.clone(), tasks.token());
-        tasks.spawn("app", async move {
-            loop {
-                let socket = tokio::select! {
-                    accepted = listener.accept() => accepted.unwrap().0,
-                    () = stop.cancelled() => return,
-                };
-                owner.spawn("app connection", serve(socket));
-            }
-        });
-        Self { address, tasks }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self { address: listener.local_addr().unwrap(), _running: stage::App::on(listener, serve) }
     }
 }
 
@@ -259,9 +234,4 @@ pub(crate) async fn exchange(address: SocketAddr, text: &str) -> String {
     let mut answer = Vec::new();
     soon(socket.read_to_end(&mut answer)).await.unwrap();
     String::from_utf8(answer).unwrap()
-}
-
-/// Fails the test when it takes too long.
-pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, future).await.expect("it takes too long")
 }

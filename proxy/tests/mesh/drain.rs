@@ -7,7 +7,7 @@ use std::{
 
 use mesh_proto::names;
 use mesh_testbed::{
-    Member, manifests,
+    Member,
     member::Pod,
     talk::{Http, Lines, get},
     until,
@@ -61,7 +61,7 @@ pub(crate) fn no_request_is_lost_when_a_pod_under_load_ends() -> anyhow::Result<
             enough("requests flow", 0)?;
             // As the kubelet and the endpoints' controller do it: both at once, and the signal last.
             ending.drain()?;
-            let gone = manifests::pod("a", "web", "web", Pod::new("a", "web", 1).ip(), false);
+            let gone = Pod::new("a", "web", 1).manifest(false);
             mesh.control.apply("pod-a.yaml", &gone)?;
             enough("requests flow while it drains", asked.load(Ordering::Relaxed))?;
             ending.signal(Signal::SIGTERM)?;

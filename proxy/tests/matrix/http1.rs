@@ -2,11 +2,16 @@
 
 use mesh_proto::workload::Protocol;
 
-use super::dialogue::{
-    Step::{self, App, AppEnds, AppSees, AppSeesEnd, Client, ClientEnds, ClientSees, ClientSeesEnd, NewConnection},
-    play,
+use super::{
+    dialogue::{
+        Step::{
+            self, App, AppEnds, AppSees, AppSeesEnd, Client, ClientEnds, ClientPauses, ClientSees, ClientSeesEnd,
+            NewConnection,
+        },
+        play,
+    },
+    stage::Stage,
 };
-use crate::support::families;
 
 const TABLE: &[(&str, &[Step])] = &[
     (
@@ -20,6 +25,19 @@ const TABLE: &[(&str, &[Step])] = &[
             AppSees("GET /2 HTTP/1.1\r\nHost: web\r\n\r\n"),
             App("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"),
             ClientSees("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\ntwo"),
+        ],
+    ),
+    (
+        "a client that pauses in its first line, and in its head",
+        &[
+            Client("GET /slow"),
+            ClientPauses,
+            Client("ly HTTP/1.1\r\nHo"),
+            ClientPauses,
+            Client("st: web\r\n\r\n"),
+            AppSees("GET /slowly HTTP/1.1\r\nHost: web\r\n\r\n"),
+            App("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+            ClientSees("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
         ],
     ),
     (
@@ -223,7 +241,7 @@ const TABLE: &[(&str, &[Step])] = &[
         "HTTP/1.0: no host is needed, no chunks come back, and the end is the end of the body",
         &[
             Client("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n"),
-            AppSees("GET / HTTP/1.1\r\nhost: 10.96.0.1:80\r\n\r\n"),
+            AppSees("GET / HTTP/1.1\r\nhost: {destination}\r\n\r\n"),
             App("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\n0\r\n\r\n"),
             ClientSees("HTTP/1.0 200 OK\r\n\r\nyes"),
             ClientSeesEnd,
@@ -300,12 +318,11 @@ const TABLE: &[(&str, &[Step])] = &[
     ),
 ];
 
-#[tokio::test]
-async fn every_message_of_http1_arrives_as_it_was_but_for_what_is_about_the_connection() {
-    for ip in families() {
+pub(crate) async fn every_message_of_http1_arrives_as_it_was_but_for_what_is_about_the_connection(stage: &impl Stage) {
+    for ip in stage.families() {
         for protocol in [Protocol::Http1, Protocol::Detect] {
             for (what, steps) in TABLE {
-                play(what, protocol, ip, steps).await;
+                play(stage, what, protocol, ip, steps).await;
             }
         }
     }

@@ -2,11 +2,13 @@
 
 use mesh_proto::workload::Protocol;
 
-use super::dialogue::{
-    Step::{self, App, AppEnds, AppSees, AppSeesEnd, Client, ClientEnds, ClientSees, ClientSeesEnd},
-    play,
+use super::{
+    dialogue::{
+        Step::{self, App, AppEnds, AppSees, AppSeesEnd, Client, ClientEnds, ClientPauses, ClientSees, ClientSeesEnd},
+        play,
+    },
+    stage::Stage,
 };
-use crate::support::families;
 
 const TABLE: &[(&str, &[Step])] = &[
     (
@@ -58,17 +60,30 @@ const TABLE: &[(&str, &[Step])] = &[
         &[AppEnds, ClientSeesEnd, Client("*1\r\n"), AppSees("*1\r\n"), ClientEnds, AppSeesEnd],
     ),
     (
+        "a client that pauses in the middle of a word",
+        &[
+            Client("*1\r\n$4\r\nQU"),
+            AppSees("*1\r\n$4\r\nQU"),
+            ClientPauses,
+            Client("IT\r\n"),
+            AppSees("IT\r\n"),
+            App("+OK\r\n"),
+            ClientSees("+OK\r\n"),
+            ClientEnds,
+            AppSeesEnd,
+        ],
+    ),
+    (
         "bytes that begin like HTTP and are none",
         &[Client("GET key\r\n"), AppSees("GET key\r\n"), App("1"), ClientSees("1"), ClientEnds, AppSeesEnd],
     ),
 ];
 
-#[tokio::test]
-async fn each_side_of_an_opaque_connection_ends_on_its_own() {
-    for ip in families() {
+pub(crate) async fn each_side_of_an_opaque_connection_ends_on_its_own(stage: &impl Stage) {
+    for ip in stage.families() {
         for protocol in [Protocol::Opaque, Protocol::Detect] {
             for (what, steps) in TABLE {
-                play(what, protocol, ip, steps).await;
+                play(stage, what, protocol, ip, steps).await;
             }
         }
     }

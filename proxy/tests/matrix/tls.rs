@@ -6,16 +6,12 @@ use mesh_proto::workload::Protocol;
 use mesh_runtime::tls;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::support::{App, families, pair, soon};
+use super::stage::{App, Side, Stage, noise, soon};
 
-#[tokio::test]
-async fn tls_of_the_application_is_ended_by_the_application() {
+pub(crate) async fn tls_of_the_application_is_ended_by_the_application(stage: &impl Stage) {
     let key = rcgen::generate_simple_self_signed(vec!["app.test".to_owned()]).unwrap();
     let mut server = ServerConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()
@@ -35,26 +31,24 @@ async fn tls_of_the_application_is_ended_by_the_application() {
     client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let connector = TlsConnector::from(Arc::new(client));
 
-    let body: Vec<u8> = (0..1_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
-    for ip in families() {
-        let acceptor = acceptor.clone();
-        // Reads to the end, then answers with what it got.
-        let app = App::at(ip, move |socket| {
-            let acceptor = acceptor.clone();
-            async move {
-                let mut stream = acceptor.accept(socket).await.unwrap();
-                let mut bytes = Vec::new();
-                stream.read_to_end(&mut bytes).await.unwrap();
-                stream.write_all(&bytes).await.unwrap();
-                stream.shutdown().await.unwrap();
-            }
-        })
-        .await;
+    let body = noise(1_000_000);
+    for ip in stage.families() {
         for protocol in [Protocol::Detect, Protocol::Tls, Protocol::Opaque] {
-            let pair = pair(app.address, protocol);
-            let socket = TcpStream::connect(pair.client.outbound).await.unwrap();
+            let (listener, way) = stage.open(protocol, ip);
+            let acceptor = acceptor.clone();
+            // Reads to the end, then answers with what it got.
+            let _app = App::on(listener, move |socket| {
+                let acceptor = acceptor.clone();
+                async move {
+                    let mut stream = acceptor.accept(socket).await.unwrap();
+                    let mut bytes = Vec::new();
+                    stream.read_to_end(&mut bytes).await.unwrap();
+                    stream.write_all(&bytes).await.unwrap();
+                    stream.shutdown().await.unwrap();
+                }
+            });
             let name = "app.test".try_into().unwrap();
-            let mut stream = soon(connector.connect(name, socket)).await.unwrap();
+            let mut stream = soon(connector.connect(name, way.connect())).await.unwrap();
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
             let mut back = Vec::new();
             soon(async {
@@ -64,9 +58,7 @@ async fn tls_of_the_application_is_ended_by_the_application() {
             })
             .await;
             assert_eq!(Sha256::digest(&back), Sha256::digest(&body), "{protocol:?} {ip}");
-            assert!(
-                pair.server.metrics().contains(r#"client_id="spiffe://cluster.local/ns/shop/sa/client",tls="true""#)
-            );
+            way.counted(Side::Server, "tcp_open_total", &[super::FROM_CLIENT], 1).await;
         }
     }
 }
