@@ -12,6 +12,7 @@ use clap_complete::engine::ArgValueCompleter;
 pub(crate) use self::globals::{Color, Globals, Output};
 
 use crate::{
+    commands::tap::{Except, header},
     complete,
     filter::{LatencyFloor, StatusRange, duration},
     resource::Resource,
@@ -43,7 +44,7 @@ pub(crate) enum Command {
     /// Show success rate, requests per second and latency of each workload, live from the proxies
     Stat(Stat),
     /// Show live requests and connections, one line for each that finished
-    Tap(Tap),
+    Tap(Box<Tap>),
     /// Show the certificates that proxies hold
     Identity(Identity),
     /// Show open connections: with whom, how old, how much
@@ -131,6 +132,21 @@ pub(crate) struct Tap {
     /// Only what took at least so long, e.g. 200ms
     #[arg(long, value_name = "AT_LEAST")]
     pub(crate) latency: Option<LatencyFloor>,
+    /// Only gRPC calls
+    #[arg(long, conflicts_with = "tcp")]
+    pub(crate) grpc: bool,
+    /// Only opaque connections
+    #[arg(long, conflicts_with_all = ["method", "path", "authority", "status"])]
+    pub(crate) tcp: bool,
+    /// Nothing like this, e.g. path=/health, status=2xx, from=deploy/load, tcp; may be given several times
+    #[arg(long = "not", value_name = "KEY=VALUE")]
+    pub(crate) except: Vec<Except>,
+    /// Show this header of requests and answers; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = header)]
+    pub(crate) show_header: Vec<String>,
+    /// Show queries: what follows the question mark
+    #[arg(long)]
+    pub(crate) show_query: bool,
     /// At most so many lines a second from each proxy
     #[arg(long, default_value_t = 100)]
     pub(crate) max_rps: u32,

@@ -82,10 +82,12 @@ fn run(cli: &Cli, printer: &Printer) -> Result<ExitCode, Failure> {
 /// Commands that look at a mesh.
 fn look(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
+    // Past its first question, tap has a last line to print.
+    let ends_itself = matches!(cli.command, Command::Tap(_));
     runtime.block_on(async {
         tokio::select! {
             done = look_at(cli, printer) => done,
-            _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+            _ = tokio::signal::ctrl_c(), if !ends_itself => Err(Failure::new(Exit::Interrupted, "interrupted")),
         }
     })
 }

@@ -278,6 +278,7 @@ mod tests {
             direction: Direction::Outbound,
             started_us: 1_763_716_800_000_042,
             latency_us: 1500,
+            answered_us: None,
             source: "10.0.0.1:4000".parse().unwrap(),
             destination: "10.0.0.2:8080".parse().unwrap(),
             source_identity: Some(Identity::new("cluster.local", "shop", "load").unwrap()),
@@ -297,8 +298,7 @@ mod tests {
                 path: path.into(),
                 authority: "web".into(),
                 status: Some(200),
-                grpc_status: None,
-                http2: false,
+                ..TapRequestInfo::default()
             }),
             dropped: 0,
             route: String::new(),

@@ -147,6 +147,9 @@ impl Record {
             request.status = Some(status);
             request.grpc = grpc_status(headers);
         }
+        if let Some(kept) = &mut self.kept {
+            kept.answered(self.begun.elapsed(), headers);
+        }
     }
 
     /// The mesh ends it.

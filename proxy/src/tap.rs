@@ -39,9 +39,20 @@ const DEFAULT_PER_SECOND: u32 = 100;
 pub struct Hub {
     active: Arc<AtomicUsize>,
     watchers: Arc<Mutex<Vec<Watcher>>>,
+    /// What any of them asked for by name.
+    wanted: Arc<Mutex<Arc<Wanted>>>,
     /// Bytes of heads whose answer is awaited.
     held: Arc<AtomicUsize>,
     overflow: Counter,
+}
+
+/// What is kept only because a watcher asked for it by name (contracts §9).
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Queries.
+    pub query: bool,
+    /// Headers, lower case.
+    pub headers: Vec<String>,
 }
 
 /// A head that is held; dropping it makes room.
@@ -81,6 +92,11 @@ impl Hub {
         self.active.load(Ordering::Relaxed) > 0
     }
 
+    /// What watchers asked for by name.
+    pub fn wanted(&self) -> Arc<Wanted> {
+        if self.is_active() { Arc::clone(&self.wanted.lock()) } else { Arc::default() }
+    }
+
     /// Holds a head with texts of so many bytes until its request ends. None, and counted, where too many are held.
     pub fn hold(&self, texts: usize) -> Option<Held> {
         let bytes = FIXED + texts;
@@ -116,6 +132,18 @@ impl Hub {
             watcher.show(&event, now, overflow);
             !watcher.events.is_closed()
         });
+        if watchers.len() != self.active.load(Ordering::Relaxed) {
+            self.changed(&watchers);
+        }
+    }
+
+    /// Somebody came or left.
+    fn changed(&self, watchers: &[Watcher]) {
+        let mut headers: Vec<String> = watchers.iter().flat_map(|it| it.filter.show_headers.iter().cloned()).collect();
+        headers.sort();
+        headers.dedup();
+        let query = watchers.iter().any(|watcher| watcher.filter.show_query);
+        *self.wanted.lock() = Arc::new(Wanted { query, headers });
         self.active.store(watchers.len(), Ordering::Relaxed);
     }
 }
@@ -125,17 +153,18 @@ impl Watcher {
         if !self.filter.matches(event) {
             return;
         }
+        let event = self.own(event);
         self.dropped += overflow - std::mem::replace(&mut self.overflow, overflow);
         let waiting = self.events.max_capacity() - self.events.capacity();
         self.queued.drain(..self.queued.len().saturating_sub(waiting));
-        let size = size(event);
+        let size = size(&event);
         let fits = self.queued.iter().sum::<usize>() + size <= QUEUED;
         if now.duration_since(self.window) >= Duration::from_secs(1) {
             (self.window, self.in_window) = (now, 0);
         }
         let most = if self.filter.max_per_second == 0 { DEFAULT_PER_SECOND } else { self.filter.max_per_second };
         let may = fits && self.in_window < most;
-        let shown = may && self.events.try_send(TapEvent { dropped: self.dropped, ..event.clone() }).is_ok();
+        let shown = may && self.events.try_send(TapEvent { dropped: self.dropped, ..event }).is_ok();
         if shown {
             self.queued.push_back(size);
             self.in_window += 1;
@@ -144,11 +173,29 @@ impl Watcher {
             self.dropped += 1;
         }
     }
+
+    /// The event with nothing that only other watchers asked for.
+    fn own(&self, event: &TapEvent) -> TapEvent {
+        let mut event = event.clone();
+        if let Some(request) = &mut event.request {
+            if !self.filter.show_query {
+                request.query.clear();
+            }
+            for headers in [&mut request.request_headers, &mut request.response_headers] {
+                headers.retain(|header| self.filter.show_headers.contains(&header.name));
+            }
+        }
+        event
+    }
 }
 
 /// What an event costs while it waits. Names and identities are shared with others.
 fn size(event: &TapEvent) -> usize {
-    let head = event.request.as_ref().map_or(0, |it| it.method.len() + it.path.len() + it.authority.len());
+    let head = event.request.as_ref().map_or(0, |it| {
+        let headers = it.request_headers.iter().chain(&it.response_headers);
+        let headers: usize = headers.map(|header| header.name.len() + header.value.len()).sum();
+        it.method.len() + it.path.len() + it.authority.len() + it.query.len() + headers
+    });
     FIXED + head + event.outcome.len() + event.route.len()
 }
 
@@ -169,14 +216,14 @@ impl TapService for Hub {
             overflow: self.overflow.get(),
             queued: VecDeque::new(),
         });
-        self.active.store(watchers.len(), Ordering::Relaxed);
+        self.changed(&watchers);
         Ok(receiver)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use mesh_proto::tap::Direction;
+    use mesh_proto::tap::{Direction, TapHeader, TapRequestInfo};
 
     use super::*;
 
@@ -185,6 +232,7 @@ mod tests {
             direction: Direction::Inbound,
             started_us: 0,
             latency_us,
+            answered_us: None,
             source: "10.0.0.1:1".parse().unwrap(),
             destination: "10.0.0.2:2".parse().unwrap(),
             source_identity: None,
@@ -265,6 +313,29 @@ mod tests {
         watcher.recv().await.unwrap();
         hub.publish(long);
         assert_eq!(watcher.len(), QUEUED / (3000 + FIXED), "what was taken has made room");
+    }
+
+    #[tokio::test]
+    async fn a_watcher_sees_of_queries_and_headers_only_what_it_asked_for_itself() {
+        let hub = Hub::new();
+        let mut plain = hub.watch(TapFilter::default()).await.unwrap();
+        assert!(!hub.wanted().query && hub.wanted().headers.is_empty());
+        let asks = TapFilter { show_query: true, show_headers: vec!["x-id".into()], ..TapFilter::default() };
+        let mut curious = hub.watch(asks).await.unwrap();
+        assert!(hub.wanted().query && hub.wanted().headers == ["x-id"]);
+        let header = |name: &str| TapHeader { name: name.into(), value: "1".into() };
+        let request = TapRequestInfo {
+            query: "a=b".into(),
+            request_headers: vec![header("x-id"), header("x-other")],
+            ..TapRequestInfo::default()
+        };
+        hub.publish(|| TapEvent { request: Some(request.clone()), ..event(1) });
+        let seen = [plain.recv().await.unwrap(), curious.recv().await.unwrap()].map(|event| event.request.unwrap());
+        assert_eq!((seen[0].query.as_str(), seen[0].request_headers.len()), ("", 0));
+        assert_eq!((seen[1].query.as_str(), &seen[1].request_headers[..]), ("a=b", &[header("x-id")][..]));
+        drop(curious);
+        hub.publish(|| event(1));
+        assert!(!hub.wanted().query, "nobody wants it any more");
     }
 
     #[tokio::test]

@@ -28,7 +28,7 @@ const MOST_PAGES: usize = 4_000;
 pub(crate) struct Client {
     kube: Kube,
     server: String,
-    /// The namespace of the context.
+    /// The namespace that was asked for, else that of the context.
     pub(super) namespace: String,
     /// All namespaces were asked for by name: then less is an error.
     insists: bool,
@@ -74,7 +74,7 @@ impl Client {
         config.read_timeout = None;
         config.write_timeout = Some(Duration::from_secs(30));
         let server = config.cluster_url.to_string();
-        let namespace = config.default_namespace.clone();
+        let namespace = globals.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let kube = Kube::try_from(config).map_err(|error| unusable(chain(&error)))?;
         Ok(Self { kube, server, namespace, insists: globals.all_namespaces })
     }

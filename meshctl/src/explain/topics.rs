@@ -157,11 +157,15 @@ const TOPICS: &[Topic] = &[
         summary: "Live requests, from the proxies themselves: nothing is stored anywhere.",
         details: &[
             "Each proxy filters what it can, also by status and latency, and sends one event for each request or \
-             connection that finished. No header, no body and no query leaves it.",
+             connection that finished. No body ever leaves it; a header or a query does where --show-header or \
+             --show-query asks for it by name.",
+            "A request between two pods that are both tapped is shown once, as the server's proxy saw it; with --to \
+             svc/NAME as the client's did, for only that knows which Service was dialled. --not leaves out, as in --not \
+             path=/health --not status=2xx. The last line says how much there was beside what matched.",
             "Silent? Then the pods are not meshed (`meshctl list`), nothing that matches finishes, or the filter is too \
              narrow: tap says which after five seconds.",
         ],
-        example: "meshctl tap -n shop --status 5xx\nmeshctl tap deploy/web -n shop --latency 200ms -o ndjson -c 10",
+        example: "meshctl tap -n shop --status 5xx\nmeshctl tap deploy/web -n shop --latency 200ms -o ndjson -c 10\nmeshctl tap -n shop --grpc --not status=2xx --show-header x-request-id",
     },
     Topic {
         name: "rights",

@@ -34,6 +34,7 @@ fn from_the_first_command_to_nothing_left() {
     pods_are_listed_with_their_reasons(&playground);
     a_request_by_name_crosses_the_mesh(&playground);
     each_protocol_is_carried(&playground);
+    tap_shows_what_is_asked_for_and_nothing_else(&playground);
     what_proxies_see_can_be_looked_at(&playground);
     routes_and_policies_are_in_force(&playground);
     the_planted_fault_is_found(&playground);
@@ -124,6 +125,40 @@ fn each_protocol_is_carried(playground: &Playground) {
         if to == "prices" {
             assert_eq!(event["grpcStatus"], 0, "{event}");
         }
+    }
+}
+
+fn tap_shows_what_is_asked_for_and_nothing_else(playground: &Playground) {
+    let events = |line: &str| -> Vec<Value> {
+        let text = playground.ok(&format!("tap --playground -o ndjson -c 5 {line}"));
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    // The client's proxy tells where the server's is not tapped, and where the Service is what is asked for.
+    assert!(events("deploy/load").iter().all(|event| event["direction"] == "outbound"));
+    assert!(events("--to svc/web").iter().all(|event| event["destination"]["service"] == "web"));
+    assert!(events("--grpc").iter().all(|event| event["protocol"] == "http2" && event["grpc"] == true));
+    assert!(events("--tcp").iter().all(|event| event["protocol"] == "tcp"));
+    assert!(
+        events("--not tcp --not grpc --not path=/items")
+            .iter()
+            .all(|event| { event["method"] != Value::Null && event["grpc"] == false && event["path"] != "/items" })
+    );
+    for event in events("--grpc --show-header Content-Type") {
+        let header = serde_json::json!([{"name": "content-type", "value": "application/grpc"}]);
+        assert_eq!((&event["requestHeaders"], &event["responseHeaders"]), (&header, &header));
+    }
+    let triple = playground.ok("tap deploy/orders --playground -o line -c 1");
+    let words: Vec<&str> = triple.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(words, ["req", "rsp", "end"], "{triple}");
+
+    let output = playground.meshctl("tap --playground --path /nowhere --duration 300ms --fail-empty -o json");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(6), 0));
+    let said = text(&output.stderr);
+    assert!(said.starts_with("0 of ") && said.contains("tap ran on 6 of 6 pods"), "{said}");
+    for form in ["yaml", "name"] {
+        let output = playground.meshctl(&format!("tap --playground -o {form}"));
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains("table|wide|line|json|ndjson"), "{}", text(&output.stderr));
     }
 }
 

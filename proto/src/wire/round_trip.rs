@@ -21,7 +21,7 @@ use crate::{
     outbound::{
         Backend, HeaderMatch, OutboundPolicy, PathMatch, PodTarget, RequestMatch, Route, ServiceTarget, WeightedBackend,
     },
-    tap::{Direction, TapEvent, TapFilter, TapRequestInfo},
+    tap::{Direction, TapEvent, TapExclusion, TapFilter, TapHeader, TapKind, TapRequestInfo},
     trust::TrustBundle,
     workload::{PodRef, Protocol, ServicePort},
 };
@@ -237,35 +237,74 @@ fn tap_filter() -> impl Strategy<Value = TapFilter> {
         text(),
         text(),
         option::of((100..600_u16, 100..600_u16)),
-        any::<u64>(),
-        any::<u32>(),
+        any::<(u64, u32)>(),
+        option::of(tap_kind()),
+        vec(tap_exclusion(), 0..4),
+        (any::<bool>(), vec("[a-z-]{1,9}", 0..3)),
     )
-        .prop_map(|(direction, method, path_prefix, authority, status, latency_min_us, max_per_second)| {
-            TapFilter { direction, method, path_prefix, authority, status, latency_min_us, max_per_second }
+        .prop_map(|(direction, method, path_prefix, authority, status, most, kind, except, show)| TapFilter {
+            direction,
+            method,
+            path_prefix,
+            authority,
+            status,
+            latency_min_us: most.0,
+            max_per_second: most.1,
+            kind,
+            except,
+            show_query: show.0,
+            show_headers: show.1,
         })
 }
 
+fn tap_kind() -> impl Strategy<Value = TapKind> {
+    select(vec![TapKind::Grpc, TapKind::Tcp])
+}
+
+fn tap_exclusion() -> impl Strategy<Value = TapExclusion> {
+    prop_oneof![
+        name().prop_map(TapExclusion::Method),
+        name().prop_map(TapExclusion::PathPrefix),
+        name().prop_map(TapExclusion::Authority),
+        any::<(u16, u16)>().prop_map(|(least, most)| TapExclusion::Status(least, most)),
+        any::<u64>().prop_map(TapExclusion::LatencyMin),
+        tap_kind().prop_map(TapExclusion::Kind),
+    ]
+}
+
+fn tap_headers() -> impl Strategy<Value = Vec<TapHeader>> {
+    vec((name(), name()).prop_map(|(name, value)| TapHeader { name, value }), 0..3)
+}
+
 fn tap_event() -> impl Strategy<Value = TapEvent> {
-    let request = (name(), name(), name(), option::of(100..600_u16), option::of(0..17_u32), any::<bool>()).prop_map(
-        |(method, path, authority, status, grpc_status, http2)| TapRequestInfo {
-            method,
-            path,
-            authority,
-            status,
-            grpc_status,
-            http2,
+    let texts = (name(), name(), name(), name(), tap_headers(), tap_headers());
+    let request = (texts, option::of(100..600_u16), option::of(0..17_u32), any::<(bool, bool)>()).prop_map(
+        |((method, path, authority, query, request_headers, response_headers), status, grpc_status, (http2, grpc))| {
+            TapRequestInfo {
+                method,
+                path,
+                authority,
+                status,
+                grpc_status,
+                http2,
+                grpc,
+                query,
+                request_headers,
+                response_headers,
+            }
         },
     );
     let who = (address(), address(), option::of(identity()), option::of(identity()), option::of(pod()));
     let how = (option::of(service_port()), any::<bool>(), name(), option::of(request), name());
-    (direction(), any::<[u64; 5]>(), who, how).prop_map(|(direction, numbers, who, how)| {
-        let [started_us, latency_us, bytes_in, bytes_out, dropped] = numbers;
+    (direction(), any::<([u64; 5], Option<u64>)>(), who, how).prop_map(|(direction, numbers, who, how)| {
+        let ([started_us, latency_us, bytes_in, bytes_out, dropped], answered_us) = numbers;
         let (source, destination, source_identity, destination_identity, destination_pod) = who;
         let (service, tls, outcome, request, route) = how;
         TapEvent {
             direction,
             started_us,
             latency_us,
+            answered_us,
             source,
             destination,
             source_identity,

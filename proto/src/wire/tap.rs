@@ -1,7 +1,10 @@
 //! Tap requests and events, to and from the wire.
 
 use super::{WireError, required};
-use crate::tap::{Direction, TapEvent, TapFilter, TapRequestInfo};
+use crate::tap::{Direction, TapEvent, TapExclusion, TapFilter, TapHeader, TapKind, TapRequestInfo};
+
+/// Most exclusions, and most headers, of one request.
+const MOST: usize = 32;
 
 impl From<Direction> for super::Direction {
     fn from(direction: Direction) -> Self {
@@ -24,6 +27,60 @@ impl TryFrom<super::Direction> for Direction {
     }
 }
 
+impl From<TapKind> for super::TapKind {
+    fn from(kind: TapKind) -> Self {
+        match kind {
+            TapKind::Grpc => Self::Grpc,
+            TapKind::Tcp => Self::Tcp,
+        }
+    }
+}
+
+fn kind(wire: super::TapKind) -> Option<TapKind> {
+    match wire {
+        super::TapKind::Unspecified => None,
+        super::TapKind::Grpc => Some(TapKind::Grpc),
+        super::TapKind::Tcp => Some(TapKind::Tcp),
+    }
+}
+
+impl From<TapExclusion> for super::TapExclusion {
+    fn from(exclusion: TapExclusion) -> Self {
+        use super::tap_exclusion::What;
+        let what = match exclusion {
+            TapExclusion::Method(method) => What::Method(method),
+            TapExclusion::PathPrefix(path) => What::PathPrefix(path),
+            TapExclusion::Authority(authority) => What::Authority(authority),
+            TapExclusion::Status(min, max) => What::Status(super::StatusRange { min: min.into(), max: max.into() }),
+            TapExclusion::LatencyMin(least) => What::LatencyMinUs(least),
+            TapExclusion::Kind(kind) => What::Kind(super::TapKind::from(kind).into()),
+        };
+        Self { what: Some(what) }
+    }
+}
+
+impl TryFrom<super::TapExclusion> for TapExclusion {
+    type Error = WireError;
+
+    fn try_from(wire: super::TapExclusion) -> Result<Self, WireError> {
+        use super::tap_exclusion::What;
+        Ok(match required(wire.what, "except")? {
+            What::Method(method) => Self::Method(method),
+            What::PathPrefix(path) => Self::PathPrefix(path),
+            What::Authority(authority) => Self::Authority(authority),
+            What::Status(range) => Self::Status(status(range.min, "min")?, status(range.max, "max")?),
+            What::LatencyMinUs(least) => Self::LatencyMin(least),
+            What::Kind(wire) => {
+                Self::Kind(super::TapKind::try_from(wire).ok().and_then(kind).ok_or(WireError::Missing("kind"))?)
+            }
+        })
+    }
+}
+
+fn status(value: u32, field: &'static str) -> Result<u16, WireError> {
+    u16::try_from(value).map_err(|_| WireError::invalid(field, format!("{value} is not an HTTP status")))
+}
+
 impl From<TapFilter> for super::TapRequest {
     fn from(filter: TapFilter) -> Self {
         let (status_min, status_max) = filter.status.unwrap_or_default();
@@ -36,6 +93,10 @@ impl From<TapFilter> for super::TapRequest {
             status_max: status_max.into(),
             latency_min_us: filter.latency_min_us,
             max_per_second: filter.max_per_second,
+            kind: filter.kind.map_or(super::TapKind::Unspecified, Into::into).into(),
+            except: filter.except.into_iter().map(Into::into).collect(),
+            show_query: filter.show_query,
+            show_headers: filter.show_headers,
         }
     }
 }
@@ -44,13 +105,19 @@ impl TryFrom<super::TapRequest> for TapFilter {
     type Error = WireError;
 
     fn try_from(wire: super::TapRequest) -> Result<Self, WireError> {
-        let status = |value: u32, field: &'static str| {
-            u16::try_from(value).map_err(|_| WireError::invalid(field, format!("{value} is not an HTTP status")))
-        };
+        for (field, count) in [("except", wire.except.len()), ("show_headers", wire.show_headers.len())] {
+            if count > MOST {
+                return Err(WireError::invalid(field, format!("{count} are more than {MOST}")));
+            }
+        }
         let direction = wire.direction.is_some().then(|| wire.direction().try_into()).transpose()?;
         let range = (status(wire.status_min, "status_min")?, status(wire.status_max, "status_max")?);
         let given = |text: String| Some(text).filter(|text| !text.is_empty());
         Ok(Self {
+            kind: kind(wire.kind()),
+            except: wire.except.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            show_query: wire.show_query,
+            show_headers: wire.show_headers,
             direction,
             method: given(wire.method),
             path_prefix: given(wire.path_prefix),
@@ -59,6 +126,18 @@ impl TryFrom<super::TapRequest> for TapFilter {
             latency_min_us: wire.latency_min_us,
             max_per_second: wire.max_per_second,
         })
+    }
+}
+
+impl From<TapHeader> for super::TapHeader {
+    fn from(TapHeader { name, value }: TapHeader) -> Self {
+        Self { name, value }
+    }
+}
+
+impl From<super::TapHeader> for TapHeader {
+    fn from(super::TapHeader { name, value }: super::TapHeader) -> Self {
+        Self { name, value }
     }
 }
 
@@ -71,6 +150,7 @@ impl From<TapEvent> for super::TapEvent {
             direction: super::Direction::from(event.direction).into(),
             started_us: event.started_us,
             latency_us: event.latency_us,
+            answered_us: event.answered_us,
             source: Some(event.source.into()),
             destination: Some(event.destination.into()),
             source_identity: identity(event.source_identity),
@@ -88,6 +168,10 @@ impl From<TapEvent> for super::TapEvent {
                 status: request.status.unwrap_or_default().into(),
                 grpc_status: request.grpc_status,
                 http2: request.http2,
+                grpc: request.grpc,
+                query: request.query,
+                request_headers: request.request_headers.into_iter().map(Into::into).collect(),
+                response_headers: request.response_headers.into_iter().map(Into::into).collect(),
             }),
             dropped: event.dropped,
             route: event.route,
@@ -113,12 +197,17 @@ impl TryFrom<super::TapEvent> for TapEvent {
                 authority: request.authority,
                 grpc_status: request.grpc_status,
                 http2: request.http2,
+                grpc: request.grpc,
+                query: request.query,
+                request_headers: request.request_headers.into_iter().map(Into::into).collect(),
+                response_headers: request.response_headers.into_iter().map(Into::into).collect(),
             })
         };
         Ok(Self {
             direction: wire.direction().try_into()?,
             started_us: wire.started_us,
             latency_us: wire.latency_us,
+            answered_us: wire.answered_us,
             source_identity: identity(&wire.source_identity, "source_identity")?,
             destination_identity: identity(&wire.destination_identity, "destination_identity")?,
             source: required(wire.source, "source")?.try_into()?,

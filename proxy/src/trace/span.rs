@@ -143,6 +143,7 @@ mod tests {
             direction,
             started_us: 1,
             latency_us: 2,
+            answered_us: None,
             source: "10.0.0.1:1".parse().unwrap(),
             destination: "10.0.0.2:2".parse().unwrap(),
             source_identity: None,
@@ -160,6 +161,7 @@ mod tests {
                 status,
                 grpc_status,
                 http2: true,
+                ..TapRequestInfo::default()
             }),
             dropped: 0,
             route: String::new(),

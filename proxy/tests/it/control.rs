@@ -518,6 +518,7 @@ fn event() -> TapEvent {
         direction: Direction::Inbound,
         started_us: 1,
         latency_us: 2,
+        answered_us: None,
         source: destination(1),
         destination: destination(2),
         source_identity: Some(identity("web")),

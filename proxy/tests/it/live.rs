@@ -2,7 +2,7 @@
 
 use mesh_proto::{
     server::TapService as _,
-    tap::{Direction, TapFilter},
+    tap::{Direction, TapFilter, TapHeader},
     workload::Protocol,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -37,6 +37,30 @@ async fn requests_are_shown_with_both_identities_and_without_their_query() {
             assert_eq!(event.service.unwrap().to_string(), "shop/web:80");
         }
     }
+}
+
+#[tokio::test]
+async fn headers_and_queries_are_shown_to_those_who_ask_for_them_by_name() {
+    let app = App::new(|mut socket| async move {
+        let mut read = [0; 4096];
+        let _ = socket.read(&mut read).await;
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nx-id: of-answer\r\ncontent-length: 0\r\n\r\n").await;
+    })
+    .await;
+    let pair = pair(app.address, Protocol::Http1);
+    let asks = TapFilter { show_query: true, show_headers: vec!["x-id".into()], ..TapFilter::default() };
+    let mut curious = pair.server.tap.watch(asks).await.unwrap();
+    let mut plain = pair.server.tap.watch(TapFilter::default()).await.unwrap();
+    let secret = GET.replacen("host", "x-id: mine\r\nauthorization: hidden\r\nhost", 1);
+    exchange(pair.client.outbound, &secret).await;
+    let event = soon(curious.recv()).await.unwrap();
+    assert!(event.answered_us.unwrap() <= event.latency_us);
+    let request = event.request.unwrap();
+    let header = |value: &str| vec![TapHeader { name: "x-id".into(), value: value.into() }];
+    assert_eq!((request.query.as_str(), request.request_headers), ("secret=1", header("mine")));
+    assert_eq!(request.response_headers, header("of-answer"));
+    let request = soon(plain.recv()).await.unwrap().request.unwrap();
+    assert!(request.query.is_empty() && request.request_headers.is_empty() && request.response_headers.is_empty());
 }
 
 #[tokio::test]

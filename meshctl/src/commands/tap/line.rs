@@ -8,7 +8,7 @@ use std::{
 
 use mesh_proto::{
     identity::Identity,
-    tap::{Direction, TapEvent},
+    tap::{Direction, TapEvent, TapHeader},
 };
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ struct Named {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct End {
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     namespace: Option<String>,
     pod: Option<String>,
     workload: Option<String>,
@@ -49,22 +49,37 @@ pub(super) struct Line {
     /// RFC 3339, UTC.
     time: String,
     /// The side that tells: `inbound` or `outbound`.
-    direction: &'static str,
+    pub(super) direction: &'static str,
     pub(super) source: End,
     pub(super) destination: End,
     protocol: &'static str,
-    method: Option<String>,
+    pub(super) method: Option<String>,
     path: Option<String>,
-    authority: Option<String>,
-    status: Option<u16>,
-    grpc_status: Option<u32>,
-    latency_us: u64,
-    bytes_in: u64,
-    bytes_out: u64,
-    tls: bool,
+    /// Only where `--show-query` asks for it.
+    query: Option<String>,
+    pub(super) authority: Option<String>,
+    pub(super) status: Option<u16>,
+    grpc: bool,
+    pub(super) grpc_status: Option<u32>,
+    pub(super) latency_us: u64,
+    /// Until the answer began.
+    pub(super) answered_us: Option<u64>,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) tls: bool,
     /// Code of the outcome where the mesh itself answered or closed.
-    outcome: Option<String>,
+    pub(super) outcome: Option<String>,
     route: Option<String>,
+    /// Only those that `--show-header` names.
+    pub(super) request_headers: Option<Vec<Header>>,
+    pub(super) response_headers: Option<Vec<Header>>,
+}
+
+/// A header that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Header {
+    pub(super) name: String,
+    pub(super) value: String,
 }
 
 impl Names {
@@ -111,17 +126,28 @@ impl Names {
             protocol: request.map_or("tcp", |request| if request.http2 { "http2" } else { "http1" }),
             method: request.map(|request| request.method.clone()),
             path: request.map(|request| request.path.clone()),
+            query: request.and_then(|request| given(&request.query)),
             authority: request.and_then(|request| given(&request.authority)),
             status: request.and_then(|request| request.status),
+            grpc: request.is_some_and(|request| request.grpc),
             grpc_status: request.and_then(|request| request.grpc_status),
             latency_us: event.latency_us,
+            answered_us: event.answered_us,
             bytes_in: event.bytes_in,
             bytes_out: event.bytes_out,
             tls: event.tls,
             outcome: given(&event.outcome),
             route: given(&event.route),
+            request_headers: request.and_then(|request| headers(&request.request_headers)),
+            response_headers: request.and_then(|request| headers(&request.response_headers)),
         }
     }
+}
+
+/// None where none was asked for, or none of them was there.
+fn headers(headers: &[TapHeader]) -> Option<Vec<Header>> {
+    let header = |it: &TapHeader| Header { name: it.name.clone(), value: it.value.clone() };
+    (!headers.is_empty()).then(|| headers.iter().map(header).collect())
 }
 
 impl End {
@@ -134,6 +160,15 @@ impl End {
                 (Some(namespace), Some(pod)) => other.names(namespace, pod, self.workload.as_deref()),
                 _ => false,
             },
+        }
+    }
+
+    /// Its namespace, and its workload or else `pod/NAME`; empty where it is no pod that we know.
+    pub(super) fn workload(&self) -> (String, String) {
+        let pod = || self.pod.as_ref().map(|pod| format!("pod/{pod}"));
+        match (&self.namespace, self.workload.clone().or_else(pod)) {
+            (Some(namespace), Some(workload)) => (namespace.clone(), workload),
+            _ => (String::new(), String::new()),
         }
     }
 
@@ -173,7 +208,7 @@ impl Line {
             self.source.text(wide),
             self.destination.text(wide),
             self.method.clone().unwrap_or_else(|| "TCP".to_owned()),
-            self.path.clone().unwrap_or_else(|| format!(":{}", self.destination.address.port())),
+            self.target().unwrap_or_else(|| format!(":{}", self.destination.address.port())),
             status,
             show_latency(Duration::from_micros(self.latency_us)),
         ]
@@ -189,8 +224,19 @@ impl Line {
         if let Some(outcome) = &self.outcome {
             text.push_str(&format!("  [{outcome}]"));
         }
+        for (mark, headers) in [(">", &self.request_headers), ("<", &self.response_headers)] {
+            for Header { name, value } in headers.iter().flatten() {
+                text.push_str(&format!("  {mark} {}: {}", clean(name), clean(value)));
+            }
+        }
         let text = if color { self.tone().paint(&text) } else { text };
         format!("{}\n", text.trim_end())
+    }
+
+    /// The path, and the query where it was asked for; none for an opaque connection.
+    pub(super) fn target(&self) -> Option<String> {
+        let path = self.path.as_ref()?;
+        Some(self.query.as_ref().map_or_else(|| path.clone(), |query| format!("{path}?{query}")))
     }
 
     fn tone(&self) -> Tone {
@@ -214,24 +260,25 @@ fn rfc3339(micros: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use mesh_proto::tap::TapRequestInfo;
 
     use super::*;
     use crate::commands::fixture;
 
-    fn pods() -> Vec<PodInfo> {
+    pub(in super::super) fn pods() -> Vec<PodInfo> {
         vec![
             fixture::pod("load-1", Some("load"), true, "10.244.0.5"),
             fixture::pod("web-1", Some("web"), true, "10.244.0.6"),
         ]
     }
 
-    fn event() -> TapEvent {
+    pub(in super::super) fn event() -> TapEvent {
         TapEvent {
             direction: Direction::Inbound,
             started_us: 1_795_234_451_201_000,
             latency_us: 31_400,
+            answered_us: None,
             source: "10.244.0.5:40000".parse().unwrap(),
             destination: "10.244.0.6:8080".parse().unwrap(),
             source_identity: "spiffe://cluster.local/ns/shop/sa/load".parse().ok(),
@@ -247,8 +294,7 @@ mod tests {
                 path: "/checkout".into(),
                 authority: "web".into(),
                 status: Some(500),
-                grpc_status: None,
-                http2: false,
+                ..TapRequestInfo::default()
             }),
             dropped: 0,
             route: String::new(),
@@ -277,7 +323,26 @@ mod tests {
         assert_eq!(json["source"]["workload"], "deployment/load");
         assert_eq!(json["source"]["identity"], "spiffe://cluster.local/ns/shop/sa/load");
         assert_eq!(json["status"], 500);
-        assert_eq!(json["outcome"], serde_json::Value::Null);
+        for nothing in ["outcome", "query", "requestHeaders"] {
+            assert_eq!(json[nothing], serde_json::Value::Null, "{nothing}");
+        }
+    }
+
+    #[test]
+    fn queries_and_headers_are_shown_where_they_were_asked_for() {
+        let mut event = event();
+        let request = event.request.as_mut().unwrap();
+        request.query = "id=7".into();
+        let header = |name: &str, value: &str| TapHeader { name: name.into(), value: value.into() };
+        request.request_headers = vec![header("x-id", "a\x1bb")];
+        request.response_headers = vec![header("server", "shop")];
+        let line = Names::new(&pods()).line(&event);
+        let text = line.text(false, false);
+        assert!(text.contains("  /checkout?id=7  "), "{text}");
+        assert!(text.ends_with("  > x-id: a\u{fffd}b  < server: shop\n"), "{text}");
+        let json = serde_json::to_value(line).unwrap();
+        assert_eq!(json["query"], "id=7");
+        assert_eq!(json["requestHeaders"], serde_json::json!([{"name": "x-id", "value": "a\u{1b}b"}]));
     }
 
     #[test]

@@ -1098,7 +1098,7 @@ pub mod config_server {
     }
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TapRequest {
     /// Unset fields match everything. A status filter excludes connections.
     #[prost(enumeration = "Direction", optional, tag = "1")]
@@ -1120,9 +1120,55 @@ pub struct TapRequest {
     /// At most so many events a second; the rest are counted in the next event's `dropped`. Zero: 100.
     #[prost(uint32, tag = "8")]
     pub max_per_second: u32,
+    /// Only traffic of this kind.
+    #[prost(enumeration = "TapKind", tag = "9")]
+    pub kind: i32,
+    /// Nothing that any of these describes.
+    #[prost(message, repeated, tag = "10")]
+    pub except: ::prost::alloc::vec::Vec<TapExclusion>,
+    /// What is shown only to those who ask for it by name: queries, and these headers (lower case).
+    #[prost(bool, tag = "11")]
+    pub show_query: bool,
+    #[prost(string, repeated, tag = "12")]
+    pub show_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// What is left out; the same words as in TapRequest.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapExclusion {
+    #[prost(oneof = "tap_exclusion::What", tags = "1, 2, 3, 4, 5, 6")]
+    pub what: ::core::option::Option<tap_exclusion::What>,
+}
+/// Nested message and enum types in `TapExclusion`.
+pub mod tap_exclusion {
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum What {
+        #[prost(string, tag = "1")]
+        Method(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        PathPrefix(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Authority(::prost::alloc::string::String),
+        #[prost(message, tag = "4")]
+        Status(super::StatusRange),
+        #[prost(uint64, tag = "5")]
+        LatencyMinUs(u64),
+        #[prost(enumeration = "super::TapKind", tag = "6")]
+        Kind(i32),
+    }
+}
+/// HTTP statuses; both ends belong to it.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusRange {
+    #[prost(uint32, tag = "1")]
+    pub min: u32,
+    #[prost(uint32, tag = "2")]
+    pub max: u32,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TapEvent {
     #[prost(enumeration = "Direction", tag = "1")]
     pub direction: i32,
@@ -1162,9 +1208,12 @@ pub struct TapEvent {
     pub dropped: u64,
     #[prost(string, tag = "16")]
     pub route: ::prost::alloc::string::String,
+    /// From begin to the head of the answer; absent where none came.
+    #[prost(uint64, optional, tag = "17")]
+    pub answered_us: ::core::option::Option<u64>,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RequestInfo {
     #[prost(string, tag = "1")]
     pub method: ::prost::alloc::string::String,
@@ -1181,6 +1230,58 @@ pub struct RequestInfo {
     pub grpc_status: ::core::option::Option<u32>,
     #[prost(bool, tag = "6")]
     pub http2: bool,
+    /// By the content type of the request.
+    #[prost(bool, tag = "7")]
+    pub grpc: bool,
+    /// Only where asked for; without its question mark.
+    #[prost(string, tag = "8")]
+    pub query: ::prost::alloc::string::String,
+    /// Only those asked for, in the order in which they came.
+    #[prost(message, repeated, tag = "9")]
+    pub request_headers: ::prost::alloc::vec::Vec<TapHeader>,
+    #[prost(message, repeated, tag = "10")]
+    pub response_headers: ::prost::alloc::vec::Vec<TapHeader>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TapHeader {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Long ones are clipped.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TapKind {
+    Unspecified = 0,
+    /// Requests whose content type is gRPC's.
+    Grpc = 1,
+    /// Opaque connections.
+    Tcp = 2,
+}
+impl TapKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TAP_KIND_UNSPECIFIED",
+            Self::Grpc => "TAP_KIND_GRPC",
+            Self::Tcp => "TAP_KIND_TCP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TAP_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "TAP_KIND_GRPC" => Some(Self::Grpc),
+            "TAP_KIND_TCP" => Some(Self::Tcp),
+            _ => None,
+        }
+    }
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
