@@ -3,6 +3,7 @@
 //! Colour and live progress only on a terminal that wants them (`NO_COLOR`, `TERM=dumb`, `--color`). A reader that goes
 //! away (`| head`) is no error. The one place of the crate that writes to stdout.
 
+pub(crate) mod fit;
 pub(crate) mod table;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -71,8 +72,20 @@ impl Printer {
             Output::Json | Output::Yaml => self.document(&List { api_version: API_VERSION, kind, items }),
             // Headers over nothing are noise.
             _ if items.is_empty() => Ok(()),
-            output => self.data(&table(output == Output::Wide).render(self.headers, self.color)),
+            Output::Wide => self.data(&table(true).render(self.headers, self.color)),
+            _ => self.table(&table(false)),
         }
+    }
+
+    /// Prints a table: whole through a pipe, so that no line wraps on a terminal.
+    pub(crate) fn table(&self, table: &table::Table) -> Result<(), Failure> {
+        let Some(width) = terminal_width() else { return self.data(&table.render(self.headers, self.color)) };
+        let rendered = table.render_within(width, self.headers, self.color);
+        self.data(&rendered.text)?;
+        if !rendered.left_out.is_empty() {
+            self.say(format!("no room for {}; -o wide shows all", rendered.left_out.join(", ")));
+        }
+        Ok(())
     }
 
     /// Prints a document that names its version and kind itself, as JSON, or as YAML where that was asked for.

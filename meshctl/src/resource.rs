@@ -17,7 +17,7 @@ pub(crate) enum Resource {
     Service(String),
 }
 
-/// Kinds of workloads, with the names they go by.
+/// Kinds of workloads, with the names they go by, the shortest first.
 const WORKLOADS: [(&str, &[&str]); 6] = [
     ("deployment", &["deploy", "deployments", "deployment"]),
     ("statefulset", &["sts", "statefulsets", "statefulset"]),
@@ -89,9 +89,26 @@ impl std::fmt::Display for Resource {
     }
 }
 
+/// `deployment/web` as `deploy/web`, for where there is little room; it is read back as the same.
+pub(crate) fn short(workload: &str) -> String {
+    let known = workload.split_once('/').and_then(|(kind, name)| {
+        let (_, names) = WORKLOADS.iter().find(|(full, _)| *full == kind)?;
+        Some(format!("{}/{name}", names.first()?))
+    });
+    known.unwrap_or_else(|| workload.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_name_selects_the_same() {
+        for (text, expected) in [("deployment/web", "deploy/web"), ("statefulset/db", "sts/db"), ("pod/a", "pod/a")] {
+            assert_eq!(short(text), expected);
+            assert_eq!(short(text).parse::<Resource>(), text.parse());
+        }
+    }
 
     #[test]
     fn kubectl_names_are_understood() {

@@ -17,7 +17,7 @@ use crate::{
     filter::{show_bytes, show_span},
     printer::{
         Printer,
-        table::{Cell, Table},
+        table::{Cell, Column, Table},
     },
 };
 
@@ -88,12 +88,13 @@ impl Names {
 }
 
 fn table(rows: &[Row], wide: bool) -> Table {
-    let mut headers =
-        vec!["NAMESPACE", "POD", "WAY", "PEER", "PROTOCOL", "TLS", "AGE", "RECEIVED", "SENT", "REQUESTS", "OPEN"];
+    let mut columns = vec![Column::namespace(), Column::name("POD"), "WAY".into(), Column::path("PEER")];
+    columns.extend([Column::from("PROTOCOL").leaves(3), "TLS".into(), "AGE".into(), "RECEIVED".into(), "SENT".into()]);
+    columns.extend([Column::from("REQUESTS").leaves(2), Column::from("OPEN").leaves(1)]);
     if wide {
-        headers.extend(["SOURCE", "DESTINATION", "ENDPOINT"]);
+        columns.extend(["SOURCE", "DESTINATION", "ENDPOINT"].map(Column::from));
     }
-    let mut table = Table::new(headers);
+    let mut table = Table::new(columns);
     for row in rows {
         let connection = &row.connection;
         let is_tcp = connection.protocol == "tcp";

@@ -50,7 +50,9 @@ fn page(name: &str, printer: &Printer) -> Result<(), Failure> {
 fn list(printer: &Printer) -> Result<(), Failure> {
     let pages = explain::all();
     if !matches!(printer.output, Output::Table | Output::Wide) {
-        return printer.list("ExplanationList", &pages, |_| crate::printer::table::Table::new([]));
+        return printer.list("ExplanationList", &pages, |_| {
+            crate::printer::table::Table::new::<crate::printer::table::Column>([])
+        });
     }
     let mut text = String::from("meshctl explain NAME, where NAME is one of\n");
     for sort in pages.chunk_by(|a, b| a.about == b.about) {

@@ -14,7 +14,7 @@ use crate::{
     filter::show_span,
     printer::{
         Printer,
-        table::{Cell, Table, Tone},
+        table::{Cell, Column, Table, Tone},
     },
 };
 
@@ -99,11 +99,12 @@ fn row(pod: &PodInfo, config: &str, now: Timestamp) -> Result<Row, Failure> {
 }
 
 fn table(rows: &[&Row], wide: bool) -> Table {
-    let mut headers = vec!["NAMESPACE", "POD", "IDENTITY", "NOT_AFTER", "REMAINING", "ROOTS"];
+    let mut columns = vec![Column::namespace(), Column::name("POD"), Column::path("IDENTITY")];
+    columns.extend([Column::from("NOT_AFTER").leaves(1), "REMAINING".into(), Column::from("ROOTS").leaves(2)]);
     if wide {
-        headers.extend(["ISSUER", "SERIAL"]);
+        columns.extend(["ISSUER", "SERIAL"].map(Column::from));
     }
-    let mut table = Table::new(headers);
+    let mut table = Table::new(columns);
     let dash = |text: Option<&str>| Cell::text(text.unwrap_or("-"));
     for row in rows {
         let not_after = row.not_after.and_then(|time| time.round(Unit::Second).ok()).map(|time| time.to_string());

@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     printer::{
         Printer,
-        table::{Cell, Table, Tone},
+        table::{Cell, Column, Table, Tone},
     },
     reason::Reasons,
 };
@@ -62,12 +62,19 @@ fn rows(pods: &[PodInfo], reasons: &Reasons) -> Vec<Row> {
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new(["NAMESPACE", "WORKLOAD", "MESHED", "READY", "PROXY", "REASON"]);
+    let mut table = Table::new([
+        Column::namespace(),
+        Column::name("WORKLOAD"),
+        "MESHED".into(),
+        "READY".into(),
+        Column::from("PROXY").leaves(1),
+        Column::name("REASON"),
+    ]);
     for row in rows {
         let tone = if row.meshed == row.pods { Tone::Good } else { Tone::Warn };
         table.row(vec![
             Cell::text(&row.namespace),
-            Cell::text(&row.workload),
+            Cell::workload(&row.workload),
             Cell::text(format!("{}/{}", row.meshed, row.pods)).tone(tone),
             Cell::text(format!("{}/{}", row.ready, row.pods)),
             Cell::text(row.proxy.as_deref().unwrap_or("-")),

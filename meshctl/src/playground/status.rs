@@ -8,7 +8,7 @@ use crate::{
     failure::{Exit, Failure},
     printer::{
         Printer,
-        table::{Cell, Table, Tone},
+        table::{Cell, Column, Table, Tone},
     },
 };
 
@@ -83,12 +83,14 @@ impl Container {
 }
 
 fn table(rows: &[Row], wide: bool) -> Table {
-    let mut headers = vec!["NAMESPACE", "POD", "READY", "RESTARTS", "ADDRESS"];
+    let mut columns =
+        vec![Column::namespace(), Column::name("POD"), "READY".into(), Column::from("RESTARTS").leaves(2)];
+    columns.push(Column::from("ADDRESS").leaves(1));
     if wide {
-        headers.extend(["MESHED", "LAST END"]);
+        columns.extend(["MESHED", "LAST END"].map(Column::from));
     }
-    headers.push("PROBLEM");
-    let mut table = Table::new(headers);
+    columns.push(Column::name("PROBLEM"));
+    let mut table = Table::new(columns);
     for Row { pod, containers, problem } in rows {
         let ready = containers.iter().filter(|container| container.ready).count();
         let restarts: i32 = containers.iter().map(|container| container.restarts).sum();

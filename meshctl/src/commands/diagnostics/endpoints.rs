@@ -12,7 +12,7 @@ use crate::{
     filter::show_latency,
     printer::{
         Printer,
-        table::{Cell, Table, Tone},
+        table::{Cell, Column, Table, Tone},
     },
 };
 
@@ -76,12 +76,13 @@ fn rows_of(pod: &PodInfo, target: &Target) -> Vec<Row> {
 }
 
 fn table(rows: &[Row], wide: bool) -> Table {
-    let mut headers =
-        vec!["NAMESPACE", "POD", "DESTINATION", "BACKEND", "ENDPOINT", "TARGET", "TLS", "LATENCY", "OPEN"];
+    let mut columns = vec![Column::namespace(), Column::name("POD"), Column::name("DESTINATION")];
+    columns.extend([Column::name("BACKEND"), "ENDPOINT".into(), Column::name("TARGET").leaves(2)]);
+    columns.extend(["TLS".into(), Column::from("LATENCY").leaves(3), Column::from("OPEN").leaves(1)]);
     if wide {
-        headers.extend(["POOLED", "IDENTITY"]);
+        columns.extend(["POOLED", "IDENTITY"].map(Column::from));
     }
-    let mut table = Table::new(headers);
+    let mut table = Table::new(columns);
     for row in rows {
         let endpoint = row.endpoint.as_ref();
         let load = endpoint.and_then(|endpoint| endpoint.load.as_ref());
