@@ -10,6 +10,7 @@
 //! | [`identity`], [`workload`], [`endpoint`], [`trust`] | who, what, where, vouched by whom |
 //! | [`inbound`] | policy of a pod, and the authorization decision |
 //! | [`outbound`] | target of a destination, and the choice of a route |
+//! | [`path`] | what a rule about paths is compared with |
 //! | [`outcome`] | the one enum of everything that can go wrong |
 //! | [`ports`], [`probe`] | what the injector writes into a sidecar's environment |
 //! | [`config`], [`tap`] | the conversations, as values |
@@ -28,6 +29,7 @@ pub mod inbound;
 pub mod names;
 pub mod outbound;
 pub mod outcome;
+pub mod path;
 pub mod ports;
 pub mod probe;
 pub mod server;

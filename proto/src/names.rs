@@ -156,6 +156,8 @@ pub const ENV_LOG_FORMAT: &str = "MESH_LOG_FORMAT";
 pub const ENV_OPAQUE_PORTS: &str = "MESH_OPAQUE_PORTS";
 /// Longest a TCP connect to an endpoint may take, in milliseconds.
 pub const ENV_CONNECT_TIMEOUT_MS: &str = "MESH_CONNECT_TIMEOUT_MS";
+/// Longest a TCP connect to the pod's own application may take, in milliseconds (default 100).
+pub const ENV_APP_CONNECT_TIMEOUT_MS: &str = "MESH_APP_CONNECT_TIMEOUT_MS";
 /// What owns the pod, as `kind/name`, e.g. `deployment/web`; absent for a bare pod.
 pub const ENV_WORKLOAD: &str = "MESH_WORKLOAD";
 /// Number of data-path worker threads (default 1).
@@ -178,7 +180,7 @@ pub const ENV_HEAD_TIMEOUT: &str = "MESH_HEAD_TIMEOUT_SECONDS";
 pub const ENV_HANDSHAKE_TIMEOUT: &str = "MESH_HANDSHAKE_TIMEOUT_SECONDS";
 /// How often an HTTP/2 client is asked whether it is there, in seconds (default 10).
 pub const ENV_PING_INTERVAL: &str = "MESH_PING_INTERVAL_SECONDS";
-/// How long it has to answer, in seconds (default 20).
+/// How long it has to answer, in seconds (default 3).
 pub const ENV_PING_TIMEOUT: &str = "MESH_PING_TIMEOUT_SECONDS";
 /// JSON list of the application's original probes, performed by the proxy at `/probe/<container>/<kind>`.
 pub const ENV_PROBES: &str = "MESH_PROBES";

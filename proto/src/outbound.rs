@@ -3,12 +3,13 @@
 //! Compiled by the controller, cached by the proxy. The evaluator is pure: the caller brings the request's head and,
 //! for weights, a number. It knows no balancing (that is per proxy) and no sockets.
 
-use std::sync::Arc;
+use std::{borrow::Cow, cell::OnceCell, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::{
     endpoint::Endpoint,
+    path::{self, Ambiguous},
     workload::{Protocol, ServicePort},
 };
 
@@ -76,7 +77,7 @@ pub struct RequestMatch {
     pub method: Option<Method>,
 }
 
-/// How a path is compared: byte for byte, without the query, as the client sent it.
+/// How a path is compared: without the query, in the form that [`path::plain`] gives both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatch {
     /// The whole path.
@@ -117,6 +118,8 @@ pub enum Choice<'a> {
     NoRoute,
     /// The matching rule leads to nothing that exists.
     NoBackend(&'a Route),
+    /// It depends on the path, and that has more than one reading.
+    PathAmbiguous(Ambiguous),
 }
 
 impl ServiceTarget {
@@ -125,9 +128,19 @@ impl ServiceTarget {
         if self.routes.is_empty() {
             return Choice::Backend { backend: 0, route: None };
         }
-        let Some(route) = self.routes.iter().find(|route| route.matches(request)) else {
-            return Choice::NoRoute;
-        };
+        let path = RequestPath::of(request);
+        for route in &self.routes {
+            match route.matches(request, &path) {
+                Ok(false) => {}
+                Ok(true) => return self.choose_backend(route, random),
+                // The routes behind it must not get what may be its own.
+                Err(ambiguous) => return Choice::PathAmbiguous(ambiguous),
+            }
+        }
+        Choice::NoRoute
+    }
+
+    fn choose_backend<'a>(&self, route: &'a Route, random: u32) -> Choice<'a> {
         match route.pick(random) {
             Some(backend) if backend < self.backends.len() => Choice::Backend { backend, route: Some(route) },
             _ => Choice::NoBackend(route),
@@ -137,8 +150,13 @@ impl ServiceTarget {
 
 impl Route {
     /// Whether any of its matches holds.
-    pub fn matches<B>(&self, request: &http::Request<B>) -> bool {
-        self.matches.is_empty() || self.matches.iter().any(|one| one.matches(request))
+    fn matches<B>(&self, request: &http::Request<B>, path: &RequestPath<'_>) -> Result<bool, Ambiguous> {
+        for one in &self.matches {
+            if one.matches(request, path)? {
+                return Ok(true);
+            }
+        }
+        Ok(self.matches.is_empty())
     }
 
     fn pick(&self, random: u32) -> Option<usize> {
@@ -156,19 +174,52 @@ impl Route {
 }
 
 impl RequestMatch {
-    fn matches<B>(&self, request: &http::Request<B>) -> bool {
-        self.method.as_ref().is_none_or(|method| method == request.method())
-            && self.path.as_ref().is_none_or(|path| path.matches(request.uri().path()))
+    /// The path last: only where everything else holds does it matter whether it can be told.
+    fn matches<B>(&self, request: &http::Request<B>, path: &RequestPath<'_>) -> Result<bool, Ambiguous> {
+        let others = self.method.as_ref().is_none_or(|method| method == request.method())
             && self
                 .headers
                 .iter()
-                .all(|header| request.headers().get_all(&header.name).iter().any(|value| value == header.value))
+                .all(|header| request.headers().get_all(&header.name).iter().any(|value| value == header.value));
+        match &self.path {
+            Some(wanted) if others => Ok(wanted.matches(path.plain()?)),
+            _ => Ok(others),
+        }
+    }
+}
+
+/// The path of a request, brought into its one form when somebody asks.
+struct RequestPath<'a> {
+    sent: &'a str,
+    plain: OnceCell<Result<Cow<'a, str>, Ambiguous>>,
+}
+
+impl<'a> RequestPath<'a> {
+    fn of<B>(request: &'a http::Request<B>) -> Self {
+        Self { sent: request.uri().path(), plain: OnceCell::new() }
+    }
+
+    fn plain(&self) -> Result<&str, Ambiguous> {
+        match self.plain.get_or_init(|| path::plain(self.sent)) {
+            Ok(path) => Ok(path),
+            Err(ambiguous) => Err(*ambiguous),
+        }
     }
 }
 
 impl PathMatch {
-    /// Whether `path` (no query) matches.
-    pub fn matches(&self, path: &str) -> bool {
+    /// The whole path, as people write it.
+    pub fn exact(path: &str) -> Result<Self, Ambiguous> {
+        Ok(Self::Exact(path::plain(path)?.into_owned()))
+    }
+
+    /// Whole segments, as people write them.
+    pub fn prefix(path: &str) -> Result<Self, Ambiguous> {
+        Ok(Self::Prefix(path::plain(path)?.into_owned()))
+    }
+
+    /// Whether `path` (no query, in its one form) matches.
+    fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(exact) => path == exact,
             Self::Prefix(prefix) => {
@@ -219,11 +270,19 @@ mod tests {
             }],
             method: Some(Method::POST),
         };
-        assert!(one.matches(&request("POST", "/cart?x=1", &[("X-Version", "v1"), ("x-version", "v2")])));
-        assert!(!one.matches(&request("GET", "/cart", &[("x-version", "v2")])));
-        assert!(!one.matches(&request("POST", "/car", &[("x-version", "v2")])));
-        assert!(!one.matches(&request("POST", "/cart", &[("x-version", "V2")])));
-        assert!(!one.matches(&request("POST", "/cart", &[])));
+        for (method, path, headers, expected) in [
+            ("POST", "/cart?x=1", &[("X-Version", "v1"), ("x-version", "v2")][..], Ok(true)),
+            ("POST", "/c%61rt/1", &[("x-version", "v2")], Ok(true)),
+            ("GET", "/cart", &[("x-version", "v2")], Ok(false)),
+            ("POST", "/car", &[("x-version", "v2")], Ok(false)),
+            ("POST", "/cart", &[("x-version", "V2")], Ok(false)),
+            ("POST", "/cart", &[], Ok(false)),
+            ("POST", "//cart", &[("x-version", "v2")], Err(Ambiguous::EmptySegment)),
+            ("POST", "//cart", &[], Ok(false)),
+        ] {
+            let request = request(method, path, headers);
+            assert_eq!(one.matches(&request, &RequestPath::of(&request)), expected, "{method} {path} {headers:?}");
+        }
     }
 
     fn service(routes: Vec<Route>, backends: usize) -> ServiceTarget {
@@ -251,6 +310,47 @@ mod tests {
         };
         assert_eq!(chosen("/cart/1"), (1, Some("a".into())));
         assert_eq!(chosen("/else"), (2, Some("b".into())));
+    }
+
+    #[test]
+    fn a_path_with_more_than_one_reading_is_refused_where_a_route_would_decide_by_it() {
+        let admin = RequestMatch { path: Some(PathMatch::prefix("/%61dmin").unwrap()), ..RequestMatch::default() };
+        let beta = RequestMatch {
+            headers: vec![HeaderMatch {
+                name: HeaderName::from_static("x-beta"),
+                value: HeaderValue::from_static("1"),
+            }],
+            ..RequestMatch::default()
+        };
+        let by_path = service(
+            vec![
+                route("beta", vec![beta], &[(Some(2), 1)]),
+                route("admin", vec![admin], &[(Some(1), 1)]),
+                route("rest", vec![], &[(Some(0), 1)]),
+            ],
+            3,
+        );
+        let by_nothing = service(vec![route("all", vec![], &[(Some(0), 1)])], 1);
+        for (path, backend) in [
+            ("/admin/x", Some(1)),
+            ("/%61dm%69n", Some(1)),
+            ("/administrator", Some(0)),
+            ("/x", Some(0)),
+            ("/x/../admin", None),
+            ("/x/%2e%2E/admin", None),
+            ("//admin", None),
+            ("/x%2f..%2fadmin", None),
+            ("/.;/admin", None),
+        ] {
+            let chosen = |target: &ServiceTarget, headers| match target.choose(&request("GET", path, headers), 0) {
+                Choice::Backend { backend, .. } => Some(backend),
+                Choice::PathAmbiguous(_) => None,
+                other => panic!("{path}: {other:?}"),
+            };
+            assert_eq!(chosen(&by_path, &[]), backend, "{path}");
+            assert_eq!(chosen(&by_path, &[("x-beta", "1")]), Some(2), "{path}: decided before");
+            assert_eq!(chosen(&by_nothing, &[]), Some(0), "{path}: nothing depends on it");
+        }
     }
 
     #[test]

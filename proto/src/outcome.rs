@@ -47,6 +47,8 @@ pub enum Outcome {
     Loop,
     /// The request is not valid or not one a proxy may forward.
     BadRequest,
+    /// A route decides by the path, and the request's path has more than one reading.
+    PathAmbiguous,
     /// The request's head is too large.
     HeadTooLarge,
     /// The request's head did not arrive in time.
@@ -126,7 +128,7 @@ const UNAUTHENTICATED: u8 = 16;
 
 impl Outcome {
     /// Every outcome, in the order of the documentation.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::DiscoveryUnavailable,
         Self::PolicyUnavailable,
         Self::IdentityUnavailable,
@@ -146,6 +148,7 @@ impl Outcome {
         Self::UpstreamProtocolError,
         Self::Loop,
         Self::BadRequest,
+        Self::PathAmbiguous,
         Self::HeadTooLarge,
         Self::HeadTimeout,
         Self::Overloaded,
@@ -326,6 +329,15 @@ impl Outcome {
                 false,
                 "The request is malformed, or not one a proxy may forward.",
                 "The proxy's log names the part that is wrong.",
+            ),
+            Self::PathAmbiguous => row(
+                "path-ambiguous",
+                Client,
+                (400, INVALID_ARGUMENT),
+                false,
+                "A route of the Service decides by the path, and programs differ over what the request's path means.",
+                "Send the path without //, segments . and .., backslashes, %2F, %5C and control characters; or let the \
+                 Service's routes decide by headers.",
             ),
             Self::HeadTooLarge => row(
                 "head-too-large",

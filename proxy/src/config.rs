@@ -137,6 +137,8 @@ pub struct DataConfig {
     pub opaque_ports: PortSet,
     /// Longest a TCP connect to an endpoint may take.
     pub connect_timeout: Duration,
+    /// The same of the pod's own application, which is no network away.
+    pub app_connect_timeout: Duration,
     /// Longest to wait for a first byte of either side before a connection counts as TCP.
     pub detect_timeout: Duration,
     /// Longest a request's head may take, from its first byte.
@@ -180,6 +182,8 @@ impl DataConfig {
             unresolved: Unresolved::default(),
             opaque_ports,
             connect_timeout: Duration::from_secs(1),
+            // reliability.md §1.3. The kernel answers for whoever listens; only a full queue makes it wait.
+            app_connect_timeout: Duration::from_millis(100),
             // Waiting is free: the way to the server is open meanwhile, and a server that speaks first ends the wait.
             detect_timeout: Duration::from_secs(1),
             head_timeout: Duration::from_secs(15),
@@ -238,6 +242,7 @@ impl Config {
             (names::ENV_SOCKET_MARK, data.socket_mark.map(|mark| format!("{mark:#x}")).unwrap_or_default()),
             (names::ENV_UNRESOLVED, data.unresolved.as_str().to_owned()),
             (names::ENV_CONNECT_TIMEOUT_MS, data.connect_timeout.as_millis().to_string()),
+            (names::ENV_APP_CONNECT_TIMEOUT_MS, data.app_connect_timeout.as_millis().to_string()),
             (names::ENV_LOG, log.clone()),
             (names::ENV_LOG_FORMAT, format(*log_format).to_owned()),
             (names::ENV_WORKERS, workers.to_string()),

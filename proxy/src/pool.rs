@@ -224,7 +224,8 @@ fn is_silent(socket: &TcpStream) -> bool {
 /// Opens a new connection to the upstream, carrying `alpn` where it is a link of the mesh.
 pub(crate) async fn open(worker: &Rc<Worker>, upstream: &Upstream, alpn: Alpn) -> Result<Stream> {
     let address = upstream.address();
-    if !upstream.silence.may_try(Instant::now()) {
+    // To try the application costs next to nothing, and its queue may have room again at any moment.
+    if upstream.reach != Reach::App && !upstream.silence.may_try(Instant::now()) {
         let detail = format!("{address}: has not answered lately, and is tried again once a second");
         return Err(ProxyError::new(Outcome::ConnectTimeout, detail));
     }
@@ -233,12 +234,15 @@ pub(crate) async fn open(worker: &Rc<Worker>, upstream: &Upstream, alpn: Alpn) -
         Reach::External => {
             connect::dial_for(worker.config(), address, connect::PATIENT).await.map(|socket| Io::Tcp(socket).into())
         }
-        Reach::App => match upstream.take_spare() {
-            Some(socket) => Ok(Io::Tcp(socket).into()),
-            None => {
-                connect::dial(worker.config(), address).await.map(|socket| Io::Tcp(socket).into()).map_err(app_refused)
+        Reach::App => {
+            if let Some(socket) = upstream.take_spare() {
+                Ok(Io::Tcp(socket).into())
+            } else {
+                let limit = worker.config().app_connect_timeout;
+                let dialled = connect::dial_for(worker.config(), address, limit).await;
+                dialled.map(|socket| Io::Tcp(socket).into()).map_err(app_refused)
             }
-        },
+        }
         Reach::Mesh(identity) => {
             connect::mesh(worker.config(), &worker.shared.credentials, address, identity, alpn).await
         }

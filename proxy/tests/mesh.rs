@@ -21,6 +21,8 @@ mod malformed;
 mod matrix;
 #[path = "mesh/overload.rs"]
 mod overload;
+#[path = "mesh/paths.rs"]
+mod paths;
 #[path = "mesh/protocols.rs"]
 mod protocols;
 #[path = "mesh/rotation.rs"]
@@ -69,6 +71,10 @@ fn main() -> ExitCode {
         (
             "the_access_log_has_a_line_for_every_request_and_connection_and_no_query",
             telemetry::the_access_log_has_a_line_for_every_request_and_connection_and_no_query,
+        ),
+        (
+            "a_route_decides_by_a_path_with_one_reading_and_refuses_others",
+            paths::a_route_decides_by_a_path_with_one_reading_and_refuses_others,
         ),
         (
             "a_malformed_request_is_refused_with_a_code_and_never_forwarded",

@@ -154,17 +154,15 @@ fn request_match(written: &HttpRouteRulesMatches) -> Result<RequestMatch, String
         None => None,
         Some(path) => {
             let value = path.value.clone().unwrap_or_else(|| "/".into());
-            if !value.starts_with('/') {
-                return Err(format!("path {value:?} does not start with /"));
-            }
+            let bad = |why| format!("path {value:?} {why}");
             match path.r#type {
-                Some(HttpRouteRulesMatchesPathType::Exact) => Some(PathMatch::Exact(value)),
+                Some(HttpRouteRulesMatchesPathType::Exact) => Some(PathMatch::exact(&value).map_err(bad)?),
                 Some(HttpRouteRulesMatchesPathType::RegularExpression) => {
                     return Err("regular expressions are not known to this release".into());
                 }
                 // Everything: no need to compare.
                 Some(HttpRouteRulesMatchesPathType::PathPrefix) | None if value == "/" => None,
-                Some(HttpRouteRulesMatchesPathType::PathPrefix) | None => Some(PathMatch::Prefix(value)),
+                Some(HttpRouteRulesMatchesPathType::PathPrefix) | None => Some(PathMatch::prefix(&value).map_err(bad)?),
             }
         }
     };

@@ -30,8 +30,6 @@ const MAX_WORKERS: usize = 64;
 const DEFAULT_DRAIN: Duration = Duration::from_secs(25);
 /// Longest drain that may be asked for, in seconds.
 const MAX_DRAIN: u64 = 3600;
-/// Longest a connect may be given, in milliseconds: the kernel itself gives up after two minutes.
-const MAX_CONNECT: u64 = 60_000;
 /// Most addresses a pod has (Kubernetes: one of each family).
 const MAX_POD_IPS: usize = 16;
 
@@ -121,11 +119,8 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
     let unresolved = env.optional(names::ENV_UNRESOLVED, unresolved, "write refuse or pass-through");
     let log = env.optional(names::ENV_LOG, log_filter, "write it like info,mesh_proxy=debug");
     let log_format = env.optional(names::ENV_LOG_FORMAT, log_format, "write plain or json");
-    let connect_timeout = env.optional(
-        names::ENV_CONNECT_TIMEOUT_MS,
-        |text| within(text, 1, MAX_CONNECT).map(Duration::from_millis),
-        "write milliseconds",
-    );
+    let connect_timeout = env.milliseconds(names::ENV_CONNECT_TIMEOUT_MS);
+    let app_connect_timeout = env.milliseconds(names::ENV_APP_CONNECT_TIMEOUT_MS);
     let workers = env.optional(
         names::ENV_WORKERS,
         |text| within(text, 1, MAX_WORKERS),
@@ -157,6 +152,7 @@ pub fn parse(strings: &impl Strings) -> Result<Config, BadConfig> {
         socket_mark,
         unresolved: unresolved.unwrap_or_default(),
         connect_timeout: connect_timeout.unwrap_or(defaults.connect_timeout),
+        app_connect_timeout: app_connect_timeout.unwrap_or(defaults.app_connect_timeout),
         head_timeout: head_timeout.unwrap_or(defaults.head_timeout),
         limits,
         ..defaults
@@ -411,6 +407,7 @@ mod tests {
             (names::ENV_LOG, "verbose"),
             (names::ENV_LOG_FORMAT, "xml"),
             (names::ENV_CONNECT_TIMEOUT_MS, "0"),
+            (names::ENV_APP_CONNECT_TIMEOUT_MS, "100ms"),
             (names::ENV_WORKERS, "0"),
             (names::ENV_DRAIN_SECONDS, "-1"),
             (names::ENV_PROBES, "{}"),

@@ -24,9 +24,8 @@ impl Default for Limits {
             memory: None,
             handshake_timeout: Duration::from_secs(10),
             ping_interval: Duration::from_secs(10),
-            // More patient than towards upstreams (3 s): here it is a client's connection that is at stake, and a proxy under
-            // a CPU limit may be late.
-            ping_timeout: Duration::from_secs(20),
+            // reliability.md §1.3, as towards upstreams.
+            ping_timeout: Duration::from_secs(3),
         }
     }
 }

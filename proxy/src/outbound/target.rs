@@ -172,6 +172,10 @@ impl Compiled {
             Choice::NoRoute => {
                 Err(ProxyError::new(Outcome::NoRoute, format!("no route of {} matches", target.service)))
             }
+            Choice::PathAmbiguous(why) => {
+                let detail = format!("a route of {} decides by the path, which {why}", target.service);
+                Err(ProxyError::new(Outcome::PathAmbiguous, detail))
+            }
             Choice::NoBackend(route) => {
                 Err(ProxyError::new(Outcome::NoBackend, format!("route {} leads nowhere", route.name)))
             }

@@ -48,6 +48,7 @@ fn route(target: &ServiceTarget, request: &Request<()>) -> String {
         }
         Choice::NoRoute => "no-route".into(),
         Choice::NoBackend(route) => format!("no-backend by {}", route.name),
+        Choice::PathAmbiguous(why) => format!("path-ambiguous: it {why}"),
     }
 }
 
@@ -252,6 +253,7 @@ fn what_is_not_known_is_never_half_applied() {
         ("[{backendRefs: [{name: web, port: 80, filters: [{type: RequestHeaderModifier}]}]}]", everything, everything),
         ("[{backendRefs: [{name: web, port: 80}], timeouts: {request: 1s}}]", everything, everything),
         ("[{matches: [{path: {type: RegularExpression, value: .*}}]}]", everything, everything),
+        ("[{matches: [{path: {value: /a/../cart}}], backendRefs: [{name: web, port: 80}]}]", everything, everything),
         (
             "[{matches: [{queryParams: [{name: a, value: b}]}], backendRefs: [{name: web, port: 80}]}]",
             everything,

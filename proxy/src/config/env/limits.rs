@@ -9,6 +9,8 @@ use crate::config::Limits;
 
 /// Most connections that may be asked for: what a process could hold with a million descriptors.
 const MAX_CONNECTIONS: usize = 1 << 19;
+/// Longest a connect may be given, in milliseconds: the kernel itself gives up after two minutes.
+const MAX_CONNECT: u64 = 60_000;
 /// Seconds of a limit in time.
 const SECONDS: (f64, f64) = (0.1, 3600.0);
 
@@ -35,6 +37,12 @@ impl<S: Strings> Reader<'_, S> {
             ping_timeout: self.seconds(names::ENV_PING_TIMEOUT).unwrap_or(default.ping_timeout),
         };
         (limits, head)
+    }
+
+    /// Of a TCP connect.
+    pub(super) fn milliseconds(&mut self, variable: &'static str) -> Option<Duration> {
+        let parse = |text: &str| within(text, 1, MAX_CONNECT).map(Duration::from_millis);
+        self.optional(variable, parse, "write milliseconds")
     }
 
     fn seconds(&mut self, variable: &'static str) -> Option<Duration> {

@@ -1,13 +1,17 @@
 //! The same for HTTP/2, frame by frame: what is malformed is reset (RFC 9113 §8.1.1), what is merely refused has a code.
 
-use mesh_proto::workload::Protocol;
+use mesh_proto::{
+    outbound::{OutboundPolicy, PathMatch, RequestMatch, Route, WeightedBackend},
+    workload::Protocol,
+};
+use mesh_proxy::policy::Policies;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
 use super::Oracle;
-use crate::support::{pair, soon};
+use crate::support::{Authority, Pod, SERVICE, config, identity, pair, plain, service, soon};
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -108,6 +112,31 @@ async fn requests_of_http2_that_may_not_be_forwarded_have_a_code() {
     }
     assert_eq!(oracle.text(), "");
     pair.client.counted(r#"mesh_error_total{direction="outbound",code="bad-request"} 4"#).await;
+}
+
+#[tokio::test]
+async fn a_path_that_does_not_begin_with_a_slash_matches_no_route() {
+    let oracle = Oracle::new().await;
+    let endpoints = vec![plain(oracle.app.address)];
+    let OutboundPolicy::Service(mut target) = service(Protocol::Http2, endpoints) else { panic!("it is a Service") };
+    let admin = RequestMatch { path: Some(PathMatch::prefix("/admin").unwrap()), ..RequestMatch::default() };
+    let all = vec![WeightedBackend { backend: Some(0), weight: 1 }];
+    target.routes = vec![
+        Route { name: "admin".into(), matches: vec![admin], backends: vec![] },
+        Route { name: "rest".into(), matches: vec![], backends: all },
+    ];
+    let destination = SERVICE.parse().unwrap();
+    let policies = Policies::fixed(None, [(destination, OutboundPolicy::Service(target))]);
+    let credentials = Authority::new().credentials(&identity("client"));
+    let pod = Pod::start(config("client", "10.9.9.9", destination), policies, credentials);
+    for path in ["admin", "admin/x", "http://a/admin"] {
+        let fields = [&GOOD[..3], &[(":path", path)]].concat();
+        let request = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(&fields));
+        let (kind, payload) = send(pod.outbound, &request).await;
+        // Reset, or `:status: 400`.
+        assert!(kind == RST_STREAM || (kind == HEADERS && payload[0] == 0x8c), "{path}: {kind} {payload:?}");
+    }
+    assert_eq!(oracle.text(), "");
 }
 
 #[tokio::test]
