@@ -1,11 +1,12 @@
 //! Calls of the Kubernetes API: each with a deadline, its answer bounded, its failure a value.
 //!
-//! Used by [`crate::source::kube`] and, where there is a cluster, by [`crate::ca`]. It knows no kind and no resource.
+//! Used by [`crate::source::kube`] and, where there is a cluster, by [`crate::ca`]. Only [`objects`] knows kinds, as types.
 //! Of kube's client this uses the configuration, the authentication and TLS. Reading is done here, because the client's
 //! own reading logs an answer that it cannot parse (a Secret, too), has no limits, and says every failure a second time.
 
 pub mod connect;
 pub mod lines;
+pub mod objects;
 
 use std::time::Duration;
 

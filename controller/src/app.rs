@@ -19,17 +19,21 @@ use mesh_runtime::{
     tasks::Tasks,
     telemetry, tls as runtime_tls,
 };
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     api::{Api, connect::ConnectError},
     ca::{
         Authority, CaError, files,
-        secret::{Mirror, SecretError},
+        secret::SecretError,
         store::{Store, StoreError},
         token::{self, Minter},
     },
+    cluster::Cluster,
     config::{Args, CaArgs, CaStep, Config, MintArgs, Source},
     grpc::{
         config::{self as streams, Configs},
@@ -108,8 +112,8 @@ pub struct Bound {
     authority: Arc<Authority>,
     port: Port,
     source: Opened,
-    /// With how often it looks.
-    mirror: Option<(Mirror, Duration)>,
+    /// None where the source is a directory.
+    cluster: Option<Cluster>,
     task: publish::Task,
     publisher: Publisher,
     problems: Problems,
@@ -132,20 +136,18 @@ impl Controller {
         let metrics = Metrics::new(registry);
         let store = Store::open(&config.state_dir)?;
         let (given, domain, lifetime) = (config.ca.as_deref(), config.trust_domain.as_str(), config.leaf_lifetime);
-        let (authority, source, mirror) = match config.source {
+        let (authority, source, cluster) = match config.source {
             Source::Dir(root) => {
                 let authority = Authority::open(&store, given, domain, lifetime)?;
                 (authority, Opened::Dir(Dir::open(root, problems.clone())?), None)
             }
             Source::Kube => {
                 let api = Api::open(config.kubeconfig.as_deref()).await?;
-                let mirror = match given {
-                    Some(_) => None,
-                    None => Some(Mirror::open(api.clone(), store.clone(), domain).await?),
-                };
+                let own = given.is_none().then(|| (store.clone(), domain));
+                let cluster = Cluster::open(api.clone(), config.pace, own).await?;
                 let authority = Authority::open_in_cluster(&store, given, domain, lifetime, api.clone())?;
                 let source = Kube::new(api, config.pace, problems.clone(), metrics.clone());
-                (authority, Opened::Kube(source), mirror.map(|mirror| (mirror, config.pace.mirror)))
+                (authority, Opened::Kube(source), Some(cluster))
             }
         };
         if let Some(path) = &config.trust_bundle_out {
@@ -173,7 +175,7 @@ impl Controller {
             authority: Arc::new(authority),
             port,
             source,
-            mirror,
+            cluster,
             task,
             publisher,
             problems,
@@ -209,7 +211,7 @@ impl Bound {
             authority,
             port,
             source,
-            mirror,
+            cluster,
             task,
             publisher,
             problems,
@@ -220,21 +222,19 @@ impl Bound {
             slowest_reader,
         } = self;
         let (send, events) = mpsc::channel::<Event>(EVENTS);
-        until_cancelled(&tasks, "source", source.run(send));
-        until_cancelled(&tasks, "index", task.run(events));
-        if let Some((mirror, pause)) = mirror {
-            let problems = problems.clone();
-            let problem = move |reason: Option<String>| {
-                problems.set("Secret of the certificate authority", reason.into_iter().collect());
-            };
-            until_cancelled(&tasks, "secret", mirror.follow(pause, problem));
+        let namespaces = task.namespaces();
+        tasks.spawn_until_cancelled("source", source.run(send));
+        tasks.spawn_until_cancelled("index", task.run(events));
+        let (roots, kept_roots) = watch::channel(Arc::from(authority.trust_bundle_pem()));
+        if let Some(cluster) = cluster {
+            cluster.start(&tasks, &problems, &metrics, namespaces, kept_roots);
         }
         let live = port.live();
-        until_cancelled(&tasks, "own certificate", Arc::clone(&live).renew(Arc::clone(&authority)));
+        tasks.spawn_until_cancelled("own certificate", Arc::clone(&live).renew(Arc::clone(&authority)));
         let (trust_bundle, trusted) = streams::trust_bundle(authority.trust_bundle());
         let following = Arc::clone(&authority);
         let counted = metrics.clone();
-        until_cancelled(&tasks, "certificate authority", async move {
+        tasks.spawn_until_cancelled("certificate authority", async move {
             let owner = format!("certificate authority in {}", following.directory().display());
             let problem = |reason: Option<String>| {
                 problems.set(&owner, reason.into_iter().collect());
@@ -243,6 +243,7 @@ impl Bound {
             let changed = || {
                 tracing::info!(%owner, "other roots of trust or another issuer in force");
                 trust_bundle.replace(following.trust_bundle());
+                roots.send_replace(Arc::from(following.trust_bundle_pem()));
                 let bundle = trust_bundle_out.as_deref().map(|path| write(path, &following.trust_bundle_pem()));
                 let bundle = bundle.transpose().map_err(|error| format!("write the roots of trust: {error}"));
                 let followed = live.follow(&following).map_err(|error| error.to_string());
@@ -275,16 +276,6 @@ impl Bound {
             .serve_with_incoming_shutdown(incoming, tasks.cancelled())
             .await
     }
-}
-
-fn until_cancelled(tasks: &Tasks, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-    let cancelled = tasks.cancelled();
-    tasks.spawn(name, async move {
-        tokio::select! {
-            () = task => {}
-            () = cancelled => {}
-        }
-    });
 }
 
 /// Replaces a file in one step: whoever reads it never sees half of it.

@@ -9,17 +9,21 @@
 //! | [`publish`] | the one task that owns the facts; a `watch` per thing that somebody wants to know |
 //! | [`grpc`] | the configuration stream and `Certify`, thin |
 //! | [`ca`] | roots, the issuer, certificates, join tokens |
+//! | [`cluster`], [`lease`], [`bundles`] | what it keeps in a cluster: the authority's Secret, the election, the roots for pods |
 //! | [`tls`] | the port: TLS 1.3, client certificates, limits |
 //! | [`app`], [`config`] | wiring and command line; `mesh-controller` and `meshctl` call [`run`] |
 //! | [`metrics`], [`problems`] | what it shows of itself |
 
 pub mod api;
 pub mod app;
+pub mod bundles;
 pub mod ca;
+pub mod cluster;
 pub mod compile;
 pub mod config;
 pub mod grpc;
 pub mod index;
+pub mod lease;
 pub mod metrics;
 pub mod problems;
 pub mod publish;

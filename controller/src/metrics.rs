@@ -30,6 +30,7 @@ struct Families {
     publish: Histogram,
     issued: Counter,
     issuer: Gauge,
+    leader: Gauge,
     refused: Family<RefusalLabel, Counter>,
 }
 
@@ -61,6 +62,7 @@ impl Metrics {
             publish: Histogram::new(PUBLISH_BUCKETS),
             issued: Counter::default(),
             issuer: Gauge::default(),
+            leader: Gauge::default(),
             refused: Family::default(),
         };
         registry.registry(|registry| {
@@ -90,6 +92,11 @@ impl Metrics {
                 "issuer_not_after_timestamp_seconds",
                 "When the issuer of certificates ends, in seconds since 1970",
                 families.issuer.clone(),
+            );
+            registry.register(
+                "leader",
+                "Whether this controller writes what several share (1) or another one (0)",
+                families.leader.clone(),
             );
             registry.register("refused", "Calls refused, by code", families.refused.clone());
         });
@@ -145,6 +152,11 @@ impl Metrics {
     pub fn issuer(&self, not_after: SystemTime) {
         let seconds = not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         self.0.issuer.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// Whether this one writes what several share.
+    pub fn leads(&self, leads: bool) {
+        self.0.leader.set(i64::from(leads));
     }
 
     /// A call was refused.

@@ -5,24 +5,30 @@
 //! would look like a place outside the mesh. It knows no connection; streams hold the receivers.
 
 pub mod departed;
+mod meshed;
+mod publisher;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
 use mesh_proto::{config::Value, inbound::DefaultPolicy, outbound::OutboundPolicy};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
 
-use self::departed::Departed;
+pub use self::publisher::{KnownPod, Publisher, Topic, Unavailable};
+use self::{
+    departed::Departed,
+    meshed::Meshed,
+    publisher::{QUESTIONS, Question},
+};
 use crate::{
     compile::{self, Reads},
-    index::{Facts, Mark, Name, pods::PodFacts},
+    index::{Facts, Mark, Name},
     metrics::Metrics,
     problems::Problems,
     source::{Event, Kind},
@@ -34,8 +40,6 @@ const LONGEST_BURST: usize = 1024;
 const MOST_TOPICS: usize = 1_000_000;
 /// How often topics that nobody listens to are freed.
 const SWEEP: Duration = Duration::from_secs(10);
-/// Questions that wait for the task.
-const QUESTIONS: usize = 1024;
 
 /// The latest value of a topic; none until there is one.
 pub type Latest = Option<Published>;
@@ -49,65 +53,6 @@ pub struct Published {
     pub value: Arc<Value>,
     /// When the first event arrived that led to it.
     pub since: Instant,
-}
-
-/// What can be listened to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Topic {
-    /// Inbound policy of a pod.
-    Inbound(Name),
-    /// What is behind a destination.
-    Outbound(SocketAddr),
-}
-
-/// What is known of a pod that says hello.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownPod {
-    /// Its uid.
-    pub uid: String,
-    /// Its service account.
-    pub service_account: String,
-    /// Its addresses.
-    pub ips: Vec<IpAddr>,
-}
-
-/// Nothing more can be listened to, or the task has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the controller is shutting down or at its limit of topics")]
-pub struct Unavailable;
-
-/// Asks the task. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Publisher(mpsc::Sender<Question>);
-
-#[derive(Debug)]
-enum Question {
-    Topic(Topic, oneshot::Sender<watch::Receiver<Latest>>),
-    Pod(Name, oneshot::Sender<watch::Receiver<Option<KnownPod>>>),
-    Counts(oneshot::Sender<Vec<(Kind, usize)>>),
-}
-
-impl Publisher {
-    /// Listens to a topic. Dropping the receiver ends it.
-    pub async fn topic(&self, topic: Topic) -> Result<watch::Receiver<Latest>, Unavailable> {
-        self.ask(|reply| Question::Topic(topic, reply)).await
-    }
-
-    /// Listens to what is known of a pod.
-    pub async fn pod(&self, pod: Name) -> Result<watch::Receiver<Option<KnownPod>>, Unavailable> {
-        self.ask(|reply| Question::Pod(pod, reply)).await
-    }
-
-    /// How many objects are known, by kind.
-    pub async fn counts(&self) -> Result<Vec<(Kind, usize)>, Unavailable> {
-        self.ask(Question::Counts).await
-    }
-
-    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, Unavailable> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(question(reply)).await.map_err(|_| Unavailable)?;
-        answer.await.map_err(|_| Unavailable)
-    }
 }
 
 /// What the task is made of.
@@ -135,6 +80,7 @@ pub struct Task {
     synced: Option<Box<dyn FnOnce() + Send>>,
     version: u64,
     departed: Departed,
+    meshed: Meshed,
     topics: HashMap<Topic, Entry>,
     by_mark: HashMap<Mark, HashSet<Topic>>,
     pods: HashMap<Name, watch::Sender<Option<KnownPod>>>,
@@ -157,15 +103,21 @@ pub fn new(settings: Settings) -> (Publisher, Task) {
         synced: Some(settings.synced),
         version: 0,
         departed: Departed::new(settings.remembered),
+        meshed: Meshed::new(),
         topics: HashMap::new(),
         by_mark: HashMap::new(),
         pods: HashMap::new(),
         questions,
     };
-    (Publisher(ask), task)
+    (Publisher::new(ask), task)
 }
 
 impl Task {
+    /// Listens to which namespaces have pods of the mesh, or ask for them.
+    pub fn namespaces(&self) -> watch::Receiver<BTreeSet<Arc<str>>> {
+        self.meshed.listen()
+    }
+
     /// Runs until nobody can send events or questions any more.
     pub async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         let mut sweep = tokio::time::interval(SWEEP);
@@ -208,6 +160,12 @@ impl Task {
                 self.departed.touched(&self.facts, *ip);
             }
         }
+        let namespaces = touched.iter().filter_map(|mark| match mark {
+            Mark::Namespace(namespace) => Some(namespace),
+            Mark::Pod(pod) => Some(&pod.namespace),
+            Mark::Address(_) | Mark::Service(_) => None,
+        });
+        self.meshed.touched(&self.facts, &namespaces.collect());
         if self.synced.is_none() {
             self.publish(&touched, since);
         }
@@ -246,7 +204,7 @@ impl Task {
             if let Mark::Pod(name) = mark
                 && let Some(sender) = self.pods.get(name)
             {
-                let known = self.facts.pod(name).map(known);
+                let known = self.facts.pod(name).map(KnownPod::of);
                 sender.send_if_modified(|before| std::mem::replace(before, known.clone()) != known);
             }
         }
@@ -297,7 +255,7 @@ impl Task {
                 let _ = reply.send(Kind::ALL.into_iter().map(|kind| (kind, self.facts.count(kind))).collect());
             }
             Question::Pod(name, reply) => {
-                let known = self.facts.pod(&name).filter(|_| self.synced.is_none()).map(known);
+                let known = self.facts.pod(&name).filter(|_| self.synced.is_none()).map(KnownPod::of);
                 let sender = self.pods.entry(name).or_insert_with(|| watch::Sender::new(known));
                 let _ = reply.send(sender.subscribe());
             }
@@ -335,10 +293,6 @@ impl Task {
         self.pods.retain(|_, sender| sender.receiver_count() > 0);
         self.metrics.topics(self.topics.len());
     }
-}
-
-fn known(pod: &PodFacts) -> KnownPod {
-    KnownPod { uid: pod.uid.clone(), service_account: pod.service_account.clone(), ips: pod.ips.clone() }
 }
 
 fn forget(by_mark: &mut HashMap<Mark, HashSet<Topic>>, topic: &Topic, reads: &Reads) {

@@ -155,6 +155,7 @@ fn nearest<'a>(key: &str, keys: impl Iterator<Item = &'a String>) -> Option<Stri
 mod tests {
     use std::collections::BTreeSet;
 
+    use mesh_proto::names;
     use serde_json::Value;
 
     use super::*;
@@ -219,14 +220,29 @@ mod tests {
             for rule in role["rules"].as_array().unwrap() {
                 rules += 1;
                 let text = rule.to_string();
-                for forbidden in
-                    ["\"*\"", "secrets", "escalate", "bind", "impersonate", "nodes", "delete", "update", "patch"]
-                {
+                for forbidden in ["\"*\"", "secrets", "escalate", "bind", "impersonate", "nodes", "delete", "patch"] {
                     assert!(!text.contains(forbidden), "{text} has {forbidden}");
                 }
+                let named = rule["resourceNames"] == serde_json::json!([names::TRUST_BUNDLE_NAME]);
+                assert!(named || !text.contains("update"), "{text} updates what it does not name");
             }
         }
-        assert_eq!(rules, 6);
+        assert_eq!(rules, 8);
+    }
+
+    #[test]
+    fn only_the_controller_writes_the_roots_of_trust_and_no_other_config_map() {
+        let objects = objects(&render(&Values::defaults()));
+        let policy = objects.iter().find(|object| object["kind"] == "ValidatingAdmissionPolicy").unwrap();
+        let validation = &policy["spec"]["validations"][0];
+        let controller = format!("system:serviceaccount:{}:{}", names::SYSTEM_NAMESPACE, names::CONTROLLER_NAME);
+        let expected = format!(
+            "(object.metadata.name == '{}') == (request.userInfo.username == '{controller}')",
+            names::TRUST_BUNDLE_NAME
+        );
+        assert_eq!(validation["expression"], expected);
+        let binding = objects.iter().find(|object| object["kind"] == "ValidatingAdmissionPolicyBinding").unwrap();
+        assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
     }
 
     #[test]

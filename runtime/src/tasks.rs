@@ -53,6 +53,17 @@ impl Tasks {
         Self::default()
     }
 
+    /// As [`Tasks::spawn`]; at the cancellation it is dropped where it stands, having nothing to clean up.
+    pub fn spawn_until_cancelled(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let cancelled = self.cancelled();
+        self.spawn(name, async move {
+            tokio::select! {
+                () = future => {}
+                () = cancelled => {}
+            }
+        });
+    }
+
     /// Runs `future` on the current runtime. A panic ends that task alone and is logged with `name`.
     #[expect(clippy::disallowed_methods, reason = "this is the owner that the rule asks for")]
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {

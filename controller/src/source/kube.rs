@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::reflector::Reflector;
 use super::{Event, Kind};
-use crate::{api::Api, metrics::Metrics, problems::Problems};
+use crate::{api::Api, lease, metrics::Metrics, problems::Problems};
 
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,10 @@ pub struct Pace {
     pub longest_retry: Duration,
     /// How often the Secret of the certificate authority is looked at.
     pub mirror: Duration,
+    /// How often the ConfigMaps with the roots of trust are looked at.
+    pub bundles: Duration,
+    /// Of the election of the one that writes them.
+    pub lease: lease::Pace,
 }
 
 impl Default for Pace {
@@ -44,6 +48,8 @@ impl Default for Pace {
             first_retry: Duration::from_millis(200),
             longest_retry: Duration::from_secs(30),
             mirror: Duration::from_secs(10),
+            bundles: Duration::from_secs(30),
+            lease: lease::Pace::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The controller reads a scripted Kubernetes API.
 
 mod certify;
+mod cluster;
 mod follow;
 mod server;

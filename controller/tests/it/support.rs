@@ -18,6 +18,7 @@ use mesh_controller::{
         store::Store,
         token::{Minter, Pod},
     },
+    lease,
     source::kube::Pace,
 };
 use mesh_proto::{
@@ -53,6 +54,12 @@ const PACE: Pace = Pace {
     first_retry: Duration::from_millis(20),
     longest_retry: Duration::from_millis(200),
     mirror: Duration::from_millis(200),
+    bundles: Duration::from_millis(300),
+    lease: lease::Pace {
+        duration: Duration::from_secs(2),
+        believed: Duration::from_millis(1500),
+        look: Duration::from_millis(200),
+    },
 };
 
 pub(crate) struct Mesh {
