@@ -11,6 +11,8 @@ mod changes;
 mod collector;
 #[path = "mesh/drain.rs"]
 mod drain;
+#[path = "mesh/elsewhere.rs"]
+mod elsewhere;
 #[path = "mesh/floods.rs"]
 mod floods;
 #[path = "mesh/identity.rs"]
@@ -112,6 +114,14 @@ fn main() -> ExitCode {
         (
             "floods_of_frames_end_their_own_connection_and_harm_nobody_else",
             floods::floods_of_frames_end_their_own_connection_and_harm_nobody_else,
+        ),
+        (
+            "what_one_application_refuses_goes_to_the_other_and_is_seen_once",
+            elsewhere::what_one_application_refuses_goes_to_the_other_and_is_seen_once,
+        ),
+        (
+            "a_pod_whose_proxy_is_gone_costs_no_request_and_no_connection",
+            elsewhere::a_pod_whose_proxy_is_gone_costs_no_request_and_no_connection,
         ),
         ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
     ];

@@ -189,32 +189,6 @@ async fn a_request_that_one_application_refuses_goes_to_the_other() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_closed_meanwhile_costs_no_request() {
-    // Closes after each answer without saying so.
-    let app = App::new(|socket| async move {
-        let mut socket = BufReader::new(socket);
-        if read_head(&mut socket).await.is_some() {
-            socket.get_mut().write_all(OK.as_bytes()).await.unwrap();
-        }
-    })
-    .await;
-    let pair = pair(app.address, Protocol::Http1);
-    let mut socket = TcpStream::connect(pair.client.outbound).await.unwrap();
-    for n in 0..50 {
-        socket.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"hello") {
-            let read = soon(socket.read_buf(&mut answer)).await.unwrap();
-            assert!(
-                read > 0 && !answer.starts_with(b"HTTP/1.1 5"),
-                "request {n}: {}",
-                String::from_utf8_lossy(&answer)
-            );
-        }
-    }
-}
-
-#[tokio::test]
 async fn an_answer_that_does_not_wait_for_the_body_is_seen_by_whoever_still_sends_it() {
     let authority = Authority::new();
     let nobody = client(&authority, Protocol::Http1, vec![]);

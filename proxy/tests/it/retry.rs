@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{App, Authority, Pod, allow, client, exchange, identity, meshed, server, soon};
+use crate::support::{App, Authority, allow, client, exchange, identity, meshed, server};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
@@ -131,29 +131,4 @@ async fn a_peer_that_refuses_our_certificate_has_seen_nothing_and_another_one_an
     let pod = client(&authority, Protocol::Http1, vec![meshed(strict.address, "server")]);
     let answer = exchange(pod.outbound, &request("POST")).await;
     assert!(answer.contains("mesh-error: tls-failed\r\n"), "{answer}");
-}
-
-/// One request that is answered, so that its connection is kept; then another on a new connection of the client.
-async fn two(pod: &Pod, method: &str) -> String {
-    let first = exchange(pod.outbound, &request("GET")).await;
-    assert!(first.ends_with("ok"), "{first}");
-    exchange(pod.outbound, &request(method)).await
-}
-
-#[tokio::test]
-async fn a_kept_connection_that_ends_under_a_request_costs_it_only_where_twice_is_not_once() {
-    let authority = Authority::new();
-    let half_an_answer = |mut socket: TcpStream| async move {
-        socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-le").await.unwrap();
-    };
-    // Method, whether half an answer comes, how often the server sees the request.
-    for (method, half, requests) in [("POST", false, 1), ("GET", false, 2), ("GET", true, 1), ("POST", true, 1)] {
-        let seen = Arc::new(AtomicUsize::new(0));
-        let app = if half { app(1, &seen, half_an_answer).await } else { app(1, &seen, |_| async {}).await };
-        let far = server(&authority, app.address, Some(allow(Protocol::Http1)));
-        let pod = client(&authority, Protocol::Http1, vec![meshed(far.inbound, "server")]);
-        let answer = soon(two(&pod, method)).await;
-        assert!(answer.contains("mesh-error: upstream-reset"), "{answer}");
-        assert_eq!(seen.load(Ordering::SeqCst) - 1, requests, "{method} half an answer: {half}");
-    }
 }

@@ -8,7 +8,7 @@
 //! | a stream both ways, a slow reader, half-close | - | `http2`, `streams` | `tcp`, `tls` |
 //! | GOAWAY, RST_STREAM and its code | - | `http2`, `streams` | - |
 //! | who speaks first, and a client that pauses | `http1`, `tcp` | - | `first`, `tcp` |
-//! | a second attempt | `it/retry.rs`, `mesh/retry.rs` | `http2` | `it/bytes.rs` |
+//! | a second attempt | `retry`, `mesh/elsewhere.rs` | `http2` | `mesh/elsewhere.rs` |
 //! | what must not get through | `it/malformed.rs`, `it/refusals.rs` | the same | `it/refusals.rs` |
 //!
 //! It is played twice, by `it/loopback.rs` (workers in this process, no redirect) and by `mesh/protocols.rs` (two real
@@ -20,6 +20,7 @@ pub(crate) mod first;
 mod h2app;
 pub(crate) mod http1;
 pub(crate) mod http2;
+pub(crate) mod retry;
 pub(crate) mod stage;
 pub(crate) mod streams;
 pub(crate) mod tcp;
@@ -50,6 +51,11 @@ macro_rules! behaviours {
                 a_server_that_goes_away_ends_its_streams_first_and_new_ones_go_elsewhere
                 a_request_that_the_server_refused_to_process_is_sent_once_more
                 large_heads_pass_up_to_the_limit_and_beyond_it_get_a_code
+            }
+            retry {
+                a_request_on_a_stale_connection_is_sent_once_more_where_twice_is_once
+                a_connection_that_was_never_used_is_not_stale
+                an_application_that_ends_its_connections_whenever_it_likes_costs_no_idempotent_request
             }
             streams {
                 a_reader_that_does_not_read_stops_the_sender_and_loses_nothing
