@@ -1,7 +1,7 @@
 //! What the controller said about this pod and about the destinations it dials: one writer, many readers.
 //!
 //! [`client`] writes, the data path reads. A destination is subscribed when it is first dialled. Everything known is kept
-//! while the controller is away; while it is there, what was idle for an hour is let go. It knows no stream.
+//! while the controller is away; while it is there, what was idle for a day is let go. It knows no stream.
 
 pub mod client;
 mod summary;
@@ -29,8 +29,9 @@ use tokio::{
 pub const MAX_TARGETS: usize = 10_000;
 /// Longest to wait for the first answer about a destination (contracts §3).
 pub const FIRST_ANSWER: Duration = Duration::from_secs(1);
-/// How long a destination must be idle before it is let go.
-const IDLE: Duration = Duration::from_hours(1);
+/// How long a destination must be idle before it is let go: a day and an hour, so that what a daily job dials is still known
+/// when the controller is not there to ask. What this may keep is bounded by [`MAX_TARGETS`].
+const IDLE: Duration = Duration::from_hours(25);
 
 /// Where traffic to one destination goes, now and after every change.
 pub type TargetWatch = watch::Receiver<Arc<OutboundPolicy>>;
@@ -333,7 +334,7 @@ impl Policies {
         }
     }
 
-    /// Lets go of what was idle for an hour and is not in use.
+    /// Lets go of what was idle for [`IDLE`] and is not in use.
     pub(crate) fn sweep(&self) {
         let now = self.now();
         let mut targets = self.0.targets.write();
@@ -436,10 +437,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_idle_for_an_hour_is_let_go_unless_it_is_in_use() {
+    async fn what_is_idle_for_more_than_a_day_is_let_go_unless_it_is_in_use() {
         let policies = Policies::fixed(None, [1, 2].map(|n| (address(n), OutboundPolicy::External)));
         let _in_use = policies.outbound_cached(address(1)).unwrap();
-        tokio::time::advance(IDLE).await;
+        tokio::time::advance(Duration::from_hours(24)).await;
+        policies.sweep();
+        assert_eq!(policies.len(), 2);
+        tokio::time::advance(Duration::from_hours(1)).await;
         policies.sweep();
         assert!(policies.outbound_cached(address(1)).is_some());
         assert!(policies.outbound_cached(address(2)).is_none());

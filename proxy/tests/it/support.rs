@@ -2,6 +2,7 @@
 
 pub(crate) mod collector;
 pub(crate) mod controller;
+pub(crate) mod proxy;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

@@ -21,6 +21,8 @@ pub(crate) fn what_is_known_outlives_the_controller_and_what_is_not_is_refused()
     let client = mesh.member(&Pod::new("client", "client", 2))?;
     let ask = |service| -> io::Result<Answer> { client.run(|| get(http(service), "/", &[]))? };
     assert_eq!(ask(WEB)?.body, "a");
+    let greeting = || client.run(|| Lines::connect(lines(WEB)).map(|(_, greeting)| greeting));
+    assert_eq!(greeting()??, "220 a");
 
     mesh.control.kill();
     until("the proxy notices", || (client.count("controller_connected", &[]).ok()? == 0).then_some(()))?;
@@ -36,6 +38,7 @@ pub(crate) fn what_is_known_outlives_the_controller_and_what_is_not_is_refused()
     assert_eq!(reset.kind(), io::ErrorKind::ConnectionReset, "{reset}");
     assert!(begun.elapsed() < REFUSED_WITHIN, "{:?}", begun.elapsed());
     assert_eq!(ask(WEB)?.body, "a", "still known");
+    assert_eq!(greeting()??, "220 a", "idle since before");
 
     mesh.control.resume()?;
     until("the proxy is back", || (client.count("controller_connected", &[]).ok()? == 1).then_some(()))?;

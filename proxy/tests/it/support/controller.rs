@@ -109,6 +109,13 @@ impl Controller {
         tokio::time::timeout(SOON, self.sessions.recv()).await.expect("a proxy opens a stream").unwrap()
     }
 
+    /// The same, with its hello accepted.
+    pub(crate) async fn welcomed(&mut self) -> Session {
+        let mut session = self.session().await;
+        session.welcome().await;
+        session
+    }
+
     /// The next certificate request's token.
     pub(crate) async fn token(&mut self) -> String {
         tokio::time::timeout(SOON, self.tokens.recv()).await.expect("a proxy asks for a certificate").unwrap()
