@@ -15,6 +15,7 @@ use mesh_runtime::{
     admin::{self, guard::Loopback},
     metrics::Metrics as Registry,
     readiness::Readiness,
+    serve,
     shutdown::Signals,
     tasks::Tasks,
     telemetry, tls as runtime_tls,
@@ -92,13 +93,8 @@ pub enum StartError {
         source: io::Error,
     },
     /// The port.
-    #[error("listen on {address}: {source}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why it failed.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(io::Error),
 }
 
 /// The controller, to be started in this process.
@@ -166,9 +162,8 @@ impl Controller {
             synced: Box::new(move || drop(synced)),
         });
         let port = Port::new(&authority)?;
-        let listen = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
-        let addr = listener.local_addr().map_err(listen)?;
+        let listener = serve::listen(config.listen, "proxies").await.map_err(StartError::Listen)?;
+        let addr = listener.local_addr().map_err(StartError::Listen)?;
         Ok(Bound {
             addr,
             listener,
@@ -292,7 +287,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     runtime_tls::install_default();
     let (tasks, registry, readiness) = (Tasks::new(), Registry::new(), Readiness::new());
     let bound = Controller::bind(Config::try_from(&args)?, &tasks, &registry, &readiness).await.map_err(whole)?;
-    let admin = admin::Bound::bind(args.admin).await.with_context(|| format!("listen on {}", args.admin))?;
+    let admin = admin::Bound::bind(args.admin).await?;
     tracing::info!(addr = %admin.addr, "admin serves");
     let routes = admin::router(readiness, registry, log).merge(bound.admin());
     tasks.spawn("admin", admin.run(routes, tasks.cancelled()));

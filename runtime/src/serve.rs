@@ -53,6 +53,32 @@ pub struct Limits {
     pub streams: u32,
 }
 
+/// Takes a port; `purpose` is what for, in the error: `admin`.
+pub async fn listen(addr: SocketAddr, purpose: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(addr).await.map_err(|error| {
+        let text = format!("cannot listen on {addr} for {purpose}: {}", why(&error, addr.port()));
+        io::Error::new(error.kind(), text)
+    })
+}
+
+/// What stands in the way of listening, and what to do about it.
+fn why(error: &io::Error, port: u16) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "another program has this port; `ss -ltnp 'sport = :{port}'` shows which: end it, or take another port"
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}; ports below 1024 need CAP_NET_BIND_SERVICE: take another port")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{error}; this machine has no such address (`ip address` lists them)")
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// A server that has its port and does not serve yet.
 #[derive(Debug)]
 pub struct Bound {
@@ -64,10 +90,7 @@ pub struct Bound {
 impl Bound {
     /// Takes the port; `purpose` is what for, in the error: `admin`.
     pub async fn bind(addr: SocketAddr, purpose: &str) -> io::Result<Self> {
-        let failed = |error: io::Error| {
-            io::Error::new(error.kind(), format!("failed to listen on {addr} for {purpose}: {error}"))
-        };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let listener = listen(addr, purpose).await?;
         Ok(Self { addr: listener.local_addr()?, listener })
     }
 

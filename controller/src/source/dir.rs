@@ -35,7 +35,7 @@ const LARGEST_FILE: u64 = 16 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum DirError {
     /// It is not there, or not readable.
-    #[error("read the directory {path}: {source}")]
+    #[error("read the directory {path}: {source}; --source dir:PATH names the manifests")]
     Read {
         /// The directory.
         path: PathBuf,
@@ -43,13 +43,27 @@ pub enum DirError {
         source: io::Error,
     },
     /// The kernel refuses to watch it.
-    #[error("watch the directory {path}: {source}; fs.inotify.max_user_watches may be too low")]
+    #[error("watch the directory {path}: {source}{}", way_out(source))]
     Watch {
         /// The directory.
         path: PathBuf,
         /// The reason.
         source: notify::Error,
     },
+}
+
+/// What the kernel's limits ask for.
+fn way_out(error: &notify::Error) -> &'static str {
+    match error.kind {
+        notify::ErrorKind::MaxFilesWatch => "; raise it: sysctl -w fs.inotify.max_user_watches=1048576",
+        _ => "",
+    }
+}
+
+/// Whether only something below the directory cannot be read.
+fn is_about_a_part(error: &notify::Error, root: &Path) -> bool {
+    let denied = matches!(&error.kind, notify::ErrorKind::Io(error) if error.kind() == io::ErrorKind::PermissionDenied);
+    denied && !error.paths.is_empty() && error.paths.iter().all(|path| path != root)
 }
 
 /// The source.
@@ -99,7 +113,13 @@ impl Dir {
         let reported = Arc::clone(&changes);
         let watch = |source| DirError::Watch { path: root.clone(), source };
         let mut watcher = notify::recommended_watcher(move |event| reported.report(event)).map_err(watch)?;
-        watcher.watch(&root, RecursiveMode::Recursive).map_err(watch)?;
+        if let Err(error) = watcher.watch(&root, RecursiveMode::Recursive) {
+            if !is_about_a_part(&error, &root) {
+                return Err(watch(error));
+            }
+            // Said by the scan, which names it; until it can be read, the backstop finds what changes beside it.
+            watcher.watch(&root, RecursiveMode::NonRecursive).map_err(watch)?;
+        }
         let (files, waiting, sent) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Ok(Self { root, changes, problems, files, waiting, sent, _watcher: watcher })
     }

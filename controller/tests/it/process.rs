@@ -85,12 +85,19 @@ fn it_serves_shows_itself_on_the_admin_port_and_ends_in_order() {
 fn a_start_that_fails_says_why_in_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let listen = taken.local_addr().unwrap().to_string();
+    let listen = taken.local_addr().unwrap();
+    let (port, listen) = (listen.port(), listen.to_string());
     let mut no_source = command();
     no_source.args(["run", "--source", "dir:/nonexistent", "--state-dir"]).arg(directory.path().join("state"));
     for (mut command, expected) in [
-        (run(directory.path(), &listen), format!("error: listen on {listen}: Address already in use (os error 98)\n")),
-        (no_source, "error: read the directory /nonexistent: No such file or directory (os error 2)\n".to_owned()),
+        (
+            run(directory.path(), &listen),
+            format!(
+                "error: cannot listen on {listen} for proxies: another program has this port; \
+                 `ss -ltnp 'sport = :{port}'` shows which: end it, or take another port\n"
+            ),
+        ),
+        (no_source, "error: read the directory /nonexistent: No such file or directory (os error 2); --source dir:PATH names the manifests\n".to_owned()),
     ] {
         let output = command.output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stderr), expected);

@@ -20,10 +20,12 @@ fn page(outcome: Outcome) -> Page {
         Side::Server => "whoever should have answered",
         Side::Mesh => "the mesh itself",
     };
-    let retry = if facts.retry_safe {
-        "no byte of the request reached the application, so the mesh may try another endpoint"
-    } else {
-        "the mesh does not try again: the application may have seen the request"
+    let retry = match outcome {
+        _ if facts.retry_safe => "no byte of the request reached the application, so the mesh may try another endpoint",
+        Outcome::UpstreamReset | Outcome::UpstreamProtocolError => {
+            "the mesh does not try again: the application may have seen the request"
+        }
+        _ => "the mesh does not try again: the answer would be the same",
     };
     Page {
         name: facts.code.to_owned(),

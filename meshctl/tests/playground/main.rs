@@ -121,7 +121,7 @@ fn each_protocol_is_carried(playground: &Playground) {
         let event: Value = serde_json::from_str(&tap).unwrap();
         let found = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
         assert_eq!((found("method"), found("path")), (method.to_owned(), path.to_owned()), "{event}");
-        assert_eq!((&event["tls"], &event["error"]), (&true.into(), &Value::Null), "{event}");
+        assert_eq!((&event["tls"], &event["outcome"]), (&true.into(), &Value::Null), "{event}");
         if to == "prices" {
             assert_eq!(event["grpcStatus"], 0, "{event}");
         }
