@@ -212,6 +212,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn whoever_asks_the_api_server_has_a_token_for_it() {
+        let objects = objects(&render(&Values::defaults()));
+        let subjects = |object: &Value| object["subjects"].as_array().cloned().unwrap_or_default();
+        let entitled: BTreeSet<_> =
+            objects.iter().flat_map(subjects).map(|subject| subject["name"].as_str().unwrap().to_owned()).collect();
+        let deployments = objects.iter().filter(|object| object["kind"] == "Deployment");
+        let specs = deployments.map(|deployment| &deployment["spec"]["template"]["spec"]);
+        let with_token: BTreeSet<_> = specs
+            .filter(|spec| spec["automountServiceAccountToken"] == true)
+            .map(|spec| spec["serviceAccountName"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(with_token, entitled, "rights and the token to use them go together");
+    }
+
     /// Counted, so that growth is a decision: widen a role only together with this number (reliability §4).
     #[test]
     fn roles_stay_as_narrow_as_they_are() {
