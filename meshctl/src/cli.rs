@@ -12,7 +12,10 @@ use clap_complete::engine::ArgValueCompleter;
 pub(crate) use self::globals::{Color, Globals, Output};
 
 use crate::{
-    commands::tap::{Except, header},
+    commands::{
+        stat::{By, Sort},
+        tap::{Except, header},
+    },
     complete,
     filter::{LatencyFloor, StatusRange, duration},
     resource::Resource,
@@ -97,12 +100,27 @@ pub(crate) enum FailOn {
 /// `meshctl stat`.
 #[derive(Debug, Args)]
 pub(crate) struct Stat {
-    /// Only this workload, pod or namespace, e.g. deploy/web
-    #[arg(add = ArgValueCompleter::new(complete::resources))]
-    pub(crate) resource: Option<Resource>,
+    /// Only these workloads, pods or namespaces, e.g. deploy/web
+    #[arg(value_name = "RESOURCE", add = ArgValueCompleter::new(complete::resources))]
+    pub(crate) resources: Vec<Resource>,
+    /// Only what they send to this workload, Service or namespace, as their own proxies see it
+    #[arg(long, value_name = "RESOURCE", conflicts_with = "from", add = ArgValueCompleter::new(complete::resources))]
+    pub(crate) to: Option<Resource>,
+    /// Only what this workload, pod or namespace sends to them, as its proxies see it
+    #[arg(long, value_name = "RESOURCE", conflicts_with = "by", add = ArgValueCompleter::new(complete::resources))]
+    pub(crate) from: Option<Resource>,
+    /// One line for each: backend, where the requests of a workload went
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) by: Option<By>,
     /// How long to watch
-    #[arg(long, short = 't', default_value = "2s", value_parser = duration)]
+    #[arg(long, short = 't', value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub(crate) window: Duration,
+    /// Look again and again until Ctrl-C: redraws a terminal, prints round after round elsewhere
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    /// What comes first: name, success, rps, p50, p95, p99 or tcp
+    #[arg(long, value_enum, value_name = "KEY", default_value_t = Sort::Name, hide_possible_values = true)]
+    pub(crate) sort: Sort,
 }
 
 /// `meshctl tap`.

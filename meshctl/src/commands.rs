@@ -31,21 +31,30 @@ pub(crate) fn install(args: &cli::Install, printer: &Printer) -> Result<(), Fail
 
 /// The pods that a resource selects; all without one.
 pub(crate) fn select(pods: Vec<PodInfo>, resource: Option<&Resource>) -> Result<Vec<PodInfo>, Failure> {
-    let Some(resource) = resource else { return Ok(pods) };
-    if let Resource::Service(name) = resource {
-        return Err(Failure::new(Exit::Usage, format!("service/{name} is not a set of pods"))
-            .fix("name a workload, pod or namespace; traffic to a Service: meshctl tap --to svc/NAME"));
+    select_any(pods, resource.map_or(&[], std::slice::from_ref))
+}
+
+/// The pods that any of the resources selects; all without one. Each must select some.
+pub(crate) fn select_any(pods: Vec<PodInfo>, resources: &[Resource]) -> Result<Vec<PodInfo>, Failure> {
+    for resource in resources {
+        if let Resource::Service(name) = resource {
+            return Err(Failure::new(Exit::Usage, format!("service/{name} is not a set of pods"))
+                .fix("name a workload, pod or namespace; traffic to a Service: --to svc/NAME of tap and stat"));
+        }
+        if !pods.iter().any(|pod| resource.selects(pod)) {
+            let mut known: Vec<String> = pods.iter().map(PodInfo::workload_or_name).collect();
+            known.dedup();
+            known.truncate(8);
+            let failure = Failure::new(Exit::NotFound, format!("{resource} selects no pod"));
+            return Err(if known.is_empty() {
+                failure.fix("there are no pods at all: -n NAME or -A looks elsewhere")
+            } else {
+                failure.fix(format!("there is {}; meshctl list shows all", known.join(", ")))
+            });
+        }
     }
-    let known: Vec<String> = pods.iter().map(PodInfo::workload_or_name).collect();
-    let selected: Vec<PodInfo> = pods.into_iter().filter(|pod| resource.selects(pod)).collect();
-    if selected.is_empty() {
-        let mut known = known;
-        known.dedup();
-        known.truncate(8);
-        return Err(Failure::new(Exit::NotFound, format!("{resource} selects no pod"))
-            .fix(format!("there is {}; meshctl list shows all", known.join(", "))));
-    }
-    Ok(selected)
+    let selected = |pod: &PodInfo| resources.is_empty() || resources.iter().any(|resource| resource.selects(pod));
+    Ok(pods.into_iter().filter(selected).collect())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub(crate) mod samples;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use mesh_proto::outcome::Outcome;
 use samples::{Sample, Samples};
 
 /// What happened at one place during a window.
@@ -16,8 +17,13 @@ pub(crate) struct Golden {
     pub(crate) responses: [f64; 6],
     /// Answers that count as a success (`classification="success"`: no 5xx, no failing gRPC status).
     pub(crate) successes: f64,
+    /// Requests that were sent to a second endpoint (outbound).
+    pub(crate) retries: f64,
     /// Opened connections.
     pub(crate) tcp_opened: f64,
+    /// Bytes of opaque connections, from and to their clients.
+    pub(crate) tcp_read: f64,
+    pub(crate) tcp_written: f64,
     /// Cumulative latency histogram: upper bound in milliseconds -> answers at or below.
     latency: BTreeMap<Bound, f64>,
 }
@@ -51,8 +57,7 @@ impl Golden {
     ) -> Self {
         let mut golden = Self::default();
         for sample in after.iter().filter(|sample| sample.label("direction") == Some(direction) && select(sample)) {
-            let earlier = before.value(&sample).unwrap_or(0.0);
-            let grown = if sample.value < earlier { sample.value } else { sample.value - earlier };
+            let grown = grown(before, &sample);
             match sample.name.as_str() {
                 "response_total" => {
                     let class = sample.label("status_code").and_then(|code| code.chars().next());
@@ -67,7 +72,10 @@ impl Golden {
                         *golden.latency.entry(Bound(bound)).or_default() += grown;
                     }
                 }
+                "request_retry_total" => golden.retries += grown,
                 "tcp_open_total" => golden.tcp_opened += grown,
+                "tcp_read_bytes_total" => golden.tcp_read += grown,
+                "tcp_write_bytes_total" => golden.tcp_written += grown,
                 _ => {}
             }
         }
@@ -80,7 +88,10 @@ impl Golden {
             *sum += value;
         }
         self.successes += other.successes;
+        self.retries += other.retries;
         self.tcp_opened += other.tcp_opened;
+        self.tcp_read += other.tcp_read;
+        self.tcp_written += other.tcp_written;
         for (bound, count) in &other.latency {
             *self.latency.entry(*bound).or_default() += count;
         }
@@ -89,6 +100,11 @@ impl Golden {
     /// All answers, and requests that got none.
     pub(crate) fn total(&self) -> f64 {
         self.responses.iter().sum()
+    }
+
+    /// Whether nothing happened.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.total() == 0.0 && self.tcp_opened == 0.0
     }
 
     /// Requests per second.
@@ -121,6 +137,22 @@ impl Golden {
         }
         Some(lower)
     }
+}
+
+/// Requests and connections that one proxy ended at a time limit between two readings, in both directions.
+pub(crate) fn timeouts(before: &Samples, after: &Samples) -> f64 {
+    let is_timeout = |sample: &Sample| {
+        let code = sample.label("code").unwrap_or_default();
+        sample.name == "mesh_error_total"
+            && [Outcome::ConnectTimeout, Outcome::HeadTimeout].iter().any(|it| it.code() == code)
+    };
+    after.iter().filter(is_timeout).fold(0.0, |sum, sample| sum + grown(before, &sample))
+}
+
+/// By how much a counter grew; one that fell (the proxy restarted) grew from zero.
+fn grown(before: &Samples, sample: &Sample) -> f64 {
+    let earlier = before.value(sample).unwrap_or(0.0);
+    if sample.value < earlier { sample.value } else { sample.value - earlier }
 }
 
 fn bound(text: &str) -> Option<f64> {
@@ -173,6 +205,19 @@ tcp_open_total{direction="inbound"} 3
         assert_eq!(golden.quantile(0.725), Some(1.0 + 9.0 * 0.5));
         assert_eq!(golden.quantile(0.99), Some(10.0), "beyond the last finite bound");
         assert_eq!(Golden::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn timeouts_are_told_by_their_codes() {
+        let (before, after) = (
+            r#"mesh_error_total{direction="outbound",code="connect-timeout"} 2"#,
+            concat!(
+                "mesh_error_total{direction=\"outbound\",code=\"connect-timeout\"} 5\n",
+                "mesh_error_total{direction=\"inbound\",code=\"head-timeout\"} 1\n",
+                "mesh_error_total{direction=\"inbound\",code=\"denied\"} 9\n",
+            ),
+        );
+        assert_eq!(timeouts(&Samples::parse(before), &Samples::parse(after)), 4.0);
     }
 
     #[test]

@@ -98,6 +98,11 @@ impl Printer {
         self.data(&format!("{}\n", text.trim_end()))
     }
 
+    /// Refuses a form that a list does not have, before anybody is asked anything.
+    pub(crate) fn only_lists(&self) -> Result<(), Failure> {
+        self.only(LIST_FORMS)
+    }
+
     /// Refuses a form that the command does not have.
     pub(crate) fn only(&self, forms: &[Output]) -> Result<(), Failure> {
         if forms.contains(&self.output) {

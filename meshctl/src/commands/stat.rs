@@ -1,55 +1,43 @@
-//! `meshctl stat`: success, rate and latency of each workload, from two readings of its proxies' own counters.
+//! `meshctl stat`: success, rate and latency of each workload, from two readings of proxies' own counters.
+//!
+//! A workload's numbers are those of its own proxies, as servers. Between whom is what clients know: `--to`, `--from` and
+//! `--by backend` read the clients' proxies instead. [`lines`] decides, [`row`] shows; here is the reading and the rounds.
 
-use std::{collections::BTreeMap, time::Duration};
+mod lines;
+mod row;
 
-use futures_util::future::join_all;
-use serde::Serialize;
-
-use crate::{
-    cli,
-    cluster::{Cluster, PodInfo},
-    commands::{admin, select},
-    failure::{Exit, Failure},
-    filter::show_latency,
-    golden::{Golden, samples::Samples},
-    printer::{
-        Printer,
-        table::{Cell, Column, Table, Tone},
-    },
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, IsTerminal as _},
+    time::Duration,
 };
 
-/// One line.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Row {
-    namespace: String,
-    workload: String,
-    pods: usize,
-    meshed: usize,
-    /// 0 to 1; none without traffic.
-    success: Option<f64>,
-    requests_per_second: f64,
-    p50_ms: Option<f64>,
-    p95_ms: Option<f64>,
-    p99_ms: Option<f64>,
-    /// Answers during the window, by class of status.
-    responses: Responses,
-    tcp_opened_per_second: f64,
-    /// Proxies that could not be read.
-    unread: usize,
-}
+use futures_util::future::join_all;
+use tokio::time::Instant;
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct Responses {
-    #[serde(rename = "2xx")]
-    ok: f64,
-    #[serde(rename = "3xx")]
-    redirect: f64,
-    #[serde(rename = "4xx")]
-    client: f64,
-    #[serde(rename = "5xx")]
-    server: f64,
-    none: f64,
+pub(crate) use self::{lines::By, row::Sort};
+use self::{lines::Question, row::Row};
+use crate::{
+    cli::{self, Output},
+    cluster::{Cluster, PodInfo},
+    commands::admin,
+    failure::Failure,
+    golden::samples::Samples,
+    printer::Printer,
+};
+
+/// Forms of a stream of rounds; once there are all of a list.
+const ROUNDS: &[Output] = &[Output::Table, Output::Wide, Output::Ndjson];
+/// To the corner, and nothing below it.
+const REDRAW: &str = "\x1b[H\x1b[2J";
+
+/// What proxies had counted at one time.
+struct Reading {
+    at: Instant,
+    /// Every pod that is looked at, meshed or not.
+    pods: Vec<PodInfo>,
+    /// Of the proxies that are read, by namespace and pod.
+    proxies: BTreeMap<(String, String), Result<Samples, Failure>>,
 }
 
 pub(crate) async fn run(
@@ -58,137 +46,86 @@ pub(crate) async fn run(
     args: &cli::Stat,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    let pods = select(cluster.pods(namespace).await?, args.resource.as_ref())?;
-    let before = read_all(cluster, &pods).await;
-    tokio::time::sleep(args.window).await;
-    let after = read_all(cluster, &pods).await;
-
-    let mut workloads: BTreeMap<(&str, String), Vec<usize>> = BTreeMap::new();
-    for (index, pod) in pods.iter().enumerate() {
-        workloads.entry((&pod.namespace, pod.workload_or_name())).or_default().push(index);
+    if args.watch {
+        printer.only(ROUNDS)?;
+    } else {
+        printer.only_lists()?;
     }
-    let mut rows = Vec::new();
-    for ((namespace, workload), indexes) in workloads {
-        let mut golden = Golden::default();
-        let mut unread = 0;
-        for &index in indexes.iter().filter(|&&index| pods[index].meshed) {
-            match (&before[index], &after[index]) {
-                (Ok(before), Ok(after)) => golden.add(&Golden::between(before, after, "inbound", |_| true)),
-                (Err(error), _) | (_, Err(error)) => {
-                    unread += 1;
-                    printer.say(format!("warning: pod {namespace}/{}: {}", pods[index].name, error.message));
-                }
-            }
+    let question = Question::new(namespace, args)?;
+    let mut before = Reading::take(cluster, &question).await?;
+    let mut told = BTreeSet::new();
+    for round in 0_u64.. {
+        tokio::time::sleep(args.window).await;
+        let after = Reading::take(cluster, &question).await?;
+        let mut rows = lines::rows(&question, &before, &after);
+        row::sort(&mut rows, args.sort);
+        let failure = warn(&before, &after, &mut told, printer);
+        show(&rows, round, args, &question, printer)?;
+        if !args.watch {
+            return failure.map_or(Ok(()), Err);
         }
-        let meshed = indexes.iter().filter(|&&index| pods[index].meshed).count();
-        rows.push(row(namespace, &workload, indexes.len(), meshed, unread, &golden, args.window));
+        before = after;
     }
-    if rows.iter().any(|row| row.unread > 0) && rows.iter().all(|row| row.unread == row.meshed) {
-        return Err(Failure::new(Exit::Unreachable, "no proxy could be read"));
-    }
-    printer.list("StatList", &rows, |wide| table(&rows, wide))
+    Ok(())
 }
 
-async fn read_all(cluster: &Cluster, pods: &[PodInfo]) -> Vec<Result<Samples, Failure>> {
-    join_all(pods.iter().map(|pod| async move {
-        if pod.meshed {
-            admin::get(cluster, pod, "/metrics").await.map(|text| Samples::parse(&text))
-        } else {
-            Ok(Samples::default())
-        }
-    }))
-    .await
-}
-
-fn row(
-    namespace: &str,
-    workload: &str,
-    pods: usize,
-    meshed: usize,
-    unread: usize,
-    golden: &Golden,
-    window: Duration,
-) -> Row {
-    let [none, _, ok, redirect, client, server] = golden.responses;
-    Row {
-        namespace: namespace.to_owned(),
-        workload: workload.to_owned(),
-        pods,
-        meshed,
-        success: golden.success(),
-        requests_per_second: golden.rate(window),
-        p50_ms: golden.quantile(0.50),
-        p95_ms: golden.quantile(0.95),
-        p99_ms: golden.quantile(0.99),
-        responses: Responses { ok, redirect, client, server, none },
-        tcp_opened_per_second: golden.tcp_opened / window.as_secs_f64(),
-        unread,
-    }
-}
-
-fn table(rows: &[Row], wide: bool) -> Table {
-    // What nobody fails by may go: `list` says who is meshed, P95 lies between its neighbours.
-    let mut columns =
-        vec![Column::namespace(), Column::name("WORKLOAD"), Column::from("MESHED").leaves(1), "SUCCESS".into()];
-    columns.extend(["RPS".into(), Column::from("P50").leaves(3), Column::from("P95").leaves(2), "P99".into()]);
-    if wide {
-        columns.extend(["2XX", "3XX", "4XX", "5XX", "NONE"].map(Column::from));
-    }
-    columns.push("TCP/S".into());
-    let mut table = Table::new(columns);
-    for row in rows {
-        let latency = |ms: Option<f64>| {
-            let shown = ms.map_or("-".to_owned(), |ms| show_latency(Duration::from_secs_f64(ms.max(0.0) / 1e3)));
-            Cell::number(shown)
+impl Reading {
+    async fn take(cluster: &Cluster, question: &Question<'_>) -> Result<Self, Failure> {
+        let pods = cluster.pods(question.namespace_to_list()).await?;
+        let selected = question.select(pods)?;
+        let read = |pod: PodInfo| async move {
+            let text = admin::get(cluster, &pod, "/metrics").await;
+            ((pod.namespace, pod.name), text.map(|text| Samples::parse(&text)))
         };
-        let number = |value: f64| Cell::number(if row.meshed == 0 { "-".to_owned() } else { format!("{value:.1}") });
-        let success = row.success.map_or("-".to_owned(), |success| format!("{:.2}%", success * 100.0));
-        let mut cells = vec![
-            Cell::text(&row.namespace),
-            Cell::workload(&row.workload),
-            Cell::text(format!("{}/{}", row.meshed, row.pods)),
-            Cell::number(success).tone(tone(row.success)),
-            number(row.requests_per_second),
-            latency(row.p50_ms),
-            latency(row.p95_ms),
-            latency(row.p99_ms),
-        ];
-        if wide {
-            let r = &row.responses;
-            cells.extend([r.ok, r.redirect, r.client, r.server, r.none].map(|n| Cell::number(format!("{n:.0}"))));
+        let proxies = join_all(selected.proxies.into_iter().map(read)).await.into_iter().collect();
+        Ok(Self { at: Instant::now(), pods: selected.pods, proxies })
+    }
+
+    /// The proxies that were read both times. One that came or went in between has nothing to say yet, or no more.
+    fn both<'a>(
+        before: &'a Self,
+        after: &'a Self,
+    ) -> impl Iterator<Item = (&'a (String, String), &'a Samples, &'a Samples)> {
+        after.proxies.iter().filter_map(|(pod, after)| {
+            let before = before.proxies.get(pod)?.as_ref().ok()?;
+            Some((pod, before, after.as_ref().ok()?))
+        })
+    }
+}
+
+/// Says which proxies could not be read, each once; the first of the failures.
+fn warn(
+    before: &Reading,
+    after: &Reading,
+    told: &mut BTreeSet<(String, String)>,
+    printer: &Printer,
+) -> Option<Failure> {
+    let mut first = None;
+    for (pod, reading) in after.proxies.iter().chain(&before.proxies) {
+        let Err(failure) = reading else { continue };
+        if told.insert(pod.clone()) {
+            printer.say(format!("warning: pod {}/{}: {}", pod.0, pod.1, failure.message));
         }
-        cells.push(number(row.tcp_opened_per_second));
-        table.row(cells);
+        first.get_or_insert_with(|| failure.clone());
     }
-    table
+    first
 }
 
-/// The colours people know from dashboards: below 95 % is bad, below 99.9 % worth a look.
-fn tone(success: Option<f64>) -> Tone {
-    match success {
-        None => Tone::Plain,
-        Some(share) if share < 0.95 => Tone::Bad,
-        Some(share) if share < 0.999 => Tone::Warn,
-        Some(_) => Tone::Good,
+fn show(rows: &[Row], round: u64, args: &cli::Stat, question: &Question<'_>, printer: &Printer) -> Result<(), Failure> {
+    if rows.is_empty() && (round == 0 || !args.watch) {
+        printer.nothing(question.nothing())?;
     }
+    if args.watch && printer.output != Output::Ndjson {
+        if io::stdout().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb") {
+            printer.data(REDRAW)?;
+        } else if round > 0 {
+            printer.data("\n")?;
+        }
+    }
+    printer.list("StatList", rows, |wide| row::table(rows, wide))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_workload_without_traffic_shows_dashes() {
-        let window = Duration::from_secs(2);
-        let rows = [
-            row("shop", "deployment/web", 2, 2, 0, &Golden::default(), window),
-            row("shop", "deployment/visitor", 1, 0, 0, &Golden::default(), window),
-        ];
-        assert_eq!(
-            table(&rows, false).render(true, false),
-            "NAMESPACE   WORKLOAD             MESHED   SUCCESS   RPS   P50   P95   P99   TCP/S\n\
-             shop        deployment/web       2/2            -   0.0     -     -     -     0.0\n\
-             shop        deployment/visitor   0/1            -     -     -     -     -       -\n"
-        );
-    }
+/// Between two readings.
+fn window(before: &Reading, after: &Reading) -> Duration {
+    after.at.duration_since(before.at)
 }

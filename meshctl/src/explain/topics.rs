@@ -153,6 +153,18 @@ const TOPICS: &[Topic] = &[
         example: "kubectl -n shop port-forward pod/NAME 4191",
     },
     Topic {
+        name: "stat",
+        summary: "Success, rate and latency from the proxies' own counters, read twice: nothing is stored anywhere.",
+        details: &[
+            "A line is what a workload's own proxies served. --to and --from tell what one sends another, as the clients' \
+             proxies saw it, with retries in -o wide; --by backend tells where the requests of each workload went. Proxies \
+             do not count by route: tap -o wide names the route of each request.",
+            "Success is the share of answers without a 5xx and without a failing gRPC status. READ/S and WRITTEN/S are bytes of \
+             opaque connections only; TIMEOUTS are ends at a time limit of the mesh, counted per proxy.",
+        ],
+        example: "meshctl stat -n shop --sort success\nmeshctl stat deploy/web -n shop --to svc/prices -o wide\nmeshctl stat -n shop --by backend --watch",
+    },
+    Topic {
         name: "tap",
         summary: "Live requests, from the proxies themselves: nothing is stored anywhere.",
         details: &[

@@ -8,7 +8,12 @@
 mod recovery;
 mod support;
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
 
 use serde_json::Value;
 
@@ -35,6 +40,7 @@ fn from_the_first_command_to_nothing_left() {
     a_request_by_name_crosses_the_mesh(&playground);
     each_protocol_is_carried(&playground);
     tap_shows_what_is_asked_for_and_nothing_else(&playground);
+    stat_tells_who_asks_whom(&playground);
     what_proxies_see_can_be_looked_at(&playground);
     routes_and_policies_are_in_force(&playground);
     the_planted_fault_is_found(&playground);
@@ -160,6 +166,28 @@ fn tap_shows_what_is_asked_for_and_nothing_else(playground: &Playground) {
         assert_eq!(output.status.code(), Some(2));
         assert!(text(&output.stderr).contains("table|wide|line|json|ndjson"), "{}", text(&output.stderr));
     }
+}
+
+fn stat_tells_who_asks_whom(playground: &Playground) {
+    let rows = playground.json("stat deploy/web-v1 deploy/stock --playground --from deploy/load -t 1s");
+    let rps = |workload: &str| {
+        let row = rows.iter().find(|row| row["workload"] == workload).unwrap();
+        row["requestsPerSecond"].as_f64().unwrap()
+    };
+    assert!(rps("deployment/web-v1") > 0.0 && rps("deployment/stock") == 0.0, "{rows:?}");
+    let rows = playground.json("stat deploy/web-v1 --playground --to svc/prices -t 1s");
+    assert!(rows.len() == 1 && rows[0]["requestsPerSecond"].as_f64().unwrap() > 0.0, "{rows:?}");
+    assert_eq!((&rows[0]["direction"], &rows[0]["retries"]), (&"outbound".into(), &0.0.into()));
+    let rows = playground.json("stat deploy/load --playground --by backend -t 1s");
+    let workloads: BTreeSet<&str> = rows.iter().filter_map(|row| row["backend"]["workload"].as_str()).collect();
+    assert_eq!(workloads, BTreeSet::from(["deployment/web-v1", "deployment/web-v2"]), "{rows:?}");
+
+    // Round after round until the reader has seen enough.
+    let mut rounds = playground.command("stat deploy/web-v1 --playground --watch -t 100ms -o ndjson");
+    let mut rounds = rounds.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(rounds.stdout.take().unwrap()).lines().take(3);
+    assert!(lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap()).all(|row| row["pods"] == 1));
+    assert!(rounds.wait().unwrap().success(), "a closed pipe is the end of it");
 }
 
 fn what_proxies_see_can_be_looked_at(playground: &Playground) {
