@@ -107,6 +107,8 @@ impl World {
             | "ClusterRole"
             | "ClusterRoleBinding"
             | "NetworkPolicy"
+            | "ValidatingAdmissionPolicy"
+            | "ValidatingAdmissionPolicyBinding"
             | "CustomResourceDefinition" => {}
             kind => return Err(anyhow!("the playground cannot run objects of kind {kind}")),
         }
