@@ -17,7 +17,7 @@ use crate::{
         tap::{Except, header},
     },
     complete,
-    filter::{LatencyFloor, StatusRange, duration},
+    filter::{LatencyFloor, StatusRange, duration, window},
     resource::Resource,
 };
 
@@ -113,7 +113,7 @@ pub(crate) struct Stat {
     #[arg(long, value_name = "WHAT")]
     pub(crate) by: Option<By>,
     /// How long to watch
-    #[arg(long, short = 't', value_name = "TIME", default_value = "2s", value_parser = duration)]
+    #[arg(long, short = 't', value_name = "TIME", default_value = "2s", value_parser = window)]
     pub(crate) window: Duration,
     /// Look again and again until Ctrl-C: redraws a terminal, prints round after round elsewhere
     #[arg(long, short)]

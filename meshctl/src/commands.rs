@@ -25,7 +25,11 @@ use crate::{
 
 /// `meshctl install`: prints the manifest.
 pub(crate) fn install(args: &cli::Install, printer: &Printer) -> Result<(), Failure> {
-    let values = Values::defaults().set_all(&args.set).map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let failed = |error: install::ValuesError| {
+        let keys = Values::defaults().keys().join(", ");
+        Failure::new(Exit::Usage, error.to_string()).fix(format!("--set KEY=VALUE, where KEY is one of {keys}"))
+    };
+    let values = Values::defaults().set_all(&args.set).map_err(failed)?;
     printer.data(&install::render(&values))
 }
 

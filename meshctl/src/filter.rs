@@ -55,6 +55,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| format!("{text:?} is not a duration such as 500ms, 2s or 1m"))
 }
 
+/// A time between two looks: not so short that nothing can be told, nor so long that nobody waits.
+pub(crate) fn window(text: &str) -> Result<Duration, String> {
+    let (least, most) = (Duration::from_millis(100), Duration::from_hours(1));
+    let window = duration(text)?;
+    if (least..=most).contains(&window) { Ok(window) } else { Err(format!("{text:?} is not between 100ms and 1h")) }
+}
+
 /// A latency for people: three digits and a unit.
 pub(crate) fn show_latency(latency: Duration) -> String {
     let us = latency.as_micros();
@@ -115,6 +122,11 @@ mod tests {
             ("9999999999999999999999h", None),
         ] {
             assert_eq!(parse_duration(text), expected, "{text}");
+        }
+        for (text, good) in
+            [("0s", false), ("99ms", false), ("100ms", true), ("1h", true), ("61m", false), ("x", false)]
+        {
+            assert_eq!(window(text).is_ok(), good, "{text}");
         }
         assert_eq!(">200ms".parse::<LatencyFloor>(), Ok(LatencyFloor(Duration::from_millis(200))));
     }

@@ -55,6 +55,11 @@ impl Values {
         Self(values)
     }
 
+    /// What can be set.
+    pub(crate) fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(String::as_str).filter(|key| *key != "version").collect()
+    }
+
     /// With one value changed.
     pub(crate) fn set(mut self, key: &str, value: &str) -> Result<Self, ValuesError> {
         let Some(slot) = self.0.get_mut(key) else {

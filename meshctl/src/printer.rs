@@ -133,6 +133,11 @@ impl Printer {
         }
     }
 
+    /// Columns that the lines of a stream may have; none through a pipe, where all is whole.
+    pub(crate) fn line_width(&self) -> Option<usize> {
+        terminal_width()
+    }
+
     /// Columns that prose is set to: the terminal's up to 100, 80 elsewhere.
     pub(crate) fn text_width(&self) -> usize {
         terminal_width().unwrap_or(80).clamp(40, 100)

@@ -38,6 +38,9 @@ fn errors_say_what_failed_and_what_to_do() {
         "explain mtls -o junit",
         "tap --status 9xx",
         "check -f /nonexistent/web.yaml",
+        "inject /nonexistent/web.yaml",
+        "install --set trustDomian=example.org",
+        "stat --window 0s",
     ];
     insta::assert_snapshot!("errors", lines.map(screen).join("\n"));
 }

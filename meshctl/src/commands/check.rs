@@ -21,6 +21,8 @@ use crate::{
 
 const FORMS: &[Output] =
     &[Output::Table, Output::Wide, Output::Short, Output::Json, Output::Ndjson, Output::Yaml, Output::Junit];
+/// What is checked in a directory: the controller reads JSON too.
+const FILES: &[&str] = &["yaml", "yml", "json"];
 /// Between two looks under `--wait`.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -37,7 +39,7 @@ pub(crate) async fn run(globals: &Globals, args: &cli::Check, printer: &Printer)
     if !args.filename.is_empty() {
         let mut files = Vec::new();
         for path in &args.filename {
-            files.extend(inject::inputs(path)?);
+            files.extend(inject::inputs(path, FILES)?);
         }
         let look = Look { outcomes: lint(&files), failed: None };
         return end(&look, args, printer, started);

@@ -23,6 +23,9 @@ use crate::{
 /// Longest manifest that is read; the largest charts render to a tenth of it.
 const INPUT_LIMIT: u64 = 64 << 20;
 
+/// What is edited in a directory.
+const FORMS: &[&str] = &["yaml", "yml"];
+
 /// A manifest, and its name in errors.
 pub(crate) struct Input {
     pub(crate) name: String,
@@ -51,7 +54,7 @@ pub(crate) fn uninject(args: &cli::Uninject, printer: &Printer) -> Result<(), Fa
 }
 
 fn edit(path: &Path, edit: impl Fn(&Input) -> Result<Edited, ManifestError>) -> Result<Vec<Edited>, Failure> {
-    let edited = inputs(path)?.iter().map(edit).collect::<Result<_, _>>();
+    let edited = inputs(path, FORMS)?.iter().map(edit).collect::<Result<_, _>>();
     edited.map_err(|error| {
         let text = format!("{}:{}: {}", error.file, error.line, error.problem);
         Failure::new(Exit::Bad, text).fix(error.fix)
@@ -84,8 +87,8 @@ fn print(edited: &[Edited], printer: &Printer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The manifests of a file, a directory or standard input.
-pub(crate) fn inputs(path: &Path) -> Result<Vec<Input>, Failure> {
+/// The manifests of a file, a directory (its files of these forms) or standard input.
+pub(crate) fn inputs(path: &Path, forms: &[&str]) -> Result<Vec<Input>, Failure> {
     if path.as_os_str() == "-" {
         return Ok(vec![Input {
             name: "standard input".to_owned(),
@@ -93,19 +96,24 @@ pub(crate) fn inputs(path: &Path) -> Result<Vec<Input>, Failure> {
         }]);
     }
     let name = path.display().to_string();
-    let failed = |error: io::Error| Failure::new(Exit::NotFound, format!("read {name}: {error}"));
+    let failed = |error: io::Error| {
+        Failure::new(Exit::NotFound, format!("read {name}: {error}"))
+            .fix("name a file or a directory of manifests; - reads standard input")
+    };
     let mut files = Vec::new();
     if fs::metadata(path).map_err(failed)?.is_dir() {
         for entry in fs::read_dir(path).map_err(failed)? {
             let file = entry.map_err(failed)?.path();
-            if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            if file.extension().is_some_and(|extension| forms.iter().any(|form| extension == *form)) {
                 files.push(file);
             }
         }
         // As kubectl applies them.
         files.sort();
         if files.is_empty() {
-            return Err(Failure::new(Exit::NotFound, format!("there is no .yaml or .yml file in {name}")));
+            let what = forms.iter().map(|form| format!(".{form}")).collect::<Vec<_>>().join(" or ");
+            return Err(Failure::new(Exit::NotFound, format!("there is no {what} file in {name}"))
+                .fix("directories below it are not looked into: name them"));
         }
     } else {
         files.push(PathBuf::from(path));

@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 pub(crate) use self::filter::{Except, header};
 use self::{
     count::Tellers,
-    line::{Line, Names},
+    line::{Layout, Line, Names},
 };
 use crate::{
     cli::{self, Output},
@@ -211,12 +211,12 @@ impl<'a> Screen<'a> {
             Output::Json | Output::Ndjson => self.printer.line(&line),
             Output::Line => self.printer.data(&triple::text(&line, place, self.shown)),
             output => {
-                let wide = output == Output::Wide;
+                let layout = Layout::new(output == Output::Wide, self.printer.line_width());
                 if !self.header && self.printer.headers {
                     self.header = true;
-                    self.printer.data(&Line::header(wide))?;
+                    self.printer.data(&Line::header(layout))?;
                 }
-                self.printer.data(&line.text(wide, self.printer.color()))
+                self.printer.data(&line.text(layout, self.printer.color()))
             }
         }
     }

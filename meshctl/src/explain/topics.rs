@@ -153,6 +153,16 @@ const TOPICS: &[Topic] = &[
         example: "kubectl -n shop port-forward pod/NAME 4191",
     },
     Topic {
+        name: "mesh-error",
+        summary: "The header of every answer that the mesh itself gave: its value is the code that says why.",
+        details: &[
+            "An answer without it is the application's own, whatever its status. A gRPC caller finds the same text in \
+             grpc-message. Each code has a page, with what to do: meshctl explain CODE; meshctl explain lists them.",
+            "The same codes are in mesh_error_total, in the proxy's log, and in brackets at the end of a line of tap.",
+        ],
+        example: "meshctl explain no-endpoints",
+    },
+    Topic {
         name: "stat",
         summary: "Success, rate and latency from the proxies' own counters, read twice: nothing is stored anywhere.",
         details: &[

@@ -163,8 +163,8 @@ pub(super) fn table(rows: &[Row], wide: bool) -> Table {
     // What nobody fails by may go: `list` says who is meshed, P95 lies between its neighbours.
     let mut columns = vec![Column::namespace(), Column::name("WORKLOAD")];
     columns.push(if by_backend { Column::name("BACKEND") } else { Column::from("MESHED").leaves(1) });
-    columns.extend(["SUCCESS".into(), "RPS".into()]);
-    columns.extend([Column::from("P50").leaves(3), Column::from("P95").leaves(2), "P99".into()]);
+    columns.extend(["SUCCESS", "RPS"].map(Column::from));
+    columns.extend([Column::from("P50").leaves(3), Column::from("P95").leaves(2), Column::from("P99")]);
     if wide {
         columns.extend(["2XX", "3XX", "4XX", "5XX", "NONE", "RETRIES", "TIMEOUTS"].map(Column::from));
     }

@@ -183,19 +183,85 @@ impl End {
     }
 }
 
-/// Fits a terminal of 100 columns.
+/// How wide the columns of a stream are: they cannot wait for the widest cell.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    widths: [usize; 7],
+    gap: usize,
+    /// Cells that are too long are cut; else they push the rest of their line.
+    cuts: bool,
+    /// Neither bytes nor milliseconds.
+    compact: bool,
+    wide: bool,
+}
+
+/// Between cells.
+const GAP: usize = 2;
+/// Bytes and TLS.
+const TAIL: usize = 12;
+/// Where every cell of the demo shop fits.
 const NARROW: [usize; 7] = [12, 16, 16, 6, 16, 6, 7];
 /// Whole pod names.
 const WIDE: [usize; 7] = [12, 34, 34, 6, 24, 6, 7];
+/// For terminals that are narrower than that.
+const COMPACT: [usize; 7] = [8, 14, 14, 6, 8, 6, 7];
 
-impl Line {
-    pub(super) fn header(wide: bool) -> String {
-        let names = ["TIME", "SOURCE", "DESTINATION", "METHOD", "PATH", "STATUS", "LATENCY"];
-        let tail = if wide { "BYTES    TLS  CLIENT → SERVER  ROUTE" } else { "BYTES    TLS" };
-        format!("{}{tail}\n", pad(&names.map(str::to_owned), wide))
+impl Layout {
+    /// For a terminal of so many columns; whole lines where there is none, or `wide` is asked for.
+    pub(super) fn new(wide: bool, terminal: Option<usize>) -> Self {
+        let whole = Self { widths: NARROW, gap: GAP, cuts: false, compact: false, wide };
+        let Some(columns) = terminal.filter(|_| !wide) else {
+            return if wide { Self { widths: WIDE, ..whole } } else { whole };
+        };
+        let needs = |widths: [usize; 7], gap: usize| widths.iter().sum::<usize>() + gap * widths.len();
+        let (mut widths, cuts) = (NARROW, true);
+        if let Some(spare) = columns.checked_sub(needs(NARROW, GAP) + TAIL) {
+            for (column, share) in [(1, spare / 4), (2, spare / 4), (4, spare / 2)] {
+                widths[column] += share;
+            }
+            return Self { widths, cuts, ..whole };
+        }
+        widths = COMPACT;
+        widths[4] += columns.saturating_sub(needs(COMPACT, 1) + "TLS".len());
+        Self { widths, gap: 1, cuts, compact: true, wide }
     }
 
-    pub(super) fn text(&self, wide: bool, color: bool) -> String {
+    fn row(&self, cells: &[String; 7]) -> String {
+        let mut out = String::new();
+        for (column, (cell, width)) in cells.iter().zip(self.widths).enumerate() {
+            let cell = match column {
+                _ if !self.cuts || cell.chars().count() <= width => cell.clone(),
+                // Of a path the end says most, of a name both ends do.
+                4 => format!("…{}", last(cell, width - 1)),
+                _ => format!("{}…{}", cell.chars().take((width - 1) / 2).collect::<String>(), last(cell, width / 2)),
+            };
+            let width = width + self.gap;
+            out.push_str(&format!("{cell:<width$}"));
+            if cell.chars().count() >= width {
+                out.push_str("  ");
+            }
+        }
+        out
+    }
+}
+
+fn last(text: &str, count: usize) -> String {
+    text.chars().skip(text.chars().count().saturating_sub(count)).collect()
+}
+
+impl Line {
+    pub(super) fn header(layout: Layout) -> String {
+        let names = ["TIME", "SOURCE", "DESTINATION", "METHOD", "PATH", "STATUS", "LATENCY"];
+        let tail = match layout {
+            Layout { wide: true, .. } => "BYTES    TLS  CLIENT → SERVER  ROUTE",
+            Layout { compact: true, .. } => "TLS",
+            Layout { .. } => "BYTES    TLS",
+        };
+        format!("{}{tail}\n", layout.row(&names.map(str::to_owned)))
+    }
+
+    pub(super) fn text(&self, layout: Layout, color: bool) -> String {
+        let wide = layout.wide;
         let status = match (self.status, self.grpc_status, &self.outcome) {
             (_, Some(grpc), _) => format!("gRPC {grpc}"),
             (Some(status), None, _) => status.to_string(),
@@ -203,8 +269,9 @@ impl Line {
             (None, None, None) if self.method.is_some() => "none".to_owned(),
             (None, None, None) => "closed".to_owned(),
         };
+        let time = if layout.compact { 11..19 } else { 11..23 };
         let cells = [
-            self.time.get(11..23).unwrap_or(&self.time).to_owned(),
+            self.time.get(time).unwrap_or(&self.time).to_owned(),
             self.source.text(wide),
             self.destination.text(wide),
             self.method.clone().unwrap_or_else(|| "TCP".to_owned()),
@@ -213,9 +280,12 @@ impl Line {
             show_latency(Duration::from_micros(self.latency_us)),
         ]
         .map(|cell| clean(&cell));
-        let mut text = pad(&cells, wide);
+        let mut text = layout.row(&cells);
         let tls = if self.tls { "√" } else { "-" };
-        text.push_str(&format!("{:<9}{tls}", show_bytes(self.bytes_in + self.bytes_out)));
+        if !layout.compact {
+            text.push_str(&format!("{:<9}", show_bytes(self.bytes_in + self.bytes_out)));
+        }
+        text.push_str(tls);
         if wide {
             let name = |end: &End| end.identity.clone().unwrap_or_else(|| "-".to_owned());
             let route = self.route.as_deref().unwrap_or("-");
@@ -248,11 +318,6 @@ impl Line {
     }
 }
 
-/// Columns of a stream cannot wait for the widest cell: a cell that is too long pushes the rest of its line.
-fn pad(cells: &[String; 7], wide: bool) -> String {
-    cells.iter().zip(if wide { WIDE } else { NARROW }).map(|(cell, width)| format!("{cell:<width$}  ")).collect()
-}
-
 /// Microseconds since the epoch as UTC with microseconds.
 fn rfc3339(micros: u64) -> String {
     let time = i64::try_from(micros).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
@@ -265,6 +330,8 @@ pub(super) mod tests {
 
     use super::*;
     use crate::commands::fixture;
+
+    const WHOLE: Layout = Layout { widths: NARROW, gap: GAP, cuts: false, compact: false, wide: false };
 
     pub(in super::super) fn pods() -> Vec<PodInfo> {
         vec![
@@ -305,15 +372,33 @@ pub(super) mod tests {
     fn a_request_is_one_line_with_names() {
         let line = Names::new(&pods()).line(&event());
         assert_eq!(
-            line.text(false, false),
+            line.text(WHOLE, false),
             "04:14:11.201  shop/load         shop/web          POST    /checkout         500     31ms     112B     √\n"
         );
-        let wide = line.text(true, false);
+        let wide = line.text(Layout::new(true, None), false);
         assert!(wide.contains("shop/load-1 ") && wide.contains("spiffe://cluster.local/ns/shop/sa/load"), "{wide}");
         let columns = |text: &str, word: &str| text.find(word);
-        let header = Line::header(false);
-        assert_eq!(columns(&header, "DESTINATION"), columns(&line.text(false, false), "shop/web"));
-        assert_eq!(columns(&header, "STATUS"), columns(&line.text(false, false), "500"));
+        let header = Line::header(WHOLE);
+        assert_eq!(columns(&header, "DESTINATION"), columns(&line.text(WHOLE, false), "shop/web"));
+        assert_eq!(columns(&header, "STATUS"), columns(&line.text(WHOLE, false), "500"));
+    }
+
+    #[test]
+    fn a_line_fits_the_terminal_and_is_whole_elsewhere() {
+        let mut event = event();
+        event.request.as_mut().unwrap().path = "/shop.v1.Prices/QuoteAllOfThem".into();
+        let line = Names::new(&pods()).line(&event);
+        for columns in [80, 100, 103, 104, 120, 200] {
+            let layout = Layout::new(false, Some(columns));
+            for text in [Line::header(layout), line.text(layout, false)] {
+                assert!(text.trim_end().chars().count() <= columns, "{columns}: {text}");
+            }
+            let text = line.text(layout, false);
+            assert!(text.contains("AllOfThem") && text.contains("shop/load"), "{columns}: {text}");
+            let place = |text: &str, word: &str| text.find(word).map(|at| text[..at].chars().count());
+            assert_eq!(place(&Line::header(layout), "STATUS"), place(&text, "500"), "{columns}: {text}");
+        }
+        assert!(line.text(WHOLE, false).contains("/shop.v1.Prices/QuoteAllOfThem  500"));
     }
 
     #[test]
@@ -337,7 +422,7 @@ pub(super) mod tests {
         request.request_headers = vec![header("x-id", "a\x1bb")];
         request.response_headers = vec![header("server", "shop")];
         let line = Names::new(&pods()).line(&event);
-        let text = line.text(false, false);
+        let text = line.text(WHOLE, false);
         assert!(text.contains("  /checkout?id=7  "), "{text}");
         assert!(text.ends_with("  > x-id: a\u{fffd}b  < server: shop\n"), "{text}");
         let json = serde_json::to_value(line).unwrap();
@@ -350,7 +435,7 @@ pub(super) mod tests {
         let mut event = event();
         event.outcome = "denied".into();
         event.request = None;
-        let text = Names::new(&pods()).line(&event).text(false, false);
+        let text = Names::new(&pods()).line(&event).text(WHOLE, false);
         assert!(text.contains("TCP") && text.contains(":8080") && text.contains("error"), "{text}");
         assert!(text.ends_with("[denied]\n"), "{text}");
     }
@@ -359,7 +444,7 @@ pub(super) mod tests {
     fn control_characters_of_a_path_never_reach_the_terminal() {
         let mut event = event();
         event.request.as_mut().unwrap().path = "/a\x1b[2J\nb".into();
-        let text = Names::new(&pods()).line(&event).text(true, false);
+        let text = Names::new(&pods()).line(&event).text(Layout::new(true, None), false);
         assert!(!text.trim_end().chars().any(char::is_control), "{text:?}");
     }
 
