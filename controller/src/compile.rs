@@ -42,10 +42,10 @@ impl Reads {
     }
 }
 
-/// The Services that pick a pod.
-fn services_of<'a>(facts: &'a Facts, pod: &PodFacts, reads: &mut Reads) -> Vec<&'a ServiceFacts> {
-    reads.namespace(&pod.name.namespace);
-    facts.services_in(&pod.name.namespace).filter(|service| service.selects(&pod.labels)).collect()
+/// The Services that pick a pod. A change of one of them counts as a change of the pod.
+fn services_of<'a>(facts: &'a Facts, pod: &'a PodFacts, reads: &mut Reads) -> Vec<&'a ServiceFacts> {
+    reads.pod(&pod.name);
+    facts.picking(pod).collect()
 }
 
 /// What a port of a pod speaks: opaque by annotation, else what the Services that lead to it declare (if they agree),
@@ -66,8 +66,7 @@ fn pod_protocol(pod: &PodFacts, picked_by: &[&ServiceFacts], port: u16) -> Proto
 
 /// What a port of a Service speaks.
 fn service_protocol(facts: &Facts, service: &ServiceFacts, port: &PortFacts) -> Protocol {
-    let picked = facts.pods_in(&service.name.namespace).filter(|pod| service.selects(&pod.labels));
-    let mut picked = picked.filter_map(|pod| Some((pod, port.target.on(pod)?)));
+    let mut picked = facts.picked_by(service).filter_map(|pod| Some((pod, port.target.on(pod)?)));
     if picked.any(|(pod, target)| pod.opaque.contains(target)) {
         return Protocol::Opaque;
     }

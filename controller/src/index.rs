@@ -9,11 +9,12 @@ pub mod endpoint_slices;
 pub mod namespaces;
 pub mod pods;
 pub mod ports;
+mod related;
 pub mod routes;
 pub mod services;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::IpAddr,
     sync::Arc,
@@ -22,8 +23,13 @@ use std::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use self::{
-    authorizations::AuthorizationFacts, endpoint_slices::SliceFacts, namespaces::NamespaceFacts, pods::PodFacts,
-    routes::RouteFacts, services::ServiceFacts,
+    authorizations::AuthorizationFacts,
+    endpoint_slices::SliceFacts,
+    namespaces::NamespaceFacts,
+    pods::PodFacts,
+    related::{ByLabel, Related},
+    routes::RouteFacts,
+    services::ServiceFacts,
 };
 use crate::source::{Kind, Object, ObjectRef};
 
@@ -63,7 +69,7 @@ pub enum Mark {
     Service(Name),
     /// A pod.
     Pod(Name),
-    /// Defaults, policies and Services of a namespace, as far as they concern inbound traffic.
+    /// Defaults and policies of a namespace.
     Namespace(Arc<str>),
 }
 
@@ -96,6 +102,7 @@ pub struct Facts {
     services_by_ip: Related<IpAddr>,
     slices_by_service: Related<Name>,
     routes_by_service: Related<Name>,
+    by_label: ByLabel,
 }
 
 impl Facts {
@@ -205,9 +212,17 @@ impl Facts {
         within(&self.pods, namespace)
     }
 
-    /// Services of a namespace, by name.
-    pub fn services_in(&self, namespace: &str) -> impl Iterator<Item = &ServiceFacts> {
-        within(&self.services, namespace)
+    /// Pods that a Service picks, by name.
+    pub fn picked_by<'a>(&'a self, service: &'a ServiceFacts) -> impl Iterator<Item = &'a PodFacts> {
+        let selector = service.selector.iter();
+        let names = selector.flat_map(|selector| self.by_label.pods(&service.name.namespace, selector));
+        names.filter_map(|name| self.pods.get(name)).filter(|pod| service.selects(&pod.labels))
+    }
+
+    /// Services that pick a pod, by name.
+    pub fn picking<'a>(&'a self, pod: &'a PodFacts) -> impl Iterator<Item = &'a ServiceFacts> {
+        let names = self.by_label.services(&pod.name.namespace, &pod.labels).into_iter();
+        names.filter_map(|name| self.services.get(name)).filter(|service| service.selects(&pod.labels))
     }
 
     /// Authorization policies of a namespace, by name.
@@ -236,25 +251,29 @@ impl Facts {
 
     fn set_pod(&mut self, name: &Name, facts: Option<PodFacts>, marks: &mut BTreeSet<Mark>) {
         let Some((before, after)) = replace(&mut self.pods, name, facts) else { return };
-        marks.insert(Mark::Pod(name.clone()));
-        for pod in before.iter().chain(after) {
-            marks.extend(pod.ips.iter().map(|ip| Mark::Address(*ip)));
-            let picked = within(&self.services, &name.namespace).filter(|service| service.selects(&pod.labels));
-            marks.extend(picked.map(|service| Mark::Service(service.name.clone())));
-        }
         let ips = |pod: Option<&PodFacts>| pod.map(|pod| pod.ips.clone()).unwrap_or_default();
         self.pods_by_ip.update(name, ips(before.as_ref()), ips(after));
+        self.by_label.update_pod(name, before.as_ref().map(|pod| &pod.labels), after.map(|pod| &pod.labels));
+        marks.insert(Mark::Pod(name.clone()));
+        for pod in before.iter().chain(self.pods.get(name)) {
+            marks.extend(pod.ips.iter().map(|ip| Mark::Address(*ip)));
+            marks.extend(self.picking(pod).map(|service| Mark::Service(service.name.clone())));
+        }
     }
 
     fn set_service(&mut self, name: &Name, facts: Option<ServiceFacts>, marks: &mut BTreeSet<Mark>) {
         let Some((before, after)) = replace(&mut self.services, name, facts) else { return };
-        marks.insert(Mark::Service(name.clone()));
-        // Which pods it picks, and what their ports speak.
-        marks.insert(Mark::Namespace(Arc::clone(&name.namespace)));
         let ips = |service: Option<&ServiceFacts>| service.map(|service| service.ips.clone()).unwrap_or_default();
-        let (before, after) = (ips(before.as_ref()), ips(after));
-        marks.extend(before.iter().chain(&after).map(|ip| Mark::Address(*ip)));
-        self.services_by_ip.update(name, before, after);
+        self.services_by_ip.update(name, ips(before.as_ref()), ips(after));
+        let selector = |service: Option<&ServiceFacts>| service.and_then(|service| service.selector.clone());
+        let (old, new) = (selector(before.as_ref()), selector(after));
+        self.by_label.update_service(name, old.as_ref(), new.as_ref());
+        marks.insert(Mark::Service(name.clone()));
+        for service in before.iter().chain(self.services.get(name)) {
+            marks.extend(service.ips.iter().map(|ip| Mark::Address(*ip)));
+            // What their ports speak, and which policies protect them.
+            marks.extend(self.picked_by(service).map(|pod| Mark::Pod(pod.name.clone())));
+        }
     }
 
     fn set_slice(&mut self, name: &Name, facts: Option<SliceFacts>, marks: &mut BTreeSet<Mark>) {
@@ -307,34 +326,4 @@ fn within<'a, T>(all: &'a BTreeMap<Name, T>, namespace: &str) -> impl Iterator<I
 /// Whether labels hold all that a selector asks for.
 fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
-
-/// Which objects belong to a key, by name.
-#[derive(Debug)]
-struct Related<K>(HashMap<K, BTreeSet<Name>>);
-
-impl<K> Default for Related<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
-}
-
-impl<K: std::hash::Hash + Eq> Related<K> {
-    fn of(&self, key: &K) -> impl Iterator<Item = &Name> {
-        self.0.get(key).into_iter().flatten()
-    }
-
-    fn update(&mut self, name: &Name, before: impl IntoIterator<Item = K>, after: impl IntoIterator<Item = K>) {
-        for key in before {
-            if let Some(names) = self.0.get_mut(&key) {
-                names.remove(name);
-                if names.is_empty() {
-                    self.0.remove(&key);
-                }
-            }
-        }
-        for key in after {
-            self.0.entry(key).or_default().insert(name.clone());
-        }
-    }
 }

@@ -227,8 +227,8 @@ impl Task {
         };
         let Some(entry) = self.topics.get_mut(topic) else { return };
         if reads != entry.reads {
-            forget(&mut self.by_mark, topic, &entry.reads);
-            for mark in &reads.0 {
+            forget(&mut self.by_mark, topic, entry.reads.0.difference(&reads.0));
+            for mark in reads.0.difference(&entry.reads.0) {
                 self.by_mark.entry(mark.clone()).or_default().insert(topic.clone());
             }
             entry.reads = reads;
@@ -286,7 +286,7 @@ impl Task {
         self.topics.retain(|topic, entry| {
             let wanted = entry.sender.receiver_count() > 0;
             if !wanted {
-                forget(by_mark, topic, &entry.reads);
+                forget(by_mark, topic, &entry.reads.0);
             }
             wanted
         });
@@ -295,8 +295,8 @@ impl Task {
     }
 }
 
-fn forget(by_mark: &mut HashMap<Mark, HashSet<Topic>>, topic: &Topic, reads: &Reads) {
-    for mark in &reads.0 {
+fn forget<'a>(by_mark: &mut HashMap<Mark, HashSet<Topic>>, topic: &Topic, marks: impl IntoIterator<Item = &'a Mark>) {
+    for mark in marks {
         if let Some(topics) = by_mark.get_mut(mark) {
             topics.remove(topic);
             if topics.is_empty() {

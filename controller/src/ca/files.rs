@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     CaError,
-    issuer::{Issuer, Texts},
+    issuer::{self, Issuer, Texts},
     root::{self, ISSUER_LIFETIME},
     store::Store,
 };
@@ -61,6 +61,12 @@ impl Files {
                 store.replace(ROOTS, root::certificate(&root))?;
             }
             issue(store, &root, trust_domain)?;
+        } else if let (Some(issuer), Some(root)) = (store.read(ISSUER)?, store.read(ROOT)?)
+            && has_expired(&issuer)
+            && !has_expired(&root)
+        {
+            // Nobody was there to renew it in time.
+            issue(store, &root, trust_domain)?;
         }
         Ok(files)
     }
@@ -79,7 +85,15 @@ impl Files {
     pub fn load(&self, trust_domain: &str, leaf_lifetime: Duration) -> Result<Issuer, CaError> {
         let [roots, chain, key] = [ROOTS, ISSUER, ISSUER_KEY].map(|name| self.read(name));
         let texts = Texts { roots: roots?, chain: chain?, key: key? };
-        Issuer::new(&texts, trust_domain, leaf_lifetime).map_err(|reason| self.unusable(reason))
+        let fix = if self.own.is_some() {
+            "put root.pem back, which signs a new one"
+        } else {
+            "put a new issuer there (tls.crt, tls.key)"
+        };
+        Issuer::new(&texts, trust_domain, leaf_lifetime).map_err(|reason| match reason.as_str() {
+            issuer::EXPIRED => self.unusable(format!("{reason}; {fix}")),
+            _ => self.unusable(reason),
+        })
     }
 
     /// Changes when the files do.
@@ -128,6 +142,11 @@ impl Files {
         };
         read().map_err(|error| self.unusable(format!("{name}: {error}")))
     }
+}
+
+/// Whether the first certificate of a text has. One that cannot be read is for its reader to complain about.
+fn has_expired(pem: &str) -> bool {
+    root::ends(pem).is_ok_and(|ends| ends <= SystemTime::now())
 }
 
 /// Makes an issuer and puts it in force. A reader between the two files finds a key that does not fit, and looks again.
@@ -199,6 +218,23 @@ mod tests {
             let after = files.load(DOMAIN, LIFE).unwrap();
             assert_eq!(after.not_after() > before.not_after() + days(100), renewed, "{issuer}");
         }
+    }
+
+    /// As after a year in which no controller ran.
+    #[test]
+    fn an_issuer_of_our_own_that_has_expired_is_made_anew_if_its_root_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        Files::own(&store, DOMAIN).unwrap();
+        let expired = root::make_root_for(DOMAIN, Duration::ZERO).unwrap();
+        store.replace(ISSUER, root::certificate(&expired)).unwrap();
+        let files = Files::own(&store, DOMAIN).unwrap();
+        assert!(files.load(DOMAIN, LIFE).unwrap().not_after() > SystemTime::now() + days(300));
+        store.replace(ISSUER, root::certificate(&expired)).unwrap();
+        store.replace(ISSUER_KEY, &expired).unwrap();
+        store.remove(ROOT).unwrap();
+        let error = Files::own(&store, DOMAIN).unwrap().load(DOMAIN, LIFE).err().unwrap().to_string();
+        assert!(error.ends_with("tls.crt: it has expired; put root.pem back, which signs a new one"), "{error}");
     }
 
     #[test]

@@ -21,6 +21,9 @@ const LARGEST_REQUEST: usize = 8 * 1024;
 /// Most roots that are trusted at once: more than a proxy takes would leave it with those of before.
 const MOST_ROOTS: usize = 32;
 
+/// What is said of an issuer that can sign no longer.
+pub(super) const EXPIRED: &str = "tls.crt: it has expired";
+
 /// What an issuer is read from, PEM.
 pub(super) struct Texts {
     /// Roots that are trusted.
@@ -73,7 +76,7 @@ impl Issuer {
         let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
         let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         if not_after <= SystemTime::now() {
-            return Err("tls.crt: it has expired".into());
+            return Err(EXPIRED.into());
         }
         let signer = Signer::from_ca_cert_der(&own, key).map_err(|error| format!("tls.crt: {error}"))?;
         // A root is in the bundle of whoever verifies.

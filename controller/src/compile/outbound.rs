@@ -149,8 +149,8 @@ fn endpoints(facts: &Facts, service: &ServiceFacts, port: &PortFacts, reads: &mu
     let mut slices = facts.slices_of(&service.name).peekable();
     let mut endpoints = Vec::new();
     if slices.peek().is_none() {
-        let picked = facts.pods_in(&service.name.namespace).filter(|pod| service.selects(&pod.labels));
-        let picked = picked.filter(|pod| !pod.unidentified && (pod.ready || service.publish_not_ready));
+        let picked =
+            facts.picked_by(service).filter(|pod| !pod.unidentified && (pod.ready || service.publish_not_ready));
         for pod in picked {
             if let Some(number) = port.target.on(pod) {
                 endpoints.extend(pod.ips.iter().map(|ip| endpoint(SocketAddr::new(*ip, number), Some(pod))));

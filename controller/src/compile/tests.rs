@@ -3,6 +3,7 @@
 mod inbound;
 mod order;
 mod outbound;
+mod touched;
 mod unreadable;
 
 use crate::{

@@ -18,11 +18,15 @@ fn command() -> Command {
 }
 
 fn run(directory: &Path, listen: &str) -> Command {
+    run_with(directory, listen, "127.0.0.1:0")
+}
+
+fn run_with(directory: &Path, listen: &str, admin: &str) -> Command {
     let mut command = command();
     fs::create_dir_all(directory.join("manifests")).unwrap();
     command.arg("run").arg("--source").arg(format!("dir:{}", directory.join("manifests").display()));
     command.arg("--state-dir").arg(directory.join("state"));
-    command.args(["--listen", listen, "--admin", "127.0.0.1:0", "--log-json"]);
+    command.args(["--listen", listen, "--admin", admin, "--log-json"]);
     command
 }
 
@@ -89,11 +93,19 @@ fn a_start_that_fails_says_why_in_one_line() {
     let (port, listen) = (listen.port(), listen.to_string());
     let mut no_source = command();
     no_source.args(["run", "--source", "dir:/nonexistent", "--state-dir"]).arg(directory.path().join("state"));
+    let no_admin = run_with(directory.path(), "127.0.0.1:0", &listen);
     for (mut command, expected) in [
         (
             run(directory.path(), &listen),
             format!(
                 "error: cannot listen on {listen} for proxies: another program has this port; \
+                 `ss -ltnp 'sport = :{port}'` shows which: end it, or take another port\n"
+            ),
+        ),
+        (
+            no_admin,
+            format!(
+                "error: cannot listen on {listen} for admin: another program has this port; \
                  `ss -ltnp 'sport = :{port}'` shows which: end it, or take another port\n"
             ),
         ),
@@ -103,6 +115,28 @@ fn a_start_that_fails_says_why_in_one_line() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
         assert_eq!(output.status.code(), Some(1));
     }
+}
+
+#[test]
+fn an_issuer_that_has_expired_is_named_with_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let (key, mut params) = (rcgen::KeyPair::generate().unwrap(), rcgen::CertificateParams::default());
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let certificate = params.self_signed(&key).unwrap().pem();
+    let ca = directory.path().join("ca");
+    fs::create_dir(&ca).unwrap();
+    for (name, text) in [("ca.crt", &certificate), ("tls.crt", &certificate), ("tls.key", &key.serialize_pem())] {
+        fs::write(ca.join(name), text).unwrap();
+    }
+    let output = run(directory.path(), "127.0.0.1:0").arg("--ca").arg(&ca).output().unwrap();
+    let expected = format!(
+        "error: use the certificate authority in {}: tls.crt: it has expired; put a new issuer there (tls.crt, \
+         tls.key)\n",
+        ca.display()
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    assert_eq!(output.status.code(), Some(1));
 }
 
 /// A disk that takes nothing more, and a place that is none: one line each, and nothing is left behind.

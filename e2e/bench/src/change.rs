@@ -4,15 +4,26 @@
 use std::{net::Ipv4Addr, path::Path, sync::mpsc, thread, time::Duration};
 
 use anyhow::Context as _;
-use mesh_testbed::{Member, Mesh, Settings, manifests, member::Pod, talk::Http, wait::DEADLINE};
+use mesh_testbed::{
+    Member, Mesh, Settings, manifests,
+    member::Pod,
+    talk::Http,
+    wait::{DEADLINE, until},
+};
 use tokio::time::Instant;
 
-use crate::{report::Report, samples::Samples};
+use crate::{footprint::of_status, report::Report, samples::Samples};
 
 /// Milliseconds, 99 of 100.
 const IN_FORCE: f64 = 200.0;
 /// Between two requests of one proxy: what a measurement is too high by, at most.
 const PAUSE: Duration = Duration::from_millis(1);
+/// Services of a cluster of good size, and pods of each.
+const CROWD: (u16, u8) = (1000, 10);
+/// Services per file.
+const PER_FILE: u16 = 100;
+/// MiB of a controller that has read them all.
+const CONTROLLER: f64 = 150.0;
 /// The Service whose endpoints change.
 const BY_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The Service whose route changes.
@@ -48,6 +59,31 @@ pub(crate) fn measure(proxy: &Path, changes: u32, report: &mut Report) -> anyhow
         |to: &str| mesh.control.apply("route.yaml", &manifests::route("by-route", &[], &[(&format!("web-{to}"), 1)]));
     let measured = toggle(&clients, BY_ROUTE, changes, routes).context("routes")?;
     report.latency(["route to in force, median", "route to in force, p99", "route, slowest"], &measured, IN_FORCE);
+
+    crowd(&mesh)?;
+    let measured = toggle(&clients, BY_ENDPOINT, changes, endpoints).context("endpoints among many")?;
+    report.latency(
+        ["among 10,000 endpoints, median", "among 10,000 endpoints, p99", "among 10,000 endpoints, slowest"],
+        &measured,
+        IN_FORCE,
+    );
+    let controller = mesh.control.pid().context("the controller has ended")?;
+    report.promised("controller with them: memory (RSS)", "MiB", of_status(controller, "VmRSS:")?, CONTROLLER, 1);
+    Ok(())
+}
+
+/// Puts a thousand Services with ten thousand pods beside those that are measured, and waits until they are known.
+fn crowd(mesh: &Mesh) -> anyhow::Result<()> {
+    let (services, pods) = CROWD;
+    for first in (0..services).step_by(PER_FILE.into()) {
+        let objects: Vec<String> = (first..first + PER_FILE).map(|number| manifests::crowd(number, pods)).collect();
+        mesh.control.apply(&format!("crowd-{first}.yaml"), &objects.join("---\n"))?;
+    }
+    let most = u64::from(services) * u64::from(pods);
+    until("the crowd is known", || {
+        let page: serde_json::Value = serde_json::from_str(&mesh.control.admin("/objects").ok()?.body).ok()?;
+        page["objects"]["Pod"].as_u64().filter(|known| *known >= most)
+    })?;
     Ok(())
 }
 

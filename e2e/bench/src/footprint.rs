@@ -48,7 +48,7 @@ pub(crate) fn measure(proxy: &Path, starts: u32, report: &mut Report) -> anyhow:
 }
 
 /// A field of `/proc/PID/status`, which is in KiB, as MiB.
-fn of_status(process: u32, field: &str) -> anyhow::Result<f64> {
+pub(crate) fn of_status(process: u32, field: &str) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());

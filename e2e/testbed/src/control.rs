@@ -88,6 +88,11 @@ impl Control {
         Ok(())
     }
 
+    /// The process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// Takes one step towards another root of trust, as a person does beside the running process.
     pub fn rotate(&self, step: CaStep) -> anyhow::Result<()> {
         let trust_domain = names::DEFAULT_TRUST_DOMAIN.to_owned();

@@ -92,6 +92,19 @@ spec:
     text
 }
 
+/// A Service among many, with so many pods of its own that nobody runs.
+pub fn crowd(number: u16, pods: u8) -> String {
+    let [high, low] = number.to_be_bytes();
+    let name = format!("crowd-{number}");
+    let mut text = service(&name, ("app", &name), Ipv4Addr::new(10, 97, high, low));
+    for pod in 1..=pods {
+        let addresses = Addresses { v4: Ipv4Addr::new(10, 100 + high, low, pod), v6: None };
+        text += "---\n";
+        text += &self::pod(&format!("{name}-{pod}"), "crowd", &name, addresses, true);
+    }
+    text
+}
+
 /// The endpoints of port 80 of a Service, whatever pods it picks: one address.
 pub fn endpoints(service: &str, ip: Ipv4Addr) -> String {
     format!(
