@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use axum::{Json, Router, routing::get};
-use mesh_proto::{identity::Identity, server};
+use mesh_proto::server;
 use mesh_runtime::{
     admin::{self, guard::Loopback},
     metrics::Metrics as Registry,
@@ -29,18 +29,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::{
     api::{Api, connect::ConnectError},
     ca::{
-        Authority, CaError, files,
+        Authority, CaError,
         secret::SecretError,
         store::{Store, StoreError},
-        token::{self, Minter},
     },
     cluster::Cluster,
-    config::{Args, CaArgs, CaStep, Config, MintArgs, Source},
-    grpc::{
-        config::{self as streams, Configs},
-        identity::Identities,
-        proxies::Proxies,
-    },
+    config::{Args, Config, Source},
+    grpc::{config::Configs, identity::Identities, proxies::Proxies, trusted},
     metrics::Metrics,
     problems::Problems,
     publish::{self, Publisher},
@@ -226,7 +221,7 @@ impl Bound {
         }
         let live = port.live();
         tasks.spawn_until_cancelled("own certificate", Arc::clone(&live).renew(Arc::clone(&authority)));
-        let (trust_bundle, trusted) = streams::trust_bundle(authority.trust_bundle());
+        let (trust_bundle, trusted) = trusted::trust_bundle(authority.trust_bundle());
         let following = Arc::clone(&authority);
         let counted = metrics.clone();
         tasks.spawn_until_cancelled("certificate authority", async move {
@@ -313,37 +308,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// Our errors say their causes themselves; as sources they would be printed twice.
-fn whole(error: impl std::fmt::Display) -> anyhow::Error {
+pub(crate) fn whole(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow::anyhow!("{error}")
-}
-
-/// `mesh-controller token mint`: a join token.
-pub fn mint(args: &MintArgs) -> anyhow::Result<String> {
-    let identity = Identity::new(&args.trust_domain, &args.namespace, &args.service_account)?;
-    let pod = token::Pod { namespace: args.namespace.clone(), name: args.pod.clone(), uid: args.uid.clone() };
-    let minter = Minter::open(&Store::open(&args.state_dir).map_err(whole)?).map_err(whole)?;
-    Ok(minter.mint(&identity, pod, Duration::from_secs(args.life))?)
-}
-
-/// `mesh-controller ca`: one step of a rotation; what to do next.
-pub fn rotate(args: &CaArgs) -> anyhow::Result<&'static str> {
-    let store = Store::open(&args.state_dir).map_err(whole)?;
-    match args.step {
-        CaStep::AddRoot => {
-            files::add_root(&store, &args.trust_domain).map_err(whole)?;
-            Ok(
-                "the new root is trusted; when every proxy knows it (meshctl identity --all: ROOTS 2): mesh-controller ca switch-issuer",
-            )
-        }
-        CaStep::SwitchIssuer => {
-            files::switch_issuer(&store, &args.trust_domain).map_err(whole)?;
-            Ok(
-                "the new root signs; when every proxy has renewed its certificate (after the life of one): mesh-controller ca drop-roots",
-            )
-        }
-        CaStep::DropRoots => {
-            files::drop_roots(&store).map_err(whole)?;
-            Ok("only the new root is trusted")
-        }
-    }
 }

@@ -19,6 +19,7 @@ pub mod app;
 pub mod bundles;
 pub mod ca;
 pub mod cluster;
+mod commands;
 pub mod compile;
 pub mod config;
 pub mod grpc;
@@ -30,5 +31,6 @@ pub mod publish;
 pub mod source;
 pub mod tls;
 
-pub use app::{Bound, Controller, mint, rotate, run};
+pub use app::{Bound, Controller, run};
+pub use commands::{mint, rotate};
 pub use config::{Args, CaArgs, CaStep, Config, MintArgs, Source};

@@ -1,5 +1,8 @@
 //! A controller on loopback, a directory to write manifests into, and proxies that talk to it.
 
+mod manifests;
+mod proxy;
+
 use std::{
     fs,
     net::{IpAddr, SocketAddr},
@@ -13,35 +16,35 @@ use bytes::Bytes;
 use hyper_util::rt::TokioIo;
 use mesh_controller::{
     Config, Controller, Source,
-    ca::{
-        issuer,
-        store::Store,
-        token::{Minter, Pod},
-    },
+    ca::{store::Store, token::Minter},
     lease,
     source::kube::Pace,
 };
 use mesh_proto::{
-    client::{CallError, Certified, Certify, ConfigClient, ConfigStream, IdentityClient, Incoming},
-    config::{ControllerMessage, Hello, Key, PROTOCOL_VERSION, ProxyMessage, Update},
-    identity::Identity,
+    client::{CallError, Certified, Certify, ConfigClient, IdentityClient},
+    config::{ControllerMessage, Hello, ProxyMessage},
     inbound::DefaultPolicy,
     trust::TrustBundle,
 };
-use mesh_runtime::{build_info, metrics::Metrics, readiness::Readiness, tasks::Tasks, tls};
+use mesh_runtime::{metrics::Metrics, readiness::Readiness, tasks::Tasks, tls};
 use parking_lot::Mutex;
-use rcgen::{CertificateParams, KeyPair, SanType};
+use rcgen::KeyPair;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName},
 };
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt as _;
 
-/// Far more than anything here takes; a test that waits this long has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+use self::proxy::ControllerVerifier;
+pub(crate) use self::{
+    manifests::{pod, service},
+    proxy::{Client, Proxy, csr, hello, identity, pod_claim},
+};
+
+/// Far more than anything here takes, also on a machine that does ten other things; a test that waits this long has failed.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A tenth of what a real controller grants, and far longer than any test here stops reading without meaning to.
 pub(crate) const SLOWEST_READER: Duration = Duration::from_secs(3);
@@ -335,160 +338,5 @@ fn config(directory: &Path, source: Source, kubeconfig: Option<PathBuf>) -> Conf
         leaf_lifetime: Duration::from_hours(1),
         trust_bundle_out: Some(directory.join("roots.pem")),
         slowest_reader: SLOWEST_READER,
-    }
-}
-
-/// A certificate and its key.
-pub(crate) struct Client {
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
-
-impl Client {
-    pub(crate) fn new(certified: Certified, key: &KeyPair) -> Self {
-        let chain = certified.chain.into_iter().map(|der| der.to_vec().into()).collect();
-        Self { chain, key: PrivatePkcs8KeyDer::from(key.serialize_der()).into() }
-    }
-}
-
-/// A connected proxy.
-pub(crate) struct Proxy {
-    pub(crate) send: mpsc::Sender<ProxyMessage>,
-    pub(crate) stream: ConfigStream,
-}
-
-impl Proxy {
-    pub(crate) async fn next(&mut self) -> ControllerMessage {
-        let message = tokio::time::timeout(DEADLINE, self.stream.next()).await.expect("a message in time");
-        match message.unwrap().expect("the stream goes on") {
-            Incoming::Message(message) => message,
-            unusable @ Incoming::Unusable { .. } => panic!("{unusable:?}"),
-        }
-    }
-
-    pub(crate) async fn update(&mut self) -> Update {
-        match self.next().await {
-            ControllerMessage::Update(update) => update,
-            welcome @ ControllerMessage::Welcome { .. } => panic!("{welcome:?}"),
-        }
-    }
-
-    pub(crate) async fn subscribe(&mut self, key: Key) -> Update {
-        self.send.send(ProxyMessage::Subscribe(key)).await.unwrap();
-        let update = self.update().await;
-        assert_eq!(update.key, key);
-        update
-    }
-}
-
-pub(crate) fn identity(namespace: &str, account: &str) -> Identity {
-    Identity::new("cluster.local", namespace, account).unwrap()
-}
-
-pub(crate) fn pod_claim(namespace: &str, name: &str) -> Pod {
-    Pod { namespace: namespace.into(), name: name.into(), uid: format!("uid-{name}") }
-}
-
-pub(crate) fn hello(namespace: &str, pod: &str) -> Hello {
-    Hello {
-        pod_namespace: namespace.into(),
-        pod_name: pod.into(),
-        pod_uid: format!("uid-{pod}"),
-        proxy_version: build_info::VERSION.into(),
-        protocol_version: PROTOCOL_VERSION,
-    }
-}
-
-/// A certificate request with these URI SANs.
-pub(crate) fn csr(key: &KeyPair, uris: &[&str]) -> Bytes {
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
-    params.serialize_request(key).unwrap().der().to_vec().into()
-}
-
-/// A pod with a sidecar.
-pub(crate) fn pod(namespace: &str, name: &str, account: &str, ip: &str, ready: bool) -> String {
-    let ready = if ready { "True" } else { "False" };
-    format!(
-        r#"
-apiVersion: v1
-kind: Pod
-metadata: {{ name: {name}, namespace: {namespace}, uid: uid-{name}, labels: {{ app: {account} }} }}
-spec:
-  serviceAccountName: {account}
-  initContainers:
-  - {{ name: mesh-proxy, image: proxy, restartPolicy: Always, env: [{{ name: MESH_SKIP_INBOUND_PORTS, value: "9000" }}] }}
-  containers:
-  - {{ name: app, image: app, ports: [{{ name: http, containerPort: 8080 }}] }}
-status:
-  phase: Running
-  podIP: {ip}
-  podIPs: [{{ ip: {ip} }}]
-  conditions: [{{ type: Ready, status: "{ready}" }}]
----
-"#
-    )
-}
-
-/// A Service on port 80 that leads to the port `http` of the pods of an account.
-pub(crate) fn service(namespace: &str, name: &str, ip: &str) -> String {
-    format!(
-        r"
-apiVersion: v1
-kind: Service
-metadata: {{ name: {name}, namespace: {namespace} }}
-spec:
-  clusterIP: {ip}
-  clusterIPs: [{ip}]
-  selector: {{ app: {name} }}
-  ports: [{{ name: http, port: 80, targetPort: http, appProtocol: http }}]
----
-"
-    )
-}
-
-/// Trusts the controller by root and SPIFFE id, as a proxy does.
-#[derive(Debug)]
-struct ControllerVerifier(RootCertStore);
-
-impl ServerCertVerifier for ControllerVerifier {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let algorithms = tls::provider().signature_verification_algorithms.all;
-        let parsed = rustls::server::ParsedCertificate::try_from(leaf)?;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &self.0, intermediates, now, algorithms)?;
-        match issuer::identity_of(leaf) {
-            Ok(found) if found == identity("mesh-system", "mesh-controller") => Ok(ServerCertVerified::assertion()),
-            other => Err(rustls::Error::General(format!("{other:?}"))),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _leaf: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &tls::provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        tls::provider().signature_verification_algorithms.supported_schemes()
     }
 }

@@ -1,0 +1,214 @@
+//! One stream: what its proxy subscribes to, sent whenever it is different and the proxy is ready for it.
+//!
+//! Started by [`super`] once the hello was accepted. A value that changes while an older one waits is sent once.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use futures_util::{
+    StreamExt as _,
+    future::{AbortHandle, Abortable, BoxFuture, FutureExt as _},
+    stream::FuturesUnordered,
+};
+use mesh_proto::{
+    config::{ControllerMessage, Key, PROTOCOL_VERSION, ProxyMessage, Update, Value},
+    outcome::Outcome,
+    server::{ProxyMessages, Refusal},
+};
+use mesh_runtime::build_info;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use super::{Accepted, Configs};
+use crate::{
+    grpc::proxies::Row,
+    index::Name,
+    metrics::Metrics,
+    publish::{Latest, Publisher, Topic},
+};
+
+/// Most keys of one proxy.
+const MOST_KEYS: usize = 10_000;
+
+/// Why a stream ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// In order.
+    Closed,
+    /// The proxy is told why.
+    Refused(Refusal),
+    /// The proxy does not read.
+    TooSlow,
+}
+
+/// One key of a stream.
+struct Subscription {
+    /// Ends the wait for its next change.
+    abort: AbortHandle,
+    /// Whether it has its first value.
+    answered: bool,
+}
+
+/// The next change of a key, with the receiver to wait for the one after.
+type Change = Abortable<BoxFuture<'static, Option<(Key, watch::Receiver<Latest>)>>>;
+
+/// One stream.
+pub(super) struct Stream {
+    pub(super) pod: Name,
+    pub(super) row: Row,
+    publisher: Publisher,
+    trust_bundle: watch::Receiver<Latest>,
+    metrics: Metrics,
+    /// What is subscribed to.
+    keys: HashMap<Key, Subscription>,
+    /// One per subscription that is up to date.
+    changes: FuturesUnordered<Change>,
+    /// Subscriptions with something to send.
+    waiting: VecDeque<(Key, watch::Receiver<Latest>)>,
+    slowest_reader: Duration,
+}
+
+impl Stream {
+    /// Nothing subscribed to yet.
+    pub(super) fn new(accepted: Accepted, configs: &Configs) -> Self {
+        Self {
+            pod: accepted.pod,
+            row: accepted.row,
+            publisher: configs.publisher.clone(),
+            trust_bundle: configs.trust_bundle.clone(),
+            metrics: configs.metrics.clone(),
+            keys: HashMap::new(),
+            changes: FuturesUnordered::new(),
+            waiting: VecDeque::new(),
+            slowest_reader: configs.slowest_reader,
+        }
+    }
+
+    /// Runs until it ends, and says why it did.
+    pub(super) async fn run(
+        mut self,
+        mut messages: ProxyMessages,
+        outgoing: mpsc::Sender<Result<ControllerMessage, Refusal>>,
+    ) -> End {
+        let welcome = ControllerMessage::Welcome {
+            controller_version: build_info::VERSION.to_owned(),
+            protocol_version: PROTOCOL_VERSION,
+        };
+        if outgoing.send(Ok(welcome)).await.is_err() {
+            return End::Closed;
+        }
+        let mut progress = Instant::now();
+        loop {
+            let idle = self.waiting.is_empty();
+            tokio::select! {
+                message = messages.next() => match message {
+                    Ok(Some(ProxyMessage::Hello(_))) => {
+                        return End::Refused(Refusal::new(Outcome::BadRequest, "a second hello"));
+                    }
+                    Ok(Some(message)) => self.take(message).await,
+                    Ok(None) => return End::Closed,
+                    Err(refusal) => return End::Refused(refusal),
+                },
+                // Takes aborted ones out too: a pattern that fits only the others would turn this branch off and leave
+                // their successors unpolled.
+                Some(change) = self.changes.next(), if !self.changes.is_empty() => {
+                    self.waiting.extend(change.ok().flatten());
+                }
+                permit = outgoing.reserve(), if !self.waiting.is_empty() => match permit {
+                    Ok(permit) => {
+                        progress = Instant::now();
+                        if let Some(update) = self.next_update() {
+                            permit.send(Ok(ControllerMessage::Update(update)));
+                        }
+                    }
+                    Err(_) => return End::Closed,
+                },
+                () = tokio::time::sleep_until(progress + self.slowest_reader), if !self.waiting.is_empty() => return End::TooSlow,
+            }
+            // What was not waited for until now, the proxy cannot be late with.
+            if idle {
+                progress = Instant::now();
+            }
+        }
+    }
+
+    async fn take(&mut self, message: ProxyMessage) {
+        match message {
+            // Read by whoever accepted the stream; a second one has ended it.
+            ProxyMessage::Hello(_) => {}
+            ProxyMessage::Subscribe(key) => {
+                if let Err(refusal) = self.subscribe(key).await {
+                    // Without an answer the proxy fails this one destination; what it has stays up to date.
+                    self.metrics.refused("subscribe", refusal.outcome);
+                    tracing::warn!(pod = %self.pod, ?key, %refusal, "subscription refused");
+                }
+            }
+            ProxyMessage::Unsubscribe(key) => {
+                if let Some(subscription) = self.keys.remove(&key) {
+                    subscription.abort.abort();
+                    self.waiting.retain(|(waiting, _)| *waiting != key);
+                    self.row.unsubscribed(key);
+                }
+            }
+            ProxyMessage::Ack { key, version } => self.row.acked(key, version),
+            ProxyMessage::Reject { key, version, reason } => {
+                tracing::warn!(pod = %self.pod, ?key, version, %reason, "the proxy cannot use an update and keeps the last");
+                self.metrics.rejected();
+                self.row.rejected(key, version, &reason);
+            }
+            ProxyMessage::DrainStarted => self.row.draining(),
+        }
+    }
+
+    async fn subscribe(&mut self, key: Key) -> Result<(), Refusal> {
+        if self.keys.contains_key(&key) {
+            return Ok(());
+        }
+        let overloaded = |detail: String| Refusal::new(Outcome::Overloaded, detail);
+        if self.keys.len() >= MOST_KEYS {
+            return Err(overloaded(format!("more than {MOST_KEYS} subscriptions")));
+        }
+        let topic = match key {
+            Key::TrustBundle => Ok(self.trust_bundle.clone()),
+            Key::Inbound => self.publisher.topic(Topic::Inbound(self.pod.clone())).await,
+            Key::Outbound(address) => self.publisher.topic(Topic::Outbound(address)).await,
+        };
+        let mut receiver = topic.map_err(|error| overloaded(error.to_string()))?;
+        // What is there already is news to this proxy.
+        receiver.mark_changed();
+        self.row.subscribed(key);
+        self.wait(key, receiver, false);
+        Ok(())
+    }
+
+    /// Waits for the next change of a key.
+    fn wait(&mut self, key: Key, mut receiver: watch::Receiver<Latest>, answered: bool) {
+        let change = async move {
+            // The value is none until there is a first one.
+            let there = receiver.changed().await.is_ok();
+            there.then_some((key, receiver))
+        };
+        let (abort, registration) = AbortHandle::new_pair();
+        self.changes.push(Abortable::new(change.boxed(), registration));
+        self.keys.insert(key, Subscription { abort, answered });
+    }
+
+    /// The latest value of the key that has waited longest.
+    fn next_update(&mut self) -> Option<Update> {
+        let (key, mut receiver) = self.waiting.pop_front()?;
+        let latest = receiver.borrow_and_update().clone();
+        let answered = self.keys.get(&key).is_some_and(|subscription| subscription.answered);
+        self.wait(key, receiver, answered || latest.is_some());
+        let latest = latest?;
+        self.row.sent(key, latest.version);
+        // A first answer may be as old as the last change; how long that took to send says nothing.
+        if answered {
+            self.metrics.published(latest.since.elapsed());
+        }
+        Some(Update { key, version: latest.version, value: Value::clone(&latest.value) })
+    }
+}

@@ -1,0 +1,126 @@
+//! Text, or a value, of one document -> an object of a kind, or where and why it is none. Pure; called by [`super`].
+
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use serde_saphyr::DuplicateKeyPolicy;
+
+use super::Format;
+use crate::source::{Kind, Object};
+
+/// Why a text is not what it should be; the line counts from the start of the text.
+pub(super) struct Fault {
+    pub(super) line: u64,
+    pub(super) reason: String,
+}
+
+pub(super) fn read_kind(kind: Kind, text: &str, format: Format) -> Result<Object, Fault> {
+    Ok(match kind {
+        Kind::Namespace => Object::Namespace(read(text, format)?),
+        Kind::Pod => Object::Pod(Box::new(read(text, format)?)),
+        Kind::Service => Object::Service(Box::new(read(text, format)?)),
+        Kind::EndpointSlice => Object::EndpointSlice(read(text, format)?),
+        Kind::HttpRoute => Object::HttpRoute(read(text, format)?),
+        Kind::AuthorizationPolicy => {
+            // YAML would read no spec at all as a spec without fields, which lets everyone in.
+            if read_leniently::<Value>(text, format)?.get("spec").is_none_or(Value::is_null) {
+                return Err(Fault { line: 1, reason: "`spec` has no value: say who may connect".into() });
+            }
+            Object::AuthorizationPolicy(read(text, format)?)
+        }
+    })
+}
+
+pub(super) fn value_kind(kind: Kind, value: &Value) -> Result<Object, Fault> {
+    let read = || -> Result<Object, serde_json::Error> {
+        Ok(match kind {
+            Kind::Namespace => Object::Namespace(Deserialize::deserialize(value)?),
+            Kind::Pod => Object::Pod(Box::new(Deserialize::deserialize(value)?)),
+            Kind::Service => Object::Service(Box::new(Deserialize::deserialize(value)?)),
+            Kind::EndpointSlice => Object::EndpointSlice(Deserialize::deserialize(value)?),
+            Kind::HttpRoute => Object::HttpRoute(Deserialize::deserialize(value)?),
+            Kind::AuthorizationPolicy => Object::AuthorizationPolicy(Deserialize::deserialize(value)?),
+        })
+    };
+    read().map_err(|error| Fault { line: 1, reason: one_line(&error.to_string()) })
+}
+
+pub(super) fn read<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
+    read_with(text, format, DuplicateKeyPolicy::Error)
+}
+
+/// Reads past keys that are there twice, to tell what a document was meant to be.
+pub(super) fn read_leniently<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
+    read_with(text, format, DuplicateKeyPolicy::LastWins)
+}
+
+fn read_with<T: DeserializeOwned>(text: &str, format: Format, twice: DuplicateKeyPolicy) -> Result<T, Fault> {
+    match format {
+        Format::Json => serde_json::from_str(text).map_err(|error| Fault {
+            line: u64::try_from(error.line()).unwrap_or(1).max(1),
+            reason: one_line(&error.to_string()),
+        }),
+        Format::Yaml => {
+            let options = serde_saphyr::options! { duplicate_keys: twice };
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| Fault {
+                line: error.location().map_or(1, |location| location.line()).max(1),
+                reason: one_line(&error.without_snippet().to_string()),
+            })
+        }
+    }
+}
+
+/// The first line of an error's text, without the place: that counts from the start of the document.
+fn one_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.rsplit_once(" at line ").map_or(line, |(reason, _)| reason).chars().take(300).collect()
+}
+
+/// Splits at document markers, so that a syntax error ends with its own document. A marker is `---` at the start of a
+/// line: within a block scalar a line is indented.
+pub(super) fn documents(text: &str) -> Vec<(u64, &str)> {
+    let mut documents = Vec::new();
+    let (mut start, mut first_line, mut offset) = (0, 1, 0);
+    for (line, number) in text.split_inclusive('\n').zip(1_u64..) {
+        let end = offset + line.len();
+        let marker =
+            line.strip_prefix("---").is_some_and(|rest| rest.starts_with(char::is_whitespace) || rest.is_empty());
+        if marker {
+            documents.push((first_line, &text[start..offset]));
+            (start, first_line) = (offset, number);
+        }
+        offset = end;
+    }
+    documents.push((first_line, &text[start..]));
+    documents.retain(|(_, document)| {
+        document.lines().any(|line| {
+            let line = line.trim();
+            !line.is_empty() && !line.starts_with('#') && line != "---"
+        })
+    });
+    documents
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<u64> {
+        documents(text).into_iter().map(|(line, _)| line).collect()
+    }
+
+    #[test]
+    fn documents_are_split_at_markers_and_know_their_lines() {
+        for (text, expected) in [
+            ("", vec![]),
+            ("# only\n---\n\n", vec![]),
+            ("a: 1", vec![1]),
+            ("---\na: 1\n---\nb: 2\n", vec![1, 3]),
+            ("a: 1\n--- # next\nb: 2\n", vec![1, 2]),
+            ("a: |\n  ---\n  text\n", vec![1]),
+            ("a: 1\n---b: 2\n", vec![1]),
+            ("a: 1\r\n---\r\nb: 2\r\n", vec![1, 2]),
+        ] {
+            assert_eq!(lines(text), expected, "{text:?}");
+        }
+    }
+}
