@@ -286,6 +286,8 @@ pub(crate) async fn handshake_http1(worker: &Rc<Worker>, stream: Stream) -> Resu
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
+        // Of trailers, too. Exact, where the buffer's size is not: what comes at once may be longer.
+        .max_header_size(MAX_HEAD)
         .preserve_header_case(true)
         .handshake(TokioIo::new(Noted::new(stream, heard.clone())))
         .await

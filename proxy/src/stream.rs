@@ -4,17 +4,19 @@
 //! One concrete type keeps every later stage free of generics and boxes. It knows nothing of protocols.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
+use futures_util::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     net::TcpStream,
@@ -152,17 +154,45 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
 /// Whether anything was read from a [`Noted`] stream since somebody last asked. Atomic only because hyper wants `Send` streams
 /// for upgrades; one thread uses it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Heard(Arc<AtomicBool>);
+pub(crate) struct Heard(Arc<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    anything: AtomicBool,
+    /// Interim answers (1xx).
+    interim: AtomicU32,
+    waker: AtomicWaker,
+}
+
+/// Interim answers to one request: a thousand for a minute each are progress of most of a day, and no answer.
+const MAX_INTERIM: u32 = 1000;
 
 impl Heard {
     /// Whether something was.
     pub(crate) fn anything(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.anything.load(Ordering::Relaxed)
     }
 
     /// From now on.
     pub(crate) fn forget(&self) {
-        self.0.store(false, Ordering::Relaxed);
+        self.0.anything.store(false, Ordering::Relaxed);
+        self.0.interim.store(0, Ordering::Relaxed);
+    }
+
+    /// One more interim answer.
+    pub(crate) fn interim(&self) {
+        if self.0.interim.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIM {
+            self.0.waker.wake();
+        }
+    }
+
+    /// Waits until there were more interim answers than anybody needs.
+    pub(crate) async fn only_interim(&self) {
+        poll_fn(|cx| {
+            self.0.waker.register(cx.waker());
+            if self.0.interim.load(Ordering::Relaxed) > MAX_INTERIM { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 
@@ -184,7 +214,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.heard.0.store(true, Ordering::Relaxed);
+            self.heard.0.anything.store(true, Ordering::Relaxed);
         }
         result
     }

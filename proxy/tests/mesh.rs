@@ -35,6 +35,8 @@ mod slow;
 mod telemetry;
 #[path = "mesh/thread.rs"]
 mod thread;
+#[path = "mesh/upstreams.rs"]
+mod upstreams;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -122,6 +124,10 @@ fn main() -> ExitCode {
         (
             "a_pod_whose_proxy_is_gone_costs_no_request_and_no_connection",
             elsewhere::a_pod_whose_proxy_is_gone_costs_no_request_and_no_connection,
+        ),
+        (
+            "hostile_servers_harm_neither_the_proxy_nor_requests_to_others",
+            upstreams::hostile_servers_harm_neither_the_proxy_nor_requests_to_others,
         ),
         ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
     ];

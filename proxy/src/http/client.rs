@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{ProxyError, is_handshake_refused},
     pool::{self, H1Connection, H2Connection, Upstream},
-    stream::Stream,
+    stream::{Heard, Stream},
     worker::Worker,
 };
 
@@ -47,6 +47,12 @@ impl Unanswered {
         let refused = again == Again::Elsewhere;
         let error = ProxyError { reset: reset_code(error), ..upstream_error(upstream, error, refused) };
         Box::new(Self { error, request, again })
+    }
+
+    fn only_interim(upstream: &Upstream) -> Box<Self> {
+        let detail = format!("{}: interim answers (1xx) without end", upstream.address());
+        let error = ProxyError::new(Outcome::UpstreamProtocolError, detail);
+        Box::new(Self { error, request: None, again: after(End::Broken, false) })
     }
 
     /// For the decision about a second attempt.
@@ -154,10 +160,16 @@ async fn send_http1(
         };
         let heard = connection.heard.clone();
         heard.forget();
+        listen_for_interim(&mut request, heard.clone(), expectation.clone());
         let begun = tokio::time::Instant::now();
         let answer = connection.sender.try_send_request(request);
         let mut lease = Lease::begin(upstream, By::Http1(Some(connection)));
-        match answer.await {
+        let answer = tokio::select! {
+            biased;
+            answer = answer => answer,
+            () = heard.only_interim() => return Err(Unanswered::only_interim(upstream)),
+        };
+        match answer {
             Ok(response) => {
                 let now = tokio::time::Instant::now();
                 upstream.load.observe(now - begun, now);
@@ -180,6 +192,18 @@ async fn send_http1(
             },
         }
     }
+}
+
+/// Answers of 1xx go no further (hyper sends none): one asks for the body, and no server sends them for ever.
+fn listen_for_interim(request: &mut Request<RequestBody>, heard: Heard, expectation: Option<Expectation>) {
+    hyper::ext::on_informational(request, move |answer| {
+        heard.interim();
+        if let Some(expectation) = &expectation
+            && answer.status() == http::StatusCode::CONTINUE
+        {
+            expectation.asked();
+        }
+    });
 }
 
 async fn send_http2(
@@ -273,9 +297,15 @@ fn reset_code(error: &hyper::Error) -> Option<h2::Reason> {
     }
 }
 
+/// Whether the server broke the rules of HTTP/2, and we ended the stream or the connection for it.
+fn is_bad_http2(error: &hyper::Error) -> bool {
+    let h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    h2.is_some_and(h2::Error::is_library)
+}
+
 /// What a failure of hyper means for the client.
 fn upstream_error(upstream: &Upstream, error: &hyper::Error, handshake_refused: bool) -> ProxyError {
-    let outcome = if error.is_parse() {
+    let outcome = if error.is_parse() || is_bad_http2(error) {
         Outcome::UpstreamProtocolError
     } else if handshake_refused {
         Outcome::TlsFailed

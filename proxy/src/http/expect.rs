@@ -61,17 +61,17 @@ pub(crate) fn hold_back(request: &mut Request<RequestBody>) -> Option<Expectatio
         return None;
     }
     let expectation = Expectation::default();
-    let (asked, body) = (expectation.clone(), expectation.clone());
-    hyper::ext::on_informational(request, move |answer| {
-        if answer.status() == http::StatusCode::CONTINUE {
-            asked.advance(WAITING, WANTED);
-        }
-    });
+    let body = expectation.clone();
     request.body_mut().wait(Waiting { expectation: body, patience: Box::pin(tokio::time::sleep(PATIENCE)) });
     Some(expectation)
 }
 
 impl Expectation {
+    /// The server asks for the body.
+    pub(crate) fn asked(&self) {
+        self.advance(WAITING, WANTED);
+    }
+
     /// The server has answered.
     pub(crate) fn answered(&self) {
         self.advance(WAITING, ANSWERED);

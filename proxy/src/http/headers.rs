@@ -154,6 +154,7 @@ fn strip(fields: &mut HeaderMap, name: &HeaderName) {
 
 /// Makes a server's answer one that can be passed on to a client that spoke `client`.
 pub(crate) fn forward_response<B>(response: &mut Response<B>, client: HttpVersion) -> Result<()> {
+    check_framing(response.headers())?;
     if response
         .headers()
         .get_all(TRANSFER_ENCODING)
@@ -175,6 +176,21 @@ pub(crate) fn forward_response<B>(response: &mut Response<B>, client: HttpVersio
     let keeps_alive = client == HttpVersion::HTTP_10 && response.headers().contains_key(CONTENT_LENGTH);
     *response.version_mut() = if keeps_alive { HttpVersion::HTTP_11 } else { client };
     Ok(())
+}
+
+/// Refuses an answer whose length two programs may read differently (RFC 9112 §6.3). hyper takes the same length twice, and the
+/// chunks where there is a length, too.
+fn check_framing(headers: &HeaderMap) -> Result<()> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(()) };
+    let detail = if lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit) {
+        "an answer with more than one Content-Length"
+    } else if headers.contains_key(TRANSFER_ENCODING) {
+        "an answer with both Content-Length and Transfer-Encoding"
+    } else {
+        return Ok(());
+    };
+    Err(ProxyError::new(Outcome::UpstreamProtocolError, detail))
 }
 
 /// Whether sending the request twice is the same as once (RFC 9110 §9.2.2).

@@ -9,6 +9,7 @@ mod bytes;
 mod control;
 mod detect;
 mod drain;
+mod hostile;
 mod http1;
 mod http2;
 mod inspect;
