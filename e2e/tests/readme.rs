@@ -43,6 +43,14 @@ struct Session {
     runtime: PathBuf,
 }
 
+/// A command that fails leaves no playground on the machine.
+impl Drop for Session {
+    fn drop(&mut self) {
+        // An error where none runs, as after every run that passed.
+        let _ = self.shell("target/release/meshctl playground stop").output();
+    }
+}
+
 impl Session {
     fn readme(&self) -> anyhow::Result<usize> {
         let page = fs::read_to_string(self.root.join("README.md"))?;
