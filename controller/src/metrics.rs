@@ -65,41 +65,63 @@ impl Metrics {
             leader: Gauge::default(),
             refused: Family::default(),
         };
-        registry.registry(|registry| {
-            let registry = registry.sub_registry_with_prefix("mesh_controller");
-            registry.register("objects", "Objects in the index", families.objects.clone());
-            registry.register(
-                "object_problems",
-                "Objects, or parts, not in force as written",
-                families.problems.clone(),
-            );
-            registry.register("source_lists", "Lists asked of the Kubernetes API", families.lists.clone());
-            registry.register(
-                "source_failures",
-                "Lists and watches of the Kubernetes API that failed",
-                families.source_failures.clone(),
-            );
-            registry.register("topics", "Values that are kept up to date for proxies", families.topics.clone());
-            registry.register("streams", "Connected proxies", families.streams.clone());
-            registry.register("rejected_updates", "Updates that a proxy could not use", families.rejected.clone());
-            registry.register(
-                "publish_seconds",
-                "From the arrival of an event to its message on a stream",
-                families.publish.clone(),
-            );
-            registry.register("certificates_issued", "Certificates issued", families.issued.clone());
-            registry.register(
-                "issuer_not_after_timestamp_seconds",
-                "When the issuer of certificates ends, in seconds since 1970",
-                families.issuer.clone(),
-            );
-            registry.register(
-                "leader",
-                "Whether this controller writes what several share (1) or another one (0)",
-                families.leader.clone(),
-            );
-            registry.register("refused", "Calls refused, by code", families.refused.clone());
-        });
+        registry.register("mesh_controller_objects", "objects in the index", &["kind"], families.objects.clone());
+        registry.register(
+            "mesh_controller_object_problems",
+            "objects, or parts, not in force as written",
+            &[],
+            families.problems.clone(),
+        );
+        registry.register(
+            "mesh_controller_source_lists",
+            "lists asked of the Kubernetes API",
+            &["kind"],
+            families.lists.clone(),
+        );
+        registry.register(
+            "mesh_controller_source_failures",
+            "lists and watches of the Kubernetes API that failed",
+            &["kind"],
+            families.source_failures.clone(),
+        );
+        registry.register(
+            "mesh_controller_topics",
+            "values that are kept up to date for proxies",
+            &[],
+            families.topics.clone(),
+        );
+        registry.register("mesh_controller_streams", "connected proxies", &[], families.streams.clone());
+        registry.register(
+            "mesh_controller_rejected_updates",
+            "updates that a proxy could not use",
+            &[],
+            families.rejected.clone(),
+        );
+        registry.register(
+            "mesh_controller_publish_seconds",
+            "from the arrival of an event to its message on a stream",
+            &[],
+            families.publish.clone(),
+        );
+        registry.register("mesh_controller_certificates_issued", "certificates issued", &[], families.issued.clone());
+        registry.register(
+            "mesh_controller_issuer_not_after_timestamp_seconds",
+            "when the issuer of certificates ends, in seconds since 1970",
+            &[],
+            families.issuer.clone(),
+        );
+        registry.register(
+            "mesh_controller_leader",
+            "whether this controller writes what several share (1) or another one (0)",
+            &[],
+            families.leader.clone(),
+        );
+        registry.register(
+            "mesh_controller_refused",
+            "calls refused; `code` is explained in docs/errors.md",
+            &["call", "code"],
+            families.refused.clone(),
+        );
         Self(Arc::new(families))
     }
 

@@ -74,9 +74,7 @@ impl Bound {
         let metrics = Metrics::new();
 
         let webhook = Webhook::new(mesh, namespaces);
-        metrics.registry(|registry| {
-            registry.register("injection", "Pods reviewed, by result and reason", webhook.injections.clone());
-        });
+        webhook.injections.register(&metrics);
         let certificate = Certificate::default();
         let mut files = Files {
             waiting: Some(readiness.block("webhook certificate")),

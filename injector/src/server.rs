@@ -20,6 +20,7 @@ use axum::{
     routing::post,
 };
 use mesh_runtime::{
+    metrics::Metrics,
     serve::{self, Limits},
     tls,
 };
@@ -52,11 +53,15 @@ pub struct Webhook {
     pub mesh: Arc<RwLock<Arc<Mesh>>>,
     /// Where namespaces are looked up.
     pub namespaces: Namespaces,
-    /// `injection_total`.
-    pub injections: Family<Injection, Counter>,
+    /// What is counted.
+    pub injections: Injections,
     bodies: Bodies,
     reviews: Arc<Semaphore>,
 }
+
+/// `injection_total`; clones count together.
+#[derive(Debug, Clone, Default)]
+pub struct Injections(pub Family<Injection, Counter>);
 
 /// Labels of `injection_total`. Both come from fixed sets, so there are a dozen series.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -75,13 +80,20 @@ pub struct Bound {
     server: serve::Bound,
 }
 
+impl Injections {
+    /// Adds the family to those of the process.
+    pub fn register(&self, metrics: &Metrics) {
+        metrics.register("injection", "pods reviewed", &["result", "reason"], self.0.clone());
+    }
+}
+
 impl Webhook {
     /// A webhook that has answered nothing yet.
     pub fn new(mesh: Mesh, namespaces: Namespaces) -> Self {
         Self {
             mesh: Arc::new(RwLock::new(Arc::new(mesh))),
             namespaces,
-            injections: Family::default(),
+            injections: Injections::default(),
             bodies: Bodies::default(),
             reviews: Arc::new(Semaphore::new(MAX_REVIEWS)),
         }
@@ -92,7 +104,7 @@ impl Webhook {
     }
 
     fn count(&self, result: &'static str, reason: &'static str) {
-        self.injections.get_or_create(&Injection { result, reason }).inc();
+        self.injections.0.get_or_create(&Injection { result, reason }).inc();
     }
 }
 

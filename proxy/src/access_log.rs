@@ -46,6 +46,23 @@ struct Waiting {
     written: bool,
 }
 
+/// What is counted of it.
+pub(crate) struct Counters {
+    lines: Counter,
+    dropped: Counter,
+}
+
+impl Counters {
+    pub(crate) fn register(metrics: &mesh_runtime::metrics::Metrics) -> Self {
+        let new = Self { lines: Counter::default(), dropped: Counter::default() };
+        let help = "lines given to the access log, where it is on";
+        metrics.register("access_log_lines", help, &[], new.lines.clone());
+        let help = "lines of the access log that were dropped, because nobody took them off in time";
+        metrics.register("access_log_dropped", help, &[], new.dropped.clone());
+        new
+    }
+}
+
 /// The thread that writes; [`Writer::finish`] ends it.
 #[must_use]
 pub struct Writer(Arc<Shared>);
@@ -57,21 +74,9 @@ impl AccessLog {
         out: impl Write + Send + 'static,
         metrics: &mesh_runtime::metrics::Metrics,
     ) -> io::Result<(Self, Writer)> {
-        let shared = Arc::new(Shared {
-            own,
-            waiting: Mutex::default(),
-            changed: Condvar::new(),
-            lines: Counter::default(),
-            dropped: Counter::default(),
-        });
-        metrics.registry(|registry| {
-            registry.register("access_log_lines", "Lines given to the access log", shared.lines.clone());
-            registry.register(
-                "access_log_dropped",
-                "Lines of the access log that were dropped, because nobody took them off in time",
-                shared.dropped.clone(),
-            );
-        });
+        let Counters { lines, dropped } = Counters::register(metrics);
+        let (waiting, changed) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { own, waiting, changed, lines, dropped });
         let writing = Arc::clone(&shared);
         thread::Builder::new().name("access-log".to_owned()).spawn(move || writing.write_out(out))?;
         Ok((Self(Arc::clone(&shared)), Writer(shared)))

@@ -84,7 +84,7 @@ pub struct Skipped {
 }
 
 /// Which pod it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
     /// Its namespace.
     pub namespace: String,

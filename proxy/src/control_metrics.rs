@@ -49,19 +49,16 @@ impl ControlMetrics {
             connects: Counter::default(),
             rejected: Family::default(),
         };
-        metrics.registry(|registry| {
-            registry.register(
-                "identity_cert_expiry_timestamp_seconds",
-                "End of the certificate in force, seconds since the epoch",
-                new.expiry.clone(),
-            );
-            registry.register("identity_cert_refreshes", "Certificates obtained", new.refreshes.clone());
-            registry.register("identity_cert_failures", "Failed attempts to get one, by code", new.failures.clone());
-            registry.register("controller_connected", "Whether the configuration stream is up", new.connected.clone());
-            registry.register("controller_connects", "Configuration streams begun", new.connects.clone());
-            registry.register("policy_rejected", "Updates that could not be used, by kind", new.rejected.clone());
-            registry.register_collector(Box::new(Ages(policies.clone())));
-        });
+        let help = "end of the certificate in force, seconds since the epoch";
+        metrics.register("control_identity_cert_expiration_timestamp_seconds", help, &[], new.expiry.clone());
+        metrics.register("control_identity_cert_refreshes", "certificates obtained", &[], new.refreshes.clone());
+        let help = "failed attempts to get a certificate; `code` as in the log";
+        metrics.register("control_identity_cert_failures", help, &["code"], new.failures.clone());
+        metrics.register("controller_connected", "1 while the configuration stream is up", &[], new.connected.clone());
+        metrics.register("controller_connects", "configuration streams begun", &[], new.connects.clone());
+        let help = "updates of the controller that could not be used";
+        metrics.register("policy_rejected", help, &["kind"], new.rejected.clone());
+        metrics.collect(Ages(policies.clone()));
         new
     }
 
@@ -98,10 +95,10 @@ impl fmt::Debug for Ages {
 impl Collector for Ages {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let age = ConstGauge::new(self.0.age().as_secs_f64());
-        let help = "How old what is known of destinations may be: 0 while the configuration stream is up";
+        let help = "how old what is known of destinations may be: 0 while the stream is up";
         age.encode(encoder.encode_descriptor("discovery_age_seconds", help, None, age.metric_type())?)?;
         let known = ConstGauge::new(i64::try_from(self.0.len()).unwrap_or(i64::MAX));
-        let help = "Destinations known or asked for";
+        let help = "destinations known or asked for";
         known.encode(encoder.encode_descriptor("discovery_targets", help, None, known.metric_type())?)
     }
 }

@@ -10,7 +10,7 @@
 //! | [`policy`] | what the controller has told us |
 //! | [`observers`], [`access_log`], [`trace`], [`tap`], [`inspect`] | live traffic for whoever watches; open connections and loads for whoever asks |
 //! | [`admin`], [`probe`] | the admin port, and the application's probes behind it |
-//! | [`control_metrics`] | what is counted of all this |
+//! | [`control_metrics`], [`families`] | what is counted of all this, and the list of it |
 //! | [`limits`] | what the process may hold at once |
 //! | [`drain`] | the end of a proxy's life |
 //! | [`redirect`] | what TCP is redirected to the proxy: the mesh's rules, and the command that sets them up |
@@ -31,6 +31,7 @@ pub mod detect;
 mod dial;
 pub mod drain;
 pub mod error;
+pub mod families;
 mod http;
 pub mod identity;
 mod inbound;

@@ -84,14 +84,10 @@ impl Limits {
         let for_descriptors = usize::try_from(allowed_descriptors() / DESCRIPTORS_PER_CONNECTION).unwrap_or(usize::MAX);
         let most = settings.connections.min(for_descriptors).max(2);
         let (connections, overloaded) = (Gauge::default(), Family::default());
-        metrics.registry(|registry| {
-            registry.register("proxy_connections", "Client connections held now", connections.clone());
-            registry.register(
-                "overloaded",
-                "Connections and requests refused because a limit was reached",
-                overloaded.clone(),
-            );
-        });
+        metrics.register("proxy_connections", "client connections held now", &[], connections.clone());
+        let help =
+            "connections and requests refused because a limit was reached: `connections`, `descriptors` or `memory`";
+        metrics.register("overloaded", help, &["direction", "limit"], overloaded.clone());
         Self(Arc::new(Inner {
             most,
             most_of_one: most - (most * RESERVED.0 / RESERVED.1).max(1),

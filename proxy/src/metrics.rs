@@ -28,6 +28,23 @@ const MAX_STATUSES: usize = 24;
 /// What is past a limit.
 const OTHER: &str = "other";
 
+/// Names of the labels of [`EdgeLabels`], for descriptions.
+pub const EDGE: [&str; 7] =
+    ["direction", "dst_namespace", "dst_service", "dst_port", "dst_workload", "client_id", "tls"];
+const CLOSE: [&str; 8] = with(["classification"]);
+const RESPONSE: [&str; 10] = with(["status_code", "grpc_status", "classification"]);
+
+/// The labels of an edge, and more.
+const fn with<const MORE: usize, const ALL: usize>(more: [&'static str; MORE]) -> [&'static str; ALL] {
+    let mut all = [""; ALL];
+    let mut n = 0;
+    while n < ALL {
+        all[n] = if n < EDGE.len() { EDGE[n] } else { more[n - EDGE.len()] };
+        n += 1;
+    }
+    all
+}
+
 /// Milliseconds. Few: each is a time series per edge.
 const LATENCY_BUCKETS: [f64; 12] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0, 20_000.0];
 
@@ -135,44 +152,7 @@ impl Metrics {
             folded: Counter::default(),
             edges: Mutex::default(),
         };
-        metrics.registry(|registry| {
-            registry.register("request", "Requests begun", families.requests.clone());
-            registry.register("response", "Requests ended, by status", families.responses.clone());
-            registry.register(
-                "response_latency_ms",
-                "From the request's head to the end of the answer, milliseconds",
-                families.latency.clone(),
-            );
-            registry.register("request_retry", "Requests sent to a second endpoint", families.retries.clone());
-            registry.register("tcp_open", "Opaque connections opened", families.opened.clone());
-            registry.register("tcp_open_connections", "Opaque connections open now", families.open.clone());
-            registry.register("tcp_close", "Opaque connections closed", families.closed.clone());
-            registry.register(
-                "tcp_read_bytes",
-                "Bytes read from clients of opaque connections",
-                families.read_bytes.clone(),
-            );
-            registry.register(
-                "tcp_write_bytes",
-                "Bytes written to clients of opaque connections",
-                families.write_bytes.clone(),
-            );
-            registry.register(
-                "mesh_error",
-                "Requests and connections the mesh ended itself, by code",
-                families.errors.clone(),
-            );
-            registry.register(
-                "inbound_audit",
-                "Connections let in that policy `authenticated` would refuse",
-                families.audited.clone(),
-            );
-            registry.register(
-                "metrics_folded",
-                "Label sets counted as `other`, because there are too many",
-                families.folded.clone(),
-            );
-        });
+        families.register(metrics);
         Self { families: Arc::new(families) }
     }
 
@@ -204,13 +184,39 @@ impl Metrics {
     }
 }
 
+impl Families {
+    fn register(&self, metrics: &mesh_runtime::metrics::Metrics) {
+        let edge = |name, help, metric| metrics.register(name, help, &EDGE, metric);
+        edge("request", "requests begun", self.requests.clone());
+        edge("request_retry", "requests sent a second time, to this endpoint", self.retries.clone());
+        edge("tcp_open", "opaque connections opened", self.opened.clone());
+        edge("tcp_read_bytes", "bytes read from clients of opaque connections", self.read_bytes.clone());
+        edge("tcp_write_bytes", "bytes written to clients of opaque connections", self.write_bytes.clone());
+        let help = "opaque connections open now";
+        metrics.register("tcp_open_connections", help, &EDGE, self.open.clone());
+        let help = "opaque connections closed; `classification` is `success` or `failure`";
+        metrics.register("tcp_close", help, &CLOSE, self.closed.clone());
+        let help = "requests ended; `classification` is `failure` for a 5xx, a gRPC status but 0, and what broke off";
+        metrics.register("response", help, &RESPONSE, self.responses.clone());
+        let help = "from the request's head to the end of the answer, milliseconds";
+        metrics.register("response_latency_ms", help, &EDGE, self.latency.clone());
+        let help = "requests and connections that the mesh ended itself; `code` is explained in docs/errors.md";
+        metrics.register("mesh_error", help, &["direction", "code"], self.errors.clone());
+        let help = "connections let in that the policy `authenticated` would refuse";
+        metrics.register("inbound_audit", help, &[], self.audited.clone());
+        let help = "label sets counted as `other`, because there are too many";
+        metrics.register("metrics_folded", help, &[], self.folded.clone());
+    }
+}
+
 /// Says whose proxy this is, to join the other families with.
 pub(crate) fn register_pod(metrics: &mesh_runtime::metrics::Metrics, pod: &Pod) {
     let Pod { namespace, name, uid: _, workload } = pod;
     let labels = [("namespace", namespace), ("pod", name)].map(|(key, value)| (key, value.clone()));
     let workload = ("workload", workload.clone().unwrap_or_default());
     let info = Info::new(labels.into_iter().chain([workload]).collect::<Vec<_>>());
-    metrics.registry(|registry| registry.register("proxy", "Whose proxy this is", info));
+    let help = "whose proxy this is: `workload` as `deployment/web`; join the others with it";
+    metrics.register("proxy", help, &["namespace", "pod", "workload"], info);
 }
 
 impl EdgeLabels {

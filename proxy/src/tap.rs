@@ -111,13 +111,8 @@ impl Hub {
 
     /// Registers what is counted of it.
     pub fn register(&self, metrics: &mesh_runtime::metrics::Metrics) {
-        metrics.registry(|registry| {
-            registry.register(
-                "tap_overflow",
-                "Requests and connections that no tap could show, because too many heads were held",
-                self.overflow.clone(),
-            );
-        });
+        let help = "requests and connections that no tap could show, because 512 KiB of heads were held already";
+        metrics.register("tap_overflow", help, &[], self.overflow.clone());
     }
 
     /// Shows an event to every watcher whose filter it matches. Never blocks; the event is made only if anybody watches.

@@ -60,14 +60,10 @@ impl Traces {
     pub fn new(sample: f64, metrics: &mesh_runtime::metrics::Metrics) -> (Self, Pending) {
         let (spans, queue) = mpsc::channel(QUEUE);
         let counters = Spans::default();
-        metrics.registry(|registry| {
-            registry.register("trace_spans_exported", "Spans that the collector took", counters.exported.clone());
-            registry.register(
-                "trace_spans_dropped",
-                "Spans that were lost, by reason: the queue was full, or the collector did not take them",
-                counters.dropped.clone(),
-            );
-        });
+        let help = "spans that the collector took, where traces are on";
+        metrics.register("trace_spans_exported", help, &[], counters.exported.clone());
+        let help = "spans that were lost: `queue` (it was full), `collector` (did not take them)";
+        metrics.register("trace_spans_dropped", help, &["reason"], counters.dropped.clone());
         let pending = Pending { queue, metrics: counters.clone() };
         (Self(Arc::new(Shared { sample, spans, metrics: counters })), pending)
     }

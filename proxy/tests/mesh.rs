@@ -81,6 +81,10 @@ fn main() -> ExitCode {
             paths::a_route_decides_by_a_path_with_one_reading_and_refuses_others,
         ),
         (
+            "what_a_proxy_counts_is_described_family_by_family_and_label_by_label",
+            telemetry::what_a_proxy_counts_is_described_family_by_family_and_label_by_label,
+        ),
+        (
             "a_malformed_request_is_refused_with_a_code_and_never_forwarded",
             malformed::a_malformed_request_is_refused_with_a_code_and_never_forwarded,
         ),

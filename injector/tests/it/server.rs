@@ -160,8 +160,8 @@ async fn what_is_no_review_is_refused_and_the_webhook_goes_on() {
         assert!(matches!(want, 404 | 405) || !text.trim().is_empty(), "{shown} says why");
     }
     assert_eq!(running.post(review(&pod())).await.0, StatusCode::OK);
-    assert_eq!(running.webhook.injections.get_or_create(&injection("injected")).get(), 1);
-    assert_eq!(running.webhook.injections.get_or_create(&injection("bad-request")).get(), 10);
+    assert_eq!(running.webhook.injections.0.get_or_create(&injection("injected")).get(), 1);
+    assert_eq!(running.webhook.injections.0.get_or_create(&injection("bad-request")).get(), 10);
 }
 
 fn injection(result: &'static str) -> mesh_injector::server::Injection {

@@ -45,6 +45,6 @@ pub(crate) fn what_is_known_outlives_the_controller_and_what_is_not_is_refused()
     assert_eq!(ask(WEB_A)?.body, "a", "resolved now");
     let _late = mesh.member(&Pod::new("b", "web", 3))?;
     until("the new endpoint is picked", || (ask(WEB).ok()?.body == "b").then_some(()))?;
-    assert_eq!(client.count("identity_cert_refreshes_total", &[])?, 1, "nobody started anew");
+    assert_eq!(client.count("control_identity_cert_refreshes_total", &[])?, 1, "nobody started anew");
     Ok(())
 }

@@ -52,7 +52,7 @@ pub(crate) fn certificates_are_renewed_under_load_and_nobody_notices() -> anyhow
     assert!(requests.load(Ordering::Relaxed) > 100, "{requests:?} requests are no load");
     for member in [&client, &server] {
         assert_eq!(member.count("mesh_error_total", &[])?, 0);
-        assert_eq!(member.count("identity_cert_failures_total", &[])?, 0);
+        assert_eq!(member.count("control_identity_cert_failures_total", &[])?, 0);
     }
     Ok(())
 }
@@ -85,11 +85,11 @@ pub(crate) fn an_expired_token_makes_no_proxy_ready() -> anyhow::Result<()> {
 fn is_refused(member: &Member, outcome: Outcome) -> anyhow::Result<()> {
     let code = format!("code={:?}", outcome.code());
     until("three refusals", || {
-        let refusals: u64 = member.count("identity_cert_failures_total", &[&code]).ok()?;
+        let refusals: u64 = member.count("control_identity_cert_failures_total", &[&code]).ok()?;
         (refusals >= 3).then_some(())
     })
     .with_context(|| member.log())?;
-    assert_eq!(member.count("identity_cert_refreshes_total", &[])?, 0);
+    assert_eq!(member.count("control_identity_cert_refreshes_total", &[])?, 0);
     assert!(!member.is_ready());
     assert!(member.log().contains(outcome.code()), "{}", member.log());
     Ok(())

@@ -49,7 +49,7 @@ pub(crate) fn a_root_is_rotated_under_load_and_nobody_notices() -> anyhow::Resul
         let after = member.roots()?;
         assert!(after.len() == 1 && after != before, "{before:?} {after:?}");
         assert_eq!(member.count("mesh_error_total", &[])?, 0);
-        assert_eq!(member.count("identity_cert_failures_total", &[])?, 0);
+        assert_eq!(member.count("control_identity_cert_failures_total", &[])?, 0);
     }
     // Who comes now has never heard of the old root.
     let late = mesh.member(&Pod::new("late", "client", 3))?;

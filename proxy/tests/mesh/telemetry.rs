@@ -1,6 +1,9 @@
 //! What leaves the real proxy about the traffic it carried.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, TcpListener},
+};
 
 use mesh_proto::names;
 use mesh_testbed::{
@@ -80,5 +83,46 @@ pub(crate) fn a_request_is_one_trace_through_both_proxies_and_in_their_access_lo
     // The server's spans reach the collector through the client's inbound proxy, which must not trace them in turn.
     assert!(collector.find(0, |it| it.attribute("url.path").starts_with("/opentelemetry")).is_empty());
     assert!(spans.iter().all(|it| it.traceparent.is_some()));
+    Ok(())
+}
+
+/// Names of the labels of a sample, but for that of buckets. No value in these tests has a quote in it.
+fn labels(sample: &str) -> BTreeSet<&str> {
+    let Some((_, labels)) = sample.split_once('{') else { return BTreeSet::new() };
+    let names = labels.split(&[',', '{'][..]).filter_map(|label| label.split_once("=\"").map(|(name, _)| name));
+    names.filter(|name| *name != "le").collect()
+}
+
+pub(crate) fn what_a_proxy_counts_is_described_family_by_family_and_label_by_label() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let server = mesh.member(&Pod { environment: LOG, ..Pod::new("a", "web", 1) })?;
+    let client = mesh.member(&Pod::new("client", "client", 2))?;
+    assert_eq!(client.run(|| get(http(WEB), "/", &[]))??.status, 200);
+    assert_eq!(client.run(|| get(http(WEB), "/", &[("host", "two")]))??.status, 400);
+    drop(client.run(|| Lines::connect(lines(WEB)))??);
+
+    let described = mesh_proxy::families::described();
+    let mut seen = BTreeSet::new();
+    for member in [&client, &server] {
+        until("everything has ended", || {
+            (member.count("tcp_close_total", &[]).ok()? > 0 && member.count("response_total", &[]).ok()? > 0)
+                .then_some(())
+        })?;
+        let page = member.admin("/metrics")?.body;
+        for sample in page.lines().filter(|line| !line.starts_with('#')) {
+            let name = sample.split(&['{', ' '][..]).next().expect("a sample has a name");
+            let shown = labels(sample);
+            let family = described.iter().find(|family| match name.strip_prefix(family.name.as_str()) {
+                Some("") => true,
+                Some("_bucket" | "_sum" | "_count") => family.kind == "histogram",
+                _ => false,
+            });
+            let family = family.unwrap_or_else(|| panic!("{name} is not described"));
+            let wanted: BTreeSet<&str> = family.labels.iter().copied().collect();
+            assert_eq!(shown, wanted, "{sample}");
+            seen.insert(family.name.clone());
+        }
+    }
+    assert!(seen.len() > 25 && seen.contains("mesh_error_total") && seen.contains("response_latency_ms"), "{seen:?}");
     Ok(())
 }

@@ -22,24 +22,24 @@ impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse) {
             let cpu = ConstCounter::new(stat.cpu_ticks / TICKS);
-            put(&mut encoder, "process_cpu", "Processor time used", Some(&Unit::Seconds), &cpu)?;
-            put(&mut encoder, "process_threads", "Threads", None, &ConstGauge::new(stat.threads))?;
+            put(&mut encoder, "process_cpu", "processor time used", Some(&Unit::Seconds), &cpu)?;
+            put(&mut encoder, "process_threads", "threads", None, &ConstGauge::new(stat.threads))?;
             if let Some(boot) = fs::read_to_string("/proc/stat").ok().as_deref().and_then(boot_seconds) {
                 let start = ConstGauge::new(boot + stat.start_ticks / TICKS);
-                put(&mut encoder, "process_start_time", "Start, since the epoch", Some(&Unit::Seconds), &start)?;
+                put(&mut encoder, "process_start_time", "start, since the epoch", Some(&Unit::Seconds), &start)?;
             }
         }
         if let Some(bytes) = fs::read_to_string("/proc/self/status").ok().as_deref().and_then(resident_bytes) {
             let resident = ConstGauge::new(bytes);
-            put(&mut encoder, "process_resident_memory", "Resident memory", Some(&Unit::Bytes), &resident)?;
+            put(&mut encoder, "process_resident_memory", "resident memory", Some(&Unit::Bytes), &resident)?;
         }
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
             // One of them is the directory that is being read.
             let open = i64::try_from(open.count().saturating_sub(1)).unwrap_or(i64::MAX);
-            put(&mut encoder, "process_open_fds", "Open file descriptors", None, &ConstGauge::new(open))?;
+            put(&mut encoder, "process_open_fds", "file descriptors open", None, &ConstGauge::new(open))?;
         }
         if let Some(limit) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(fd_limit) {
-            put(&mut encoder, "process_max_fds", "Limit of open file descriptors", None, &ConstGauge::new(limit))?;
+            put(&mut encoder, "process_max_fds", "file descriptors allowed", None, &ConstGauge::new(limit))?;
         }
         Ok(())
     }

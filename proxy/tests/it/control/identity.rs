@@ -47,12 +47,12 @@ async fn a_refused_token_is_counted_by_its_code_and_read_anew_for_the_next_attem
     *controller.signs.lock() = Signs::Not(Outcome::TokenExpired);
     let proxy = Proxy::start(&authority, controller.address).await;
     assert_eq!(controller.token().await, "first");
-    proxy.counted("identity_cert_failures_total{code=\"token-expired\"} ").await;
+    proxy.counted("control_identity_cert_failures_total{code=\"token-expired\"} ").await;
     std::fs::write(proxy.dir.path().join("token"), "second").unwrap();
     *controller.signs.lock() = Signs::For(Duration::from_hours(24));
     while controller.token().await != "second" {}
     proxy.certified().await;
-    proxy.counted("identity_cert_refreshes_total 1").await;
+    proxy.counted("control_identity_cert_refreshes_total 1").await;
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_token_goes_to_nobody_but_the_controller() {
     ] {
         let mut controller = Controller::start_at("127.0.0.1:0".parse().unwrap(), &authority, leaf).await;
         let proxy = Proxy::start(&authority, controller.address).await;
-        proxy.counted("identity_cert_failures_total{code=\"controller-not-proved\"} ").await;
+        proxy.counted("control_identity_cert_failures_total{code=\"controller-not-proved\"} ").await;
         assert!(controller.tokens.try_recv().is_err());
         assert!(proxy.credentials.facts().is_none());
     }
@@ -83,7 +83,7 @@ async fn a_certificate_for_somebody_else_is_not_used() {
     let controller = Controller::start(&authority).await;
     *controller.signs.lock() = Signs::SomebodyElse(authority.clone());
     let proxy = Proxy::start(&authority, controller.address).await;
-    proxy.counted("identity_cert_failures_total{code=\"certificate-unusable\"} ").await;
+    proxy.counted("control_identity_cert_failures_total{code=\"certificate-unusable\"} ").await;
     assert!(proxy.credentials.client(Alpn::H2).is_err());
 }
 
