@@ -3,4 +3,5 @@
 mod certify;
 mod cluster;
 mod follow;
+mod process;
 mod server;

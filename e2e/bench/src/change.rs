@@ -76,14 +76,14 @@ pub(crate) fn measure(proxy: &Path, changes: u32, report: &mut Report) -> anyhow
 fn crowd(mesh: &Mesh) -> anyhow::Result<()> {
     let (services, pods) = CROWD;
     for first in (0..services).step_by(PER_FILE.into()) {
-        let objects: Vec<String> = (first..first + PER_FILE).map(|number| manifests::crowd(number, pods)).collect();
+        let last = first + PER_FILE;
+        let objects: Vec<String> = (first..last).map(|number| manifests::crowd(number, pods)).collect();
         mesh.control.apply(&format!("crowd-{first}.yaml"), &objects.join("---\n"))?;
+        until("the crowd is known", || {
+            let page: serde_json::Value = serde_json::from_str(&mesh.control.admin("/objects").ok()?.body).ok()?;
+            page["objects"]["Pod"].as_u64().filter(|known| *known >= u64::from(last) * u64::from(pods))
+        })?;
     }
-    let most = u64::from(services) * u64::from(pods);
-    until("the crowd is known", || {
-        let page: serde_json::Value = serde_json::from_str(&mesh.control.admin("/objects").ok()?.body).ok()?;
-        page["objects"]["Pod"].as_u64().filter(|known| *known >= most)
-    })?;
     Ok(())
 }
 

@@ -67,6 +67,9 @@ fn failed<T>(answer: Result<T, Failure>, act: &'static str) -> Result<T, SecretE
                 "; allow it to the controller's service account (Role mesh-controller)"
             }
             (Some(StatusCode::NOT_FOUND), "create") => "; is the namespace there?",
+            _ if matches!(failure, Failure::Unreachable(_) | Failure::Silent(_)) => {
+                "; is it up, and at the address that the kubeconfig or the environment names?"
+            }
             _ => "",
         };
         SecretError::Api { act, failure, fix }
