@@ -132,6 +132,20 @@ mod tests {
         assert_eq!(canonical("[fd00::1]:80".parse().unwrap()), "[fd00::1]:80".parse().unwrap());
     }
 
+    #[tokio::test]
+    async fn a_peer_that_vanished_is_given_30_s() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), accept(&listener));
+        let dialled = dialled.unwrap();
+        tune(&dialled);
+        for socket in [&dialled, &accepted.0] {
+            let socket = SockRef::from(socket);
+            assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
+            assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(10));
+        }
+    }
+
     #[test]
     fn a_port_in_use_is_named() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -64,7 +64,19 @@ fn request(stream: u32, flags: u8) -> Vec<u8> {
     frame(HEADERS, flags, stream, b"\x82\x86\x84\x41\x03web")
 }
 
-fn floods() -> [Flood; 7] {
+/// The same with 70 000 bytes more (RFC 7541 §6.2.2, §5.1), in as many frames as that takes.
+fn large_head(stream: u32) -> Vec<u8> {
+    const FRAME: usize = 16 * 1024;
+    let block = [&b"\x82\x86\x84\x41\x03web\0\x01x\x7f\xf1\xa1\x04"[..], &vec![b'b'; 70_000]].concat();
+    let last = block.len().div_ceil(FRAME) - 1;
+    let part = |(n, part): (usize, &[u8])| {
+        let (kind, flags) = if n == 0 { (HEADERS, END_STREAM) } else { (CONTINUATION, 0) };
+        frame(kind, flags | if n == last { END_HEADERS } else { 0 }, stream, part)
+    };
+    block.chunks(FRAME).enumerate().flat_map(part).collect()
+}
+
+fn floods() -> [Flood; 8] {
     const fn odd(round: u32) -> u32 {
         2 * round + 1
     }
@@ -114,6 +126,13 @@ fn floods() -> [Flood; 7] {
             begin: none(),
             again: |_| frame(SETTINGS, 0, 0, &[]),
             reads: false,
+            closed: false,
+        },
+        Flood {
+            name: "heads that are too large",
+            begin: none(),
+            again: |n| large_head(odd(n)),
+            reads: true,
             closed: false,
         },
         Flood {

@@ -138,6 +138,27 @@ async fn a_stream_that_the_server_gives_up_is_reset_and_not_answered() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_gone_without_a_word_is_noticed_by_its_silence() {
+    // Takes the request and then not even a PING; sent after 10 s, waited for 3 s.
+    let app = App::new(|mut socket| async move {
+        let mut preface = [0; 24];
+        let _ = socket.write_all(&frame(SETTINGS, 0, 0, &[])).await;
+        let _ = socket.read_exact(&mut preface).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let both = Both::of(&app, Protocol::Http2);
+    let begun = tokio::time::Instant::now();
+    let asked = both.ways().map(|(by, address)| async move { (by, ask(address).await) });
+    for (by, answer) in futures_util::future::join_all(asked).await {
+        let answer = answer.unwrap_or_else(|error| panic!("{by}: {error:?}"));
+        let code = answer.headers().get("mesh-error").map(http::HeaderValue::as_bytes);
+        assert_eq!((answer.status().as_u16(), code), (502, Some(&b"upstream-reset"[..])), "{by}");
+    }
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(12), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_stream_that_breaks_in_its_body_is_seen_to_be_broken() {
     let table: [(&str, Says); 4] = [
         ("more DATA than said", |n| {

@@ -1,17 +1,22 @@
 //! The same for HTTP/2, frame by frame: what is malformed is reset (RFC 9113 §8.1.1), what is merely refused has a code.
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
 use mesh_proto::{
     outbound::{OutboundPolicy, PathMatch, RequestMatch, Route, WeightedBackend},
     workload::Protocol,
 };
 use mesh_proxy::policy::Policies;
+use mesh_runtime::tasks::Tasks;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
 use super::Oracle;
-use crate::support::{Authority, Pod, SERVICE, config, identity, pair, plain, service, soon};
+use crate::support::{App, Authority, Pod, SERVICE, config, identity, pair, plain, service, soon};
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
@@ -137,6 +142,88 @@ async fn a_path_that_does_not_begin_with_a_slash_matches_no_route() {
         assert!(kind == RST_STREAM || (kind == HEADERS && payload[0] == 0x8c), "{path}: {kind} {payload:?}");
     }
     assert_eq!(oracle.text(), "");
+}
+
+/// Answer to a request with these headers, by a client that keeps to the rules.
+async fn ask(address: std::net::SocketAddr, headers: HeaderMap) -> Result<(u16, String), hyper::Error> {
+    let tasks = Tasks::new();
+    let socket = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(tasks.executor("client"), TokioIo::new(socket)).await.unwrap();
+    tasks.spawn("client", async move {
+        let _ = connection.await;
+    });
+    let mut request = Request::get("http://web/").body(Empty::<Bytes>::new()).unwrap();
+    *request.headers_mut() = headers;
+    let answer = soon(sender.send_request(request)).await?;
+    let code = answer.headers().get("mesh-error").map(|code| code.to_str().unwrap().to_owned());
+    Ok((answer.status().as_u16(), code.unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn a_head_of_http2_that_is_too_large_has_a_code() {
+    let oracle = Oracle::new().await;
+    let pair = pair(oracle.app.address, Protocol::Http2);
+    let value = |size: usize| HeaderValue::from_str(&"b".repeat(size)).unwrap();
+    let many = (0..129).map(|n| (HeaderName::try_from(format!("a{n}")).unwrap(), value(1))).collect();
+    let long = HeaderMap::from_iter([(HeaderName::from_static("a"), value(64 * 1024))]);
+    for (what, headers) in [("129 headers", many), ("64 KiB", long)] {
+        for address in [pair.client.outbound, pair.server.inbound] {
+            let answer = ask(address, HeaderMap::clone(&headers)).await.unwrap();
+            assert_eq!((answer.0, answer.1.as_str()), (431, "head-too-large"), "{what}");
+        }
+    }
+    // Twice the limit is what is read at all.
+    let longest = HeaderMap::from_iter([(HeaderName::from_static("a"), value(600 * 1024))]);
+    for address in [pair.client.outbound, pair.server.inbound] {
+        let answer = ask(address, longest.clone()).await;
+        assert!(!matches!(answer, Ok((200, _))), "{answer:?}");
+    }
+    assert_eq!(oracle.text(), "");
+    pair.client.counted(r#"mesh_error_total{direction="outbound",code="head-too-large"} 2"#).await;
+}
+
+#[tokio::test]
+async fn the_stream_after_the_200th_is_refused_and_the_others_stay() {
+    let (streams, refused) = (1..=200_u32, 401_u32);
+    // Takes every request, and answers none.
+    let app = App::new(|mut socket| async move {
+        let mut read = [0; 4096];
+        let _ = socket.write_all(&frame(SETTINGS, 0, 0, &[])).await;
+        while socket.read(&mut read).await.is_ok_and(|n| n > 0) {}
+    })
+    .await;
+    let pair = pair(app.address, Protocol::Http2);
+    for address in [pair.client.outbound, pair.server.inbound] {
+        let mut frames = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat();
+        for stream in streams.clone().map(|n| 2 * n - 1).chain([refused]) {
+            let mut open = frame(HEADERS, END_STREAM | END_HEADERS, 0, &block(&GOOD));
+            open[5..9].copy_from_slice(&stream.to_be_bytes());
+            frames.extend(open);
+        }
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(&frames).await.unwrap();
+        let mut most = None;
+        loop {
+            let mut head = [0; 9];
+            soon(socket.read_exact(&mut head)).await.unwrap();
+            let mut payload = vec![0; usize::from(head[1]) * 256 + usize::from(head[2])];
+            soon(socket.read_exact(&mut payload)).await.unwrap();
+            match head[3] {
+                // SETTINGS_MAX_CONCURRENT_STREAMS.
+                SETTINGS => most = most.or(payload.chunks(6).find(|one| one[..2] == [0, 3]).map(<[u8]>::to_vec)),
+                RST_STREAM => {
+                    let stream = u32::from_be_bytes(head[5..].try_into().unwrap());
+                    // REFUSED_STREAM.
+                    assert_eq!((stream, &payload[..]), (refused, &[0, 0, 0, 7][..]));
+                    break;
+                }
+                HEADERS | GOAWAY => panic!("frame of type {}", head[3]),
+                _ => {}
+            }
+        }
+        assert_eq!(most.as_deref(), Some(&[0, 3, 0, 0, 0, 200][..]), "it says so");
+    }
 }
 
 #[tokio::test]
