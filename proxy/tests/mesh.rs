@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests, which clippy cannot tell here")]
 
+#[path = "mesh/admin.rs"]
+mod admin;
 #[path = "mesh/away.rs"]
 mod away;
 #[path = "mesh/changes.rs"]
@@ -79,6 +81,10 @@ fn main() -> ExitCode {
         (
             "a_route_decides_by_a_path_with_one_reading_and_refuses_others",
             paths::a_route_decides_by_a_path_with_one_reading_and_refuses_others,
+        ),
+        (
+            "what_is_for_the_pod_itself_is_shown_on_loopback_only",
+            admin::what_is_for_the_pod_itself_is_shown_on_loopback_only,
         ),
         (
             "what_a_proxy_counts_is_described_family_by_family_and_label_by_label",

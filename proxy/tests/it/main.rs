@@ -19,6 +19,7 @@ mod malformed;
 mod many;
 #[path = "../matrix/all.rs"]
 mod matrix;
+mod outcomes;
 mod peers;
 mod probes;
 mod refusals;
