@@ -249,3 +249,49 @@ impl BodyMeter {
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{access_log::AccessLog, metrics::EdgeLabels, observers::Observers};
+
+    /// Allocations of what is recorded of one more request, with these observers.
+    fn allocations(observers: Observers) -> u64 {
+        let worker = Rc::new(Worker::of_tests(observers));
+        let (client, service) = (([10, 0, 0, 9], 40_000).into(), ([10, 96, 0, 1], 80).into());
+        let side = Rc::new(Side::outbound(&worker, client, service));
+        let edge = worker.shared.metrics.edge(EdgeLabels {
+            direction: "outbound",
+            dst_namespace: "shop".into(),
+            dst_service: "web".into(),
+            dst_port: 80,
+            dst_workload: String::new(),
+            client_id: String::new(),
+            tls: true,
+        });
+        let mut request = Request::get("/items/7?q=1").header("host", "web").header("x-a", "b").body(()).unwrap();
+        let answer = HeaderMap::new();
+        let mut one_more = || {
+            let mut record = Record::request(&worker, &side, &edge, &mut request, Version::Http1);
+            record.opened();
+            record.body_meter().add(5);
+            record.answered(StatusCode::OK, &answer);
+            record.sent(7);
+        };
+        // The first one makes the series of its status.
+        one_more();
+        allocation_counter::measure(one_more).count_total
+    }
+
+    #[test]
+    fn a_log_a_tap_and_traces_that_are_off_cost_no_allocation() {
+        let off = allocations(Observers::default());
+        let own = ("shop".to_owned(), "web-1".to_owned());
+        let registry = mesh_runtime::metrics::Metrics::new();
+        let (log, writer) = AccessLog::start(own, std::io::sink(), &registry).unwrap();
+        let on = allocations(Observers { access_log: Some(log), ..Observers::default() });
+        assert!(writer.finish(Duration::from_secs(20)));
+        assert_eq!(off, 0);
+        assert!(on > 5, "{on} with a log: does this test still count anything?");
+    }
+}

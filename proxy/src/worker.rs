@@ -316,6 +316,26 @@ impl Worker {
 }
 
 #[cfg(test)]
+impl Worker {
+    /// Of a pod at 10.0.0.9 that knows nothing, for tests.
+    pub(crate) fn of_tests(observers: Observers) -> Self {
+        let identity = mesh_proto::identity::Identity::new("cluster.local", "shop", "web").unwrap();
+        let registry = mesh_runtime::metrics::Metrics::new();
+        let shared = Shared {
+            config: Arc::new(DataConfig::new(identity.clone(), vec!["10.0.0.9".parse().unwrap()])),
+            policies: Policies::fixed(None, []),
+            credentials: Credentials::new(identity),
+            observers,
+            metrics: Metrics::new(&registry),
+            inspect: Inspect::default(),
+            limits: Limits::new(&registry, &crate::config::Limits::default()),
+            drain: Drain::new(),
+        };
+        Self::new(shared, [4140, 4143])
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -225,31 +225,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::{
-        config::{self, DataConfig},
-        drain::Drain,
-        inspect::Inspect,
-        limits::Limits,
-        metrics::Metrics,
-        observers::Observers,
-        policy::Policies,
-        tls::Credentials,
-        worker::Shared,
-    };
+    use crate::observers::Observers;
 
     fn worker() -> Worker {
-        let identity = Identity::new("cluster.local", "shop", "web").unwrap();
-        let shared = Shared {
-            config: Arc::new(DataConfig::new(identity.clone(), vec!["10.0.0.9".parse().unwrap()])),
-            policies: Policies::fixed(None, []),
-            credentials: Credentials::new(identity),
-            observers: Observers::default(),
-            metrics: Metrics::new(&mesh_runtime::metrics::Metrics::new()),
-            inspect: Inspect::default(),
-            limits: Limits::new(&mesh_runtime::metrics::Metrics::new(), &config::Limits::default()),
-            drain: Drain::new(),
-        };
-        Worker::new(shared, [4140, 4143])
+        Worker::of_tests(Observers::default())
     }
 
     fn endpoint(last: u8, meshed: bool) -> Endpoint {
