@@ -9,7 +9,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 
-pub(crate) use self::globals::{Color, Globals, Output};
+pub(crate) use self::globals::{Color, Globals, Output, color_of};
 
 use crate::{
     commands::{

@@ -122,6 +122,16 @@ impl Cluster {
         }
     }
 
+    /// Whether it is the playground of this machine, where other commands help than on a cluster.
+    pub(crate) fn is_playground(&self) -> bool {
+        matches!(self.backend, Backend::Playground(_))
+    }
+
+    /// The option by which a command that is proposed looks at the same mesh.
+    pub(crate) fn option(&self) -> &'static str {
+        if self.is_playground() { " --playground" } else { "" }
+    }
+
     /// Longest that one question may take.
     pub(crate) fn limit(&self) -> Duration {
         self.limit

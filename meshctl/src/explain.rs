@@ -104,7 +104,7 @@ impl Page {
         for paragraph in &self.details {
             out.push('\n');
             if paragraph.starts_with("  ") {
-                out.push_str(&format!("{paragraph}\n"));
+                out.extend(paragraph.lines().map(|line| hang(line, width)));
             } else {
                 out.push_str(&wrap(paragraph, width, ""));
             }
@@ -121,6 +121,18 @@ impl Page {
         }
         out
     }
+}
+
+/// A line of two columns, `  word    what it means`, whose second one stays where it is in the lines that it needs.
+fn hang(line: &str, width: usize) -> String {
+    let column = line.trim_start().find("  ").map_or(0, |at| line.len() - line.trim_start().len() + at);
+    let column = column + line[column..].chars().take_while(|c| *c == ' ').count();
+    if line.chars().count() <= width || column == 0 || column * 2 > width {
+        return format!("{line}\n");
+    }
+    let (word, meaning) = line.split_at(column);
+    let set = wrap(meaning, width, &" ".repeat(column));
+    format!("{word}{}", set.trim_start())
 }
 
 /// Breaks a paragraph at blanks.

@@ -19,7 +19,7 @@ mod roles;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
 use mesh_runtime::telemetry;
 
 use cli::{Cli, Command};
@@ -35,12 +35,14 @@ fn main() -> ExitCode {
     }
     // Ends the process where a shell asks for completions.
     clap_complete::CompleteEnv::with_factory(Cli::command).var(commands::completion::VARIABLE).complete();
-    let cli = Cli::parse_from(help_topic(std::env::args_os()));
+    let words = help_topic(std::env::args_os());
+    let matches = Cli::command().color(cli::color_of(&words)).get_matches_from(words);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let printer = Printer::new(&cli.globals);
     if cli.globals.verbose
         && let Err(error) = telemetry::init("meshctl=debug", telemetry::Format::Plain)
     {
-        printer.say(format!("warning: {error}"));
+        printer.warn(error.to_string());
     }
     match run(&cli, &printer) {
         Ok(code) => code,

@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args, printer: &Printer) -> Result<ExitCode, Failure> {
         done(&runtime.map_err(anyhow::Error::from)?).map(|()| ExitCode::SUCCESS)
     };
     match &args.command {
-        None => Ok(launch::run(args.detach).map(|()| ExitCode::SUCCESS)?),
+        None => launch::run(args.detach, printer).map(|()| ExitCode::SUCCESS),
         Some(Command::Stop) => ask(&|runtime| runtime.block_on(commands::stop(printer))),
         Some(Command::Status) => ask(&|runtime| runtime.block_on(status::run(printer))),
         Some(Command::Logs { pod, container }) => {

@@ -6,14 +6,19 @@
 pub(crate) mod fit;
 pub(crate) mod table;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::{
+    cell::Cell,
+    io::{self, IsTerminal as _, Write as _},
+};
 
 use clap::ValueEnum as _;
 use serde::Serialize;
 use serde_json::Value;
 
+use self::table::Tone;
 use crate::{
     cli::{Color, Globals, Output},
+    explain,
     failure::{Exit, Failure},
 };
 
@@ -26,6 +31,7 @@ pub(crate) struct Printer {
     pub(crate) output: Output,
     pub(crate) headers: bool,
     color: bool,
+    talk_color: bool,
     fail_empty: bool,
 }
 
@@ -43,16 +49,20 @@ const LIST_FORMS: &[Output] = &[Output::Table, Output::Wide, Output::Json, Outpu
 
 impl Printer {
     pub(crate) fn new(globals: &Globals) -> Self {
-        let color = match globals.color {
+        let color = |is_terminal: bool| match globals.color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => {
-                io::stdout().is_terminal()
-                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-                    && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+                is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
             }
         };
-        Self { output: globals.output, headers: !globals.no_headers, color, fail_empty: globals.fail_empty }
+        Self {
+            output: globals.output,
+            headers: !globals.no_headers,
+            color: color(io::stdout().is_terminal()),
+            talk_color: color(io::stderr().is_terminal()),
+            fail_empty: globals.fail_empty,
+        }
     }
 
     /// Prints `items` in the form that was asked for. `kind` names the JSON list; `table` makes the row cells.
@@ -79,11 +89,11 @@ impl Printer {
 
     /// Prints a table: whole through a pipe, so that no line wraps on a terminal.
     pub(crate) fn table(&self, table: &table::Table) -> Result<(), Failure> {
-        let Some(width) = terminal_width() else { return self.data(&table.render(self.headers, self.color)) };
+        let Some(width) = self.width() else { return self.data(&table.render(self.headers, self.color)) };
         let rendered = table.render_within(width, self.headers, self.color);
         self.data(&rendered.text)?;
         if !rendered.left_out.is_empty() {
-            self.say(format!("no room for {}; -o wide shows all", rendered.left_out.join(", ")));
+            self.say(format!("no room for {}: -o wide shows all", rendered.left_out.join(", ")));
         }
         Ok(())
     }
@@ -129,13 +139,52 @@ impl Printer {
     pub(crate) fn fail(&self, failure: &Failure) {
         // Whoever pressed Ctrl-C knows, and so does whoever has read a report.
         if failure.exit != Exit::Interrupted && !failure.message.is_empty() {
-            self.say(failure.to_string());
+            let text = failure.to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            self.say(self.sentence(Tone::Bad, "error:", text));
         }
     }
 
-    /// Columns that the lines of a stream may have; none through a pipe, where all is whole.
-    pub(crate) fn line_width(&self) -> Option<usize> {
-        terminal_width()
+    /// Tells of something that did not go well, and the command goes on.
+    pub(crate) fn warn(&self, text: impl AsRef<str>) {
+        self.say(self.sentence(Tone::Warn, "warning:", text.as_ref()));
+    }
+
+    /// Talk that must not be missed: on a terminal its first line, which is prose, is set to the width. What follows is to
+    /// be copied, or a log.
+    fn sentence(&self, tone: Tone, word: &str, text: &str) -> String {
+        let (first, rest) =
+            text.split_once('\n').map_or((text, String::new()), |(first, rest)| (first, format!("\n{rest}")));
+        let whole = format!("{word} {first}");
+        let set = match talk_width() {
+            Some(width) if whole.chars().count() > width => {
+                let lines = explain::wrap(&whole, width.saturating_sub(2), "");
+                lines.trim_end().replace('\n', "\n  ")
+            }
+            _ => whole,
+        };
+        let word_again = if self.talk_color { format!("\x1b[1m{}", tone.paint(word)) } else { word.to_owned() };
+        format!("{word_again}{}{rest}", set.strip_prefix(word).unwrap_or(&set))
+    }
+
+    /// Says what is waited for, until what is returned is dropped: on a terminal that can take it back.
+    pub(crate) fn waiting(&self, text: &str) -> Waiting {
+        let shown = can_redraw();
+        if shown {
+            let width = talk_width().unwrap_or(80);
+            let _ = write!(io::stderr(), "{}", fit::middle(text, width.saturating_sub(1)));
+        }
+        Waiting { shown: Cell::new(shown) }
+    }
+
+    pub(crate) fn talk_color(&self) -> bool {
+        self.talk_color
+    }
+
+    /// Columns that a line of data may have: those of the terminal, unless everything is asked for; none through a pipe,
+    /// where all is whole.
+    pub(crate) fn width(&self) -> Option<usize> {
+        terminal_width().filter(|_| self.output != Output::Wide)
     }
 
     /// Columns that prose is set to: the terminal's up to 100, 80 elsewhere.
@@ -171,6 +220,46 @@ impl Printer {
     pub(crate) fn color(&self) -> bool {
         self.color
     }
+}
+
+/// Words on a terminal that are taken back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    shown: Cell<bool>,
+}
+
+impl Waiting {
+    /// Takes them back, if that was not done.
+    pub(crate) fn end(&self) {
+        if self.shown.replace(false) {
+            let _ = write!(io::stderr(), "{CLEAR_LINE}");
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// To the line's begin, and nothing on it.
+pub(crate) const CLEAR_LINE: &str = "\r\x1b[K";
+
+/// Whether talk goes to a terminal on which a line can be written again.
+pub(crate) fn can_redraw() -> bool {
+    io::stderr().is_terminal() && !is_dumb()
+}
+
+/// A terminal that takes no orders, or none at all.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term == "dumb")
+}
+
+/// Columns of the terminal that stderr is.
+fn talk_width() -> Option<usize> {
+    let (terminal_size::Width(columns), _) = terminal_size::terminal_size_of(io::stderr())?;
+    (columns > 20).then_some(usize::from(columns))
 }
 
 /// Columns of the terminal that stdout is.

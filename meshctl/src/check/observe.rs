@@ -27,6 +27,8 @@ const SETTLE: Duration = Duration::from_millis(700);
 pub(crate) struct Observed {
     /// When.
     pub(crate) now: Timestamp,
+    /// Whether there is a playground to ask, and no kubectl.
+    pub(crate) playground: bool,
     /// Namespace of the control plane.
     pub(crate) mesh_namespace: String,
     /// The namespace whose workloads are looked at; none: all.
@@ -88,6 +90,24 @@ pub(crate) struct Rejected {
 }
 
 impl Observed {
+    /// The command that shows why a container does not do what it should.
+    pub(crate) fn logs(&self, pod: &PodInfo, container: &str) -> String {
+        if self.playground {
+            format!("meshctl playground logs {} -c {container}", pod.name)
+        } else {
+            format!("kubectl -n {} logs {} -c {container}", pod.namespace, pod.name)
+        }
+    }
+
+    /// The command that shows what keeps a pod from being ready.
+    pub(crate) fn describe(&self, pod: &PodInfo) -> String {
+        if self.playground {
+            format!("meshctl playground status; meshctl playground logs {}", pod.name)
+        } else {
+            format!("kubectl -n {} describe pod {}", pod.namespace, pod.name)
+        }
+    }
+
     /// Asks everybody at once. Fails only where the cluster itself does not answer.
     pub(crate) async fn ask(
         cluster: &Cluster,
@@ -118,6 +138,7 @@ impl Observed {
             },
         );
         Ok(Self {
+            playground: cluster.is_playground(),
             now: Timestamp::now(),
             mesh_namespace: mesh_namespace.to_owned(),
             scope: scope.map(str::to_owned),

@@ -5,13 +5,18 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Category, Check, Finding, Outcome, Verdict};
-use crate::printer::{
-    API_VERSION,
-    table::{Tone, clean},
+use crate::{
+    explain::wrap,
+    printer::{
+        API_VERSION,
+        table::{Tone, clean},
+    },
 };
 
 /// Findings of one check that people are shown; JSON has them all.
 const SHOWN: usize = 10;
+/// Of what belongs to a check.
+const INDENT: &str = "    ";
 /// Column of the id.
 const ID_COLUMN: usize = 53;
 
@@ -89,7 +94,8 @@ pub(crate) fn items(outcomes: &[Outcome]) -> Vec<Item> {
 }
 
 /// For people: categories with their checks, and the footer. `short` shows only what is not ok.
-pub(crate) fn text(outcomes: &[Outcome], took: Duration, short: bool, color: bool) -> String {
+/// Findings are set to `width`, where there is one.
+pub(crate) fn text(outcomes: &[Outcome], took: Duration, short: bool, color: bool, width: Option<usize>) -> String {
     let mut out = String::new();
     for group in outcomes.chunk_by(|a, b| a.check.facts().category == b.check.facts().category) {
         let shown: Vec<&Outcome> = group.iter().filter(|one| !short || one.verdict != Verdict::Ok).collect();
@@ -99,7 +105,7 @@ pub(crate) fn text(outcomes: &[Outcome], took: Duration, short: bool, color: boo
         let heading = group[0].check.facts().category.text();
         out.push_str(&format!("{heading}\n{}\n", "-".repeat(heading.chars().count())));
         for one in shown {
-            push(&mut out, one, color);
+            push(&mut out, one, color, width);
         }
         out.push('\n');
     }
@@ -115,13 +121,15 @@ fn mark(verdict: Verdict) -> (&'static str, Tone) {
     }
 }
 
-fn push(out: &mut String, one: &Outcome, color: bool) {
+fn push(out: &mut String, one: &Outcome, color: bool, width: Option<usize>) {
     let facts = one.check.facts();
     let paint = |tone: Tone, text: &str| if color { tone.paint(text) } else { text.to_owned() };
     let (mark, tone) = mark(one.verdict);
     out.push_str(&format!("{} {:<ID_COLUMN$}[{}]\n", paint(tone, mark), facts.title, facts.id));
     for found in one.findings.iter().take(SHOWN) {
-        out.push_str(&format!("    {}\n", paint(tone, &clean(&found.text))));
+        for line in wrap(&clean(&found.text), width.unwrap_or(usize::MAX), INDENT).lines() {
+            out.push_str(&format!("{INDENT}{}\n", paint(tone, line.trim_start())));
+        }
         if let Some(fix) = &found.fix {
             out.push_str(&format!("    fix: {}\n", clean(fix)));
         }
@@ -221,7 +229,7 @@ mod tests {
 
     #[test]
     fn people_read_categories_with_what_to_do() {
-        insta::assert_snapshot!(text(&outcomes(), TOOK, false, false), @r#"
+        insta::assert_snapshot!(text(&outcomes(), TOOK, false, false, None), @r#"
         cluster
         -------
         √ the cluster answers                                  [cluster-reachable]
@@ -252,11 +260,11 @@ mod tests {
 
         Status check results are ×   1 ok, 1 warning, 1 error in 2.1s
         "#);
-        let short = text(&outcomes(), TOOK, true, false);
+        let short = text(&outcomes(), TOOK, true, false, None);
         assert!(!short.contains("cluster-reachable") && short.contains("[proxies-ready]"), "{short}");
-        assert!(text(&outcomes(), TOOK, true, true).contains("\x1b[31m×\x1b[0m"));
+        assert!(text(&outcomes(), TOOK, true, true, None).contains("\x1b[31m×\x1b[0m"));
         assert!(
-            text(&outcomes()[..1], TOOK, false, false)
+            text(&outcomes()[..1], TOOK, false, false, Some(80))
                 .ends_with("results are √   1 ok, 0 warnings, 0 errors in 2.1s\n")
         );
     }

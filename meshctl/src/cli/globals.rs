@@ -1,8 +1,8 @@
 //! Options that every command takes, before or after its name, and their values. No behaviour.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ColorChoice, ValueEnum};
 use mesh_proto::names;
 
 /// Options that every command takes, before or after its name.
@@ -84,6 +84,18 @@ pub(crate) struct Globals {
     #[arg(long, global = true, value_name = "NAME", default_value = names::SYSTEM_NAMESPACE, display_order = 113,
           hide_short_help = true)]
     pub(crate) mesh_namespace: String,
+}
+
+/// What `--color` says to help and to errors about the command line itself, which come before it is read.
+pub(crate) fn color_of(words: &[OsString]) -> ColorChoice {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).take_while(|word| word != "--").collect();
+    let after = |pair: &[std::borrow::Cow<'_, str>]| (pair[0] == "--color").then(|| pair[1].to_string());
+    let joined = words.iter().filter_map(|word| word.strip_prefix("--color=").map(str::to_owned));
+    match words.windows(2).filter_map(after).chain(joined).last().as_deref() {
+        Some("always") => ColorChoice::Always,
+        Some("never") => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    }
 }
 
 /// Form of the data on stdout. Not every command has every form.

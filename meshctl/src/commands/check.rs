@@ -97,7 +97,7 @@ fn show(look: &Look, args: &cli::Check, printer: &Printer, started: Instant) -> 
         Output::Json | Output::Yaml => printer.document(&report::document(outcomes, took)),
         Output::Ndjson => report::items(outcomes).iter().try_for_each(|item| printer.line(item)),
         Output::Junit => printer.data(&report::junit(outcomes, took, args.fail_on == FailOn::Warning)),
-        form => printer.data(&report::text(outcomes, took, form == Output::Short, printer.color())),
+        form => printer.data(&report::text(outcomes, took, form == Output::Short, printer.color(), printer.width())),
     }
 }
 

@@ -99,7 +99,7 @@ fn row(pod: &PodInfo, config: &str, now: Timestamp) -> Result<Row, Failure> {
 }
 
 fn table(rows: &[&Row], wide: bool) -> Table {
-    let mut columns = vec![Column::namespace(), Column::name("POD"), Column::path("IDENTITY")];
+    let mut columns = vec![Column::namespace(), Column::name("POD"), Column::path("IDENTITY").readable(24)];
     columns.extend([Column::from("NOT_AFTER").leaves(1), "REMAINING".into(), Column::from("ROOTS").leaves(2)]);
     if wide {
         columns.extend(["ISSUER", "SERIAL"].map(Column::from));

@@ -64,11 +64,11 @@ fn rows(pods: &[PodInfo], reasons: &Reasons) -> Vec<Row> {
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new([
         Column::namespace(),
-        Column::name("WORKLOAD"),
+        Column::name("WORKLOAD").readable(20),
         "MESHED".into(),
         "READY".into(),
         Column::from("PROXY").leaves(1),
-        Column::name("REASON"),
+        Column::name("REASON").readable(24),
     ]);
     for row in rows {
         let tone = if row.meshed == row.pods { Tone::Good } else { Tone::Warn };

@@ -20,7 +20,7 @@ use self::{lines::Question, row::Row};
 use crate::{
     cli::{self, Output},
     cluster::{Cluster, PodInfo},
-    commands::admin,
+    commands::{admin, pages::Unread},
     failure::Failure,
     golden::samples::Samples,
     printer::Printer,
@@ -52,17 +52,19 @@ pub(crate) async fn run(
         printer.only_lists()?;
     }
     let question = Question::new(namespace, args)?;
-    let mut before = Reading::take(cluster, &question).await?;
+    let waiting = printer.waiting(&format!("watching for {:?}…", args.window));
+    let mut before = Reading::take(cluster, &question, None).await?;
     let mut told = BTreeSet::new();
     for round in 0_u64.. {
         tokio::time::sleep(args.window).await;
-        let after = Reading::take(cluster, &question).await?;
+        let after = Reading::take(cluster, &question, Some(&before).filter(|_| !args.watch)).await?;
         let mut rows = lines::rows(&question, &before, &after);
         row::sort(&mut rows, args.sort);
-        let failure = warn(&before, &after, &mut told, printer);
+        waiting.end();
+        let unread = warn(cluster, &before, &after, &mut told, printer);
         show(&rows, round, args, &question, printer)?;
         if !args.watch {
-            return failure.map_or(Ok(()), Err);
+            return unread.done();
         }
         before = after;
     }
@@ -70,15 +72,22 @@ pub(crate) async fn run(
 }
 
 impl Reading {
-    async fn take(cluster: &Cluster, question: &Question<'_>) -> Result<Self, Failure> {
+    /// Who has not answered `before` is not waited for again.
+    async fn take(cluster: &Cluster, question: &Question<'_>, before: Option<&Self>) -> Result<Self, Failure> {
         let pods = cluster.pods(question.namespace_to_list()).await?;
         let selected = question.select(pods)?;
+        // Of those who answer at once, which is nearly all.
+        let at = Instant::now();
         let read = |pod: PodInfo| async move {
+            let name = (pod.namespace.clone(), pod.name.clone());
+            if let Some(Err(failure)) = before.and_then(|before| before.proxies.get(&name)) {
+                return (name, Err(failure.clone()));
+            }
             let text = admin::get(cluster, &pod, "/metrics").await;
-            ((pod.namespace, pod.name), text.map(|text| Samples::parse(&text)))
+            (name, text.map(|text| Samples::parse(&text)))
         };
         let proxies = join_all(selected.proxies.into_iter().map(read)).await.into_iter().collect();
-        Ok(Self { at: Instant::now(), pods: selected.pods, proxies })
+        Ok(Self { at, pods: selected.pods, proxies })
     }
 
     /// The proxies that were read both times. One that came or went in between has nothing to say yet, or no more.
@@ -93,22 +102,22 @@ impl Reading {
     }
 }
 
-/// Says which proxies could not be read, each once; the first of the failures.
+/// Says which proxies could not be read, each once.
 fn warn(
+    cluster: &Cluster,
     before: &Reading,
     after: &Reading,
     told: &mut BTreeSet<(String, String)>,
     printer: &Printer,
-) -> Option<Failure> {
-    let mut first = None;
+) -> Unread {
+    let mut unread = Unread::of(cluster, after.proxies.len());
     for (pod, reading) in after.proxies.iter().chain(&before.proxies) {
         let Err(failure) = reading else { continue };
         if told.insert(pod.clone()) {
-            printer.say(format!("warning: pod {}/{}: {}", pod.0, pod.1, failure.message));
+            unread.add(&pod.0, &pod.1, failure.clone(), printer);
         }
-        first.get_or_insert_with(|| failure.clone());
     }
-    first
+    unread
 }
 
 fn show(rows: &[Row], round: u64, args: &cli::Stat, question: &Question<'_>, printer: &Printer) -> Result<(), Failure> {

@@ -34,8 +34,8 @@ const FORMS: &[Output] = &[Output::Table, Output::Wide, Output::Line, Output::Js
 const QUEUE: usize = 1_024;
 /// After so long without a line the reason is worth a word.
 const SILENCE: Duration = Duration::from_secs(5);
-/// Longest that the count in the last line may keep a person who wants to leave.
-const LAST: Duration = Duration::from_secs(1);
+/// Longest that the count in the last line may keep a person who wants to see something, or to leave.
+const READING: Duration = Duration::from_secs(1);
 
 /// What a proxy showed, and which: its place among the tapped.
 type Seen = (usize, TapEvent);
@@ -79,7 +79,7 @@ pub(crate) async fn run(
         return result;
     }
     let took = started.elapsed();
-    let after = tokio::time::timeout(LAST, readings(cluster, &pods)).await.unwrap_or_default();
+    let after = readings(cluster, &pods).await;
     screen.sum_up(took, &before, &after);
     match result {
         Ok(()) if screen.shown == 0 && args.duration.is_some() => printer.nothing("nothing that matches has finished"),
@@ -127,7 +127,7 @@ async fn follow(
             }
             Some(ended) = watches.join_next() => {
                 if let Ok(Err((pod, failure))) = ended {
-                    screen.printer.say(format!("warning: tap of pod {pod}: {}", failure.message));
+                    screen.printer.warn(format!("tap of pod {pod}: {}", failure.message));
                     screen.lost += 1;
                     if screen.lost == screen.pods {
                         return Err(failure);
@@ -143,7 +143,10 @@ async fn follow(
 
 /// What every proxy has counted; none where it did not say.
 async fn readings(cluster: &Cluster, pods: &[PodInfo]) -> Vec<Option<Samples>> {
-    let read = |pod| async move { admin::get(cluster, pod, "/metrics").await.ok().map(|text| Samples::parse(&text)) };
+    let read = |pod| async move {
+        let page = tokio::time::timeout(READING, admin::get(cluster, pod, "/metrics")).await;
+        page.ok()?.ok().map(|text| Samples::parse(&text))
+    };
     join_all(pods.iter().map(read)).await
 }
 
@@ -151,8 +154,16 @@ async fn watch(cluster: Cluster, place: usize, pod: PodInfo, filter: TapFilter, 
     let name = format!("{}/{}", pod.namespace, pod.name);
     let failed = |failure: Failure| (name.clone(), failure);
     let unreachable = |error: mesh_proto::client::CallError| Failure::new(Exit::Unreachable, error.to_string());
-    let mut client = admin::tap(&cluster, &pod).await.map_err(failed)?;
-    let mut stream = client.watch(filter.clone()).await.map_err(|error| failed(unreachable(error)))?;
+    let limit = cluster.limit();
+    let begun = tokio::time::timeout(limit, async {
+        let mut client = admin::tap(&cluster, &pod).await?;
+        client.watch(filter.clone()).await.map_err(unreachable)
+    });
+    let late = || {
+        Failure::new(Exit::TimedOut, format!("timed out: the proxy did not answer within {limit:?}"))
+            .fix(format!("meshctl check{} --proxy -o short says what is wrong there", cluster.option()))
+    };
+    let mut stream = begun.await.unwrap_or_else(|_| Err(late())).map_err(failed)?;
     while let Some(event) = stream.next().await.map_err(|error| failed(unreachable(error)))? {
         // A proxy of an older release does not know every filter.
         if filter.matches(&event) && events.send((place, event)).await.is_err() {
@@ -211,7 +222,7 @@ impl<'a> Screen<'a> {
             Output::Json | Output::Ndjson => self.printer.line(&line),
             Output::Line => self.printer.data(&triple::text(&line, place, self.shown)),
             output => {
-                let layout = Layout::new(output == Output::Wide, self.printer.line_width());
+                let layout = Layout::new(output == Output::Wide, self.printer.width());
                 if !self.header && self.printer.headers {
                     self.header = true;
                     self.printer.data(&Line::header(layout))?;

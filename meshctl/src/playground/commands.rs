@@ -13,9 +13,9 @@ use nix::sched::{CloneFlags, setns};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::paths::RuntimeDir;
+use super::{keeper, paths::RuntimeDir};
 use crate::{
-    cluster::{Cluster, PodInfo, playground::Client},
+    cluster::{Cluster, ClusterError, PodInfo, playground::Client},
     commands::select,
     failure::{Exit, Failure},
     printer::Printer,
@@ -30,7 +30,14 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Ends the playground and waits until nothing is left of it.
 pub(super) async fn stop(printer: &Printer) -> Result<(), Failure> {
     let directory = RuntimeDir::of_this_user().map_err(Failure::from)?;
-    Client::at(directory.socket()).stop().await?;
+    if let Err(error) = Client::at(directory.socket()).stop().await {
+        if matches!(error, ClusterError::NotRunning(_)) && keeper::clean(&directory).unwrap_or_default() {
+            let path = directory.path().display();
+            printer.say(format!("none was running; removed {path}, which one that was killed had left"));
+            return Ok(());
+        }
+        return Err(error.into());
+    }
     let deadline = Instant::now() + STOP;
     // The keeper removes the directory last.
     while directory.path().exists() {

@@ -54,6 +54,15 @@ fn lock(directory: &RuntimeDir) -> io::Result<Flock<File>> {
     Flock::lock(directory, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error.into())
 }
 
+/// Removes what a keeper left behind that was killed; whether there was anything. What a running one has is its own.
+pub(super) fn clean(directory: &RuntimeDir) -> io::Result<bool> {
+    match lock(directory) {
+        Ok(_lock) => directory.remove().map(|()| true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn keep(directory: &RuntimeDir, parent: Option<Pid>) -> anyhow::Result<()> {
     // The terminal's Ctrl-C is the launcher's alone: it asks the supervisor to stop.
     setsid().context("leave the terminal")?;

@@ -3,20 +3,26 @@
 //! It stays outside of all namespaces and knows nothing of pods: the supervisor's news tell it what to say.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     os::fd::OwnedFd,
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, bail};
+use nix::{sys::signal::kill, unistd::Pid};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     net::unix::pipe,
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{paths::RuntimeDir, progress::News};
-use crate::{cluster::playground::Client, roles::Role};
+use super::{keeper, paths::RuntimeDir, progress::News};
+use crate::{
+    cluster::playground::Client,
+    failure::{Exit, Failure},
+    printer::{self, Printer, table::Tone},
+    roles::Role,
+};
 
 /// Tells the keeper to end with the process of this number.
 pub(super) const WITH_PARENT: &str = "--with-parent=";
@@ -24,24 +30,38 @@ pub(super) const WITH_PARENT: &str = "--with-parent=";
 pub(super) const ALREADY_RUNNING: &str =
     "a playground is already running; `meshctl playground status` shows it, `meshctl playground stop` ends it";
 
+/// What helps where the runtime directory cannot be made.
+const ELSEWHERE: &str = "make room and rights there, or name another directory of yours: XDG_RUNTIME_DIR=DIR";
+
 /// Runs until the playground ends, or with `detach` until it is ready.
-pub(crate) fn run(detach: bool) -> anyhow::Result<()> {
+pub(crate) fn run(detach: bool, printer: &Printer) -> Result<(), Failure> {
     let dir = RuntimeDir::of_this_user()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from)?;
     let client = Client::at(dir.socket());
     if runtime.block_on(client.text("/v1/status")).is_ok() {
-        bail!(ALREADY_RUNNING);
+        return Err(Failure::from(anyhow::anyhow!(ALREADY_RUNNING)));
     }
-    dir.create()?;
+    // A full disk, a directory that is read-only or somebody else's.
+    dir.create().map_err(|error| Failure::from(error).fix(ELSEWHERE))?;
     let (mut keeper, news) = start_keeper(&dir, detach)?;
-    let outcome = runtime.block_on(async { watch(&client, news, detach).await });
+    let screen = Screen::new(printer);
+    let outcome = runtime.block_on(watch(&client, news, detach, &screen));
     match outcome {
         Ok(Watched::Ready) => return Ok(()),
-        Ok(Watched::Ended) | Err(_) => {
-            let _ = keeper.wait();
-        }
+        Ok(Watched::Ended) => {}
+        // It may not listen to anything else yet.
+        Ok(Watched::Unasked) | Err(_) => end(&keeper),
     }
-    outcome.map(drop)
+    let _ = keeper.wait();
+    // What a keeper that was ended early has not removed.
+    keeper::clean(&dir).with_context(|| format!("remove {}", dir.path().display()))?;
+    match outcome {
+        Ok(Watched::Unasked) => {
+            screen.say("stopped; nothing is left");
+            Err(Failure::new(Exit::Interrupted, "interrupted"))
+        }
+        outcome => Ok(outcome.map(drop)?),
+    }
 }
 
 /// How watching a start ended without failure.
@@ -50,6 +70,15 @@ enum Watched {
     Ready,
     /// It ran and has ended.
     Ended,
+    /// It is to end, and was not ready to be told so.
+    Unasked,
+}
+
+/// Asks the keeper to end everything; one that has ended needs no asking.
+fn end(keeper: &Child) {
+    if let Ok(pid) = i32::try_from(keeper.id()) {
+        let _ = kill(Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+    }
 }
 
 /// The keeper, and the pipe that it and everything it starts print into.
@@ -67,31 +96,30 @@ fn start_keeper(dir: &RuntimeDir, detach: bool) -> anyhow::Result<(Child, OwnedF
     Ok((child, reader.into()))
 }
 
-async fn watch(client: &Client, pipe: OwnedFd, detach: bool) -> anyhow::Result<Watched> {
+async fn watch(client: &Client, pipe: OwnedFd, detach: bool, screen: &Screen<'_>) -> anyhow::Result<Watched> {
     let pipe = pipe::Receiver::from_owned_fd(pipe).context("read the keeper's pipe")?;
     let mut lines = BufReader::new(pipe).lines();
     let mut interrupts =
         [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
-    let screen = Screen { ticks: io::stderr().is_terminal() };
-    let mut stopping = false;
+    let (mut stopping, mut ready) = (false, false);
     loop {
         let line = tokio::select! {
             line = lines.next_line() => line.context("read the keeper's pipe")?,
             () = any(&mut interrupts) => {
-                if stopping {
-                    bail!("interrupted twice; what is left ends with this process");
+                if stopping || !ready || client.stop().await.is_err() {
+                    return Ok(Watched::Unasked);
                 }
                 stopping = true;
-                screen.say("stopping…");
-                // Not listening yet: the keeper ends with this process.
-                client.stop().await.context("interrupted before the playground could be asked to stop")?;
+                screen.under_way("stopping");
                 continue;
             }
         };
         let Some(line) = line else { break };
         match News::read(&line) {
+            Some(News::Begun { what }) => screen.under_way(&what),
             Some(News::Done { what, .. }) => screen.done(&what),
             Some(News::Ready { millis }) => {
+                ready = true;
                 screen.ready(millis, detach);
                 if detach {
                     return Ok(Watched::Ready);
@@ -103,23 +131,25 @@ async fn watch(client: &Client, pipe: OwnedFd, detach: bool) -> anyhow::Result<W
                 return Ok(Watched::Ended);
             }
             Some(News::Failed { message }) => {
-                drain(&mut lines, &screen).await;
+                drain(&mut lines, screen).await;
+                screen.clear();
                 bail!("{message}");
             }
             None => screen.say(&line),
         }
     }
+    screen.clear();
     if stopping {
         return Ok(Watched::Ended);
     }
     if client.text("/v1/status").await.is_ok() {
         bail!("lost the playground's pipe; it still runs: `meshctl playground stop` ends it");
     }
-    bail!("the playground ended by itself")
+    bail!("the playground ended by itself; `meshctl playground` starts it again")
 }
 
 /// What still comes before the end.
-async fn drain(lines: &mut Lines<BufReader<pipe::Receiver>>, screen: &Screen) {
+async fn drain(lines: &mut Lines<BufReader<pipe::Receiver>>, screen: &Screen<'_>) {
     while let Ok(Some(line)) = lines.next_line().await {
         if News::read(&line).is_none() {
             screen.say(&line);
@@ -137,28 +167,54 @@ async fn any(signals: &mut [Signal; 3]) {
 }
 
 /// Standard error, for a person or a log.
-struct Screen {
-    ticks: bool,
+struct Screen<'a> {
+    printer: &'a Printer,
+    /// Whether a line can be written again: what is under way becomes what is done.
+    redraws: bool,
 }
 
-impl Screen {
+impl<'a> Screen<'a> {
+    fn new(printer: &'a Printer) -> Self {
+        Self { printer, redraws: printer::can_redraw() }
+    }
+
     fn say(&self, line: &str) {
-        let _ = writeln!(io::stderr(), "{line}");
+        self.clear();
+        self.printer.say(line);
+    }
+
+    fn under_way(&self, what: &str) {
+        if self.redraws {
+            self.clear();
+            let what = what.split(':').next().unwrap_or(what);
+            let _ = write!(io::stderr(), "   {what}…");
+        }
+    }
+
+    /// Also of what the terminal itself wrote there, as `^C`.
+    fn clear(&self) {
+        if self.redraws {
+            let _ = write!(io::stderr(), "{}", printer::CLEAR_LINE);
+        }
     }
 
     fn done(&self, what: &str) {
-        if self.ticks { self.say(&format!(" \x1b[32m✓\x1b[0m {what}")) } else { self.say(what) }
+        if !self.redraws {
+            return self.say(what);
+        }
+        let tick = if self.printer.talk_color() { Tone::Good.paint("✓") } else { "✓".to_owned() };
+        self.say(&format!(" {tick} {what}"));
     }
 
     fn ready(&self, millis: u64, detach: bool) {
-        self.say(&format!(
-            "ready in {}.{} s; one part of the shop is broken: find it",
-            millis / 1000,
-            millis % 1000 / 100
-        ));
-        self.say("  meshctl list --playground");
-        self.say("  meshctl stat --playground");
-        self.say("  meshctl tap --playground --status 5xx");
-        self.say(if detach { "meshctl playground stop ends it" } else { "Ctrl-C ends it" });
+        // As it was typed, so that what is proposed can be, too.
+        let program = std::env::args().next().unwrap_or_else(|| "meshctl".to_owned());
+        let (seconds, tenths) = (millis / 1000, millis % 1000 / 100);
+        self.say(&format!("ready in {seconds}.{tenths} s; one part of the shop is broken: find it"));
+        for command in ["list --playground", "stat --playground", "tap --playground --status 5xx"] {
+            self.say(&format!("  {program} {command}"));
+        }
+        let end = if detach { format!("{program} playground stop ends it") } else { "Ctrl-C ends it".to_owned() };
+        self.say(&end);
     }
 }

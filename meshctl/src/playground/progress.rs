@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum News {
+    /// A stage has begun, in the words for the person.
+    Begun {
+        /// What is under way.
+        what: String,
+    },
     /// A stage is done, in the words for the person, with the milliseconds since the start.
     Done {
         /// What is done.
@@ -40,6 +45,11 @@ impl News {
     /// Reads a line; `None` for anything else, which is shown as it is.
     pub(crate) fn read(line: &str) -> Option<Self> {
         serde_json::from_str(line).ok()
+    }
+
+    /// A stage that will be finished.
+    pub(crate) fn begun(what: impl Into<String>) -> Self {
+        Self::Begun { what: what.into() }
     }
 
     /// A finished stage.

@@ -12,6 +12,9 @@ use crate::{
     },
 };
 
+/// Pods whose problems are said in whole; the table has all.
+const SAID: usize = 3;
+
 /// One pod.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -45,8 +48,14 @@ pub(super) async fn run(printer: &Printer) -> Result<(), Failure> {
     if ready == rows.len() {
         return Ok(());
     }
-    let first = rows.iter().find(|row| !row.pod.ready).map(|row| row.pod.name.clone()).unwrap_or_default();
-    Err(Failure::new(Exit::Bad, "not all pods are ready")
+    let not_ready: Vec<&Row> = rows.iter().filter(|row| !row.pod.ready).collect();
+    let said = not_ready.iter().take(SAID).map(|row| {
+        let problem = row.problem.as_deref().unwrap_or("it starts");
+        format!("{} is not ready: {problem}", row.pod.name)
+    });
+    let message = said.collect::<Vec<_>>().join("; ");
+    let first = not_ready.first().map(|row| row.pod.name.clone()).unwrap_or_default();
+    Err(Failure::new(Exit::Bad, message)
         .fix(format!("what has ended is started again; meshctl playground logs {first} shows why it ends")))
 }
 
@@ -89,7 +98,7 @@ fn table(rows: &[Row], wide: bool) -> Table {
     if wide {
         columns.extend(["MESHED", "LAST END"].map(Column::from));
     }
-    columns.push(Column::name("PROBLEM"));
+    columns.push(Column::name("PROBLEM").readable(36));
     let mut table = Table::new(columns);
     for Row { pod, containers, problem } in rows {
         let ready = containers.iter().filter(|container| container.ready).count();

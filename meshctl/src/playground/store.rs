@@ -109,8 +109,8 @@ impl Store {
             let file = format!("service-{}-{}", namespace.unwrap_or("default"), name.unwrap_or_default());
             store.write(&file, &with_kind("v1", "Service", service)?)?;
         }
-        for (index, object) in world.others.iter().enumerate() {
-            store.write(&format!("object-{index}"), object)?;
+        for object in &world.others {
+            store.write(&file_name(object), object)?;
         }
         Ok(store)
     }
@@ -254,6 +254,14 @@ impl Store {
         let path = self.inner.directory.join(format!("{name}.json"));
         replace(&path, &text).with_context(|| format!("write {}", path.display()))
     }
+}
+
+/// `httproute-shop-web`: a person finds it by what they know of it.
+fn file_name(object: &Value) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    let kind = text("/kind").unwrap_or("object").to_ascii_lowercase();
+    let words = [Some(kind.as_str()), text("/metadata/namespace"), text("/metadata/name")];
+    words.into_iter().flatten().collect::<Vec<_>>().join("-")
 }
 
 /// Writes a file so that readers see the old or the new one.

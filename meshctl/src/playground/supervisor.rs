@@ -108,6 +108,7 @@ async fn end(tasks: &Tasks, processes: &Processes) {
 }
 
 async fn serve(directory: &RuntimeDir, tasks: &Tasks, processes: &Processes, since: Instant) -> anyhow::Result<()> {
+    News::begun("network, certificates and manifests").tell();
     let world = World::embedded()?;
     let state = directory.state();
     let network = Arc::new(Network::new()?);
@@ -151,10 +152,12 @@ async fn serve(directory: &RuntimeDir, tasks: &Tasks, processes: &Processes, sin
 async fn start(world: &World, kubelet: &Kubelet, admission: &Admission, since: Instant) -> anyhow::Result<()> {
     let is_system = |pod: &Pod| pod.metadata.namespace.as_deref() == Some(names::SYSTEM_NAMESPACE);
     let (system, others): (Vec<_>, Vec<_>) = world.pods.iter().partition(|(pod, _)| is_system(pod));
-    run_pods(kubelet, admission, &system).await?;
-    News::done(format!("control plane: {}", names_of(&system)), since.elapsed()).tell();
-    run_pods(kubelet, admission, &others).await?;
-    News::done(format!("pods, through the injector: {}", names_of(&others)), since.elapsed()).tell();
+    for (what, pods) in [("control plane", system), ("pods", others)] {
+        let what = format!("{what}: {}", names_of(&pods));
+        News::begun(what.as_str()).tell();
+        run_pods(kubelet, admission, &pods).await?;
+        News::done(what, since.elapsed()).tell();
+    }
     Ok(())
 }
 

@@ -5,8 +5,8 @@
 pub(super) const GAP: usize = 3;
 /// Blanks between columns where there is not.
 pub(super) const NARROW_GAP: usize = 2;
-/// A name that is cut to so much is still told from its neighbours; columns leave before names get shorter.
-const READABLE: usize = 16;
+/// A name that is cut to so much is still told from its neighbours.
+pub(super) const READABLE: usize = 16;
 /// Shorter than this nothing is cut.
 const LEAST: usize = 6;
 
@@ -29,6 +29,8 @@ pub(super) struct Wish {
     /// Width of its header.
     pub(super) header: usize,
     pub(super) cut: Cut,
+    /// Columns leave before this one is cut to less.
+    pub(super) readable: usize,
     /// When it leaves: the lowest first; never without.
     pub(super) leaves: Option<u8>,
 }
@@ -36,25 +38,25 @@ pub(super) struct Wish {
 /// The width that each column gets, or none where it leaves.
 pub(super) fn fit(wishes: &[Wish], width: usize) -> Vec<Option<usize>> {
     let mut kept: Vec<bool> = vec![true; wishes.len()];
-    let least = |wish: &Wish, floor: usize| match wish.cut {
+    let least = |wish: &Wish, readable: bool| match wish.cut {
         Cut::Nothing => wish.natural,
-        Cut::Middle | Cut::Start => wish.natural.min(wish.header.max(floor)),
+        Cut::Middle | Cut::Start => wish.natural.min(wish.header.max(if readable { wish.readable } else { LEAST })),
     };
     let total = |kept: &[bool], width_of: &dyn Fn(usize) -> usize| -> usize {
         let columns = || kept.iter().enumerate().filter(|(_, kept)| **kept).map(|(column, _)| column);
         columns().map(width_of).sum::<usize>() + NARROW_GAP * columns().count().saturating_sub(1)
     };
-    while total(&kept, &|column| least(&wishes[column], READABLE)) > width {
+    while total(&kept, &|column| least(&wishes[column], true)) > width {
         let leaving = |column: &usize| kept[*column].then_some(wishes[*column].leaves?);
         let Some(next) = (0..wishes.len()).filter(|column| leaving(column).is_some()).min_by_key(leaving) else {
             break;
         };
         kept[next] = false;
     }
-    let floor = if total(&kept, &|column| least(&wishes[column], READABLE)) > width { LEAST } else { READABLE };
+    let readable = total(&kept, &|column| least(&wishes[column], true)) <= width;
     let mut widths: Vec<usize> = wishes.iter().map(|wish| wish.natural).collect();
     while total(&kept, &|column| widths[column]) > width {
-        let can_shrink = |column: &usize| kept[*column] && widths[*column] > least(&wishes[*column], floor);
+        let can_shrink = |column: &usize| kept[*column] && widths[*column] > least(&wishes[*column], readable);
         // The widest has most to give.
         let Some(widest) = (0..wishes.len()).filter(can_shrink).max_by_key(|column| widths[*column]) else { break };
         widths[widest] -= 1;
@@ -98,7 +100,7 @@ mod tests {
     use super::*;
 
     fn wish(natural: usize, cut: Cut, leaves: Option<u8>) -> Wish {
-        Wish { natural, header: 4, cut, leaves }
+        Wish { natural, header: 4, cut, readable: READABLE, leaves }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Tables of text: pure, measured without colour, no trailing blanks.
 
-use super::fit::{Cut, GAP, NARROW_GAP, Wish, fit};
+use super::fit::{Cut, GAP, NARROW_GAP, READABLE, Wish, fit};
 use crate::resource;
 
 /// Rows under headers.
@@ -15,6 +15,7 @@ pub(crate) struct Table {
 pub(crate) struct Column {
     header: &'static str,
     cut: Cut,
+    readable: usize,
     leaves: Option<u8>,
     leaves_if_same: bool,
 }
@@ -67,7 +68,7 @@ impl Tone {
 /// A column that is always shown, and shown whole.
 impl From<&'static str> for Column {
     fn from(header: &'static str) -> Self {
-        Self { header, cut: Cut::Nothing, leaves: None, leaves_if_same: false }
+        Self { header, cut: Cut::Nothing, readable: READABLE, leaves: None, leaves_if_same: false }
     }
 }
 
@@ -85,6 +86,12 @@ impl Column {
     /// Of namespaces: where all are the same, the person has asked for that one, or has no other.
     pub(crate) fn namespace() -> Self {
         Self { leaves_if_same: true, ..Self::name("NAMESPACE") }
+    }
+
+    /// Is not cut to less than this while another column can leave.
+    #[must_use]
+    pub(crate) fn readable(self, readable: usize) -> Self {
+        Self { readable, ..self }
     }
 
     /// The whole column may go; those with a lower `rank` go before.
@@ -159,7 +166,7 @@ impl Table {
     }
 
     fn wishes(&self, headers: bool, short: bool) -> Vec<Wish> {
-        let of_column = |(column, Column { header, cut, leaves, leaves_if_same }): (usize, &Column)| {
+        let of_column = |(column, Column { header, cut, readable, leaves, leaves_if_same }): (usize, &Column)| {
             let cells = || self.rows.iter().map(|row| row[column].shown(short));
             let header = if headers { header.chars().count() } else { 0 };
             let same = *leaves_if_same && cells().all(|cell| Some(cell) == cells().next());
@@ -167,6 +174,7 @@ impl Table {
                 natural: cells().map(|cell| cell.chars().count()).fold(header, usize::max),
                 header,
                 cut: *cut,
+                readable: *readable,
                 leaves: if same { Some(0) } else { *leaves },
             }
         };

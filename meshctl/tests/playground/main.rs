@@ -5,8 +5,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod broken;
 mod recovery;
+mod starts;
 mod support;
+#[path = "../support/terminal.rs"]
+mod terminal;
 
 use std::{
     collections::BTreeSet,

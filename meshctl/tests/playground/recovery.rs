@@ -76,7 +76,7 @@ fn a_killed_keeper_or_launcher_takes_everything_along() {
     nothing_is_left(&playground, &inside);
 }
 
-fn nothing_is_left(playground: &Playground, inside: &Inside) {
+pub(crate) fn nothing_is_left(playground: &Playground, inside: &Inside) {
     until("all processes have ended", || inside.processes().is_empty());
     until("no file is left", || fs::read_dir(playground.runtime()).unwrap().count() == 0);
 }
@@ -95,7 +95,7 @@ fn wait(playground: &Playground, what: &str, are: impl Fn(&[Value]) -> bool) -> 
     }
 }
 
-fn until(what: &str, is: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, is: impl Fn() -> bool) {
     let begun = Instant::now();
     while !is() {
         assert!(begun.elapsed() < PATIENCE, "{what}");

@@ -100,6 +100,17 @@ impl Inside {
         numbers.map(Pid::from_raw).filter(is_inside).map(line).collect()
     }
 
+    /// The sidecar of a workload that has one pod.
+    pub(crate) fn proxy_of(&self, workload: &str) -> Pid {
+        let is_its = |pid: &Pid| {
+            let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            let wanted = format!("MESH_POD_NAME={workload}-");
+            variables.split(|byte| *byte == 0).any(|variable| variable.starts_with(wanted.as_bytes()))
+        };
+        let proxies = self.processes().into_iter().filter(|(_, line)| line.contains("mesh-proxy run"));
+        proxies.map(|(pid, _)| pid).find(is_its).unwrap()
+    }
+
     /// Signals all processes whose command line contains this, and tells how many.
     pub(crate) fn signal(&self, words: &str, signal: Signal) -> usize {
         let found: Vec<_> = self.processes().into_iter().filter(|(_, line)| line.contains(words)).collect();

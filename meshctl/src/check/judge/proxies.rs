@@ -26,7 +26,7 @@ pub(super) fn answer(observed: &Observed) -> Vec<Finding> {
     let silent = observed.proxies.iter().filter_map(|(pod, config)| Some((pod, config.as_ref().err()?)));
     silent
         .map(|(pod, reason)| {
-            let fix = format!("kubectl -n {} logs {} -c {}", pod.namespace, pod.name, names::CONTAINER_PROXY);
+            let fix = observed.logs(pod, names::CONTAINER_PROXY);
             Finding::new(format!("pod {}: {reason}", name(pod))).fix(fix)
         })
         .collect()
@@ -35,7 +35,10 @@ pub(super) fn answer(observed: &Observed) -> Vec<Finding> {
 pub(super) fn ready(observed: &Observed) -> Vec<Finding> {
     let waiting = configs(observed).filter(|(_, config)| !config.ready && !config.draining);
     waiting
-        .map(|(pod, config)| Finding::new(format!("pod {} waits for {}", name(pod), config.waiting_for.join(", "))))
+        .map(|(pod, config)| {
+            let text = format!("pod {} waits for {}", name(pod), config.waiting_for.join(", "));
+            Finding::new(text).fix(observed.logs(pod, names::CONTAINER_PROXY))
+        })
         .collect()
 }
 
@@ -162,7 +165,7 @@ pub(super) fn redirect(observed: &Observed) -> Vec<Finding> {
             code.filter(|code| *code != 0)
         });
         if let Some(code) = failed {
-            let fix = format!("kubectl -n {} logs {} -c {}", info.namespace, info.name, names::CONTAINER_REDIRECT);
+            let fix = observed.logs(&info, names::CONTAINER_REDIRECT);
             let text = format!("pod {}: {} ended with {code}", name(&info), names::CONTAINER_REDIRECT);
             findings.push(Finding::new(text).fix(fix));
         }

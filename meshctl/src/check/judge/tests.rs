@@ -60,6 +60,7 @@ fn mesh() -> Mesh {
         namespace: json!({"metadata": {"name": "shop", "labels": {names::LABEL_INJECT: names::INJECT_ENABLED}}}),
         observed: Observed {
             now: time(NOW),
+            playground: false,
             mesh_namespace: names::SYSTEM_NAMESPACE.into(),
             scope: None,
             pods: Vec::new(),

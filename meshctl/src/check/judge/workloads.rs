@@ -57,7 +57,7 @@ pub(super) fn ready(observed: &Observed) -> Vec<Finding> {
         if since.is_some_and(|since| observed.now.duration_since(since) < STARTS_WITHIN) {
             continue;
         }
-        let fix = format!("kubectl -n {} describe pod {}", info.namespace, info.name);
+        let fix = observed.describe(&info);
         findings.push(Finding::new(format!("pod {} is not ready: {}", name(&info), why(pod))).fix(fix));
     }
     findings

@@ -76,8 +76,8 @@ fn rows_of(pod: &PodInfo, target: &Target) -> Vec<Row> {
 }
 
 fn table(rows: &[Row], wide: bool) -> Table {
-    let mut columns = vec![Column::namespace(), Column::name("POD"), Column::name("DESTINATION")];
-    columns.extend([Column::name("BACKEND"), "ENDPOINT".into(), Column::name("TARGET").leaves(2)]);
+    let mut columns = vec![Column::namespace(), Column::name("POD"), Column::name("DESTINATION").readable(14)];
+    columns.extend([Column::name("BACKEND").readable(14), "ENDPOINT".into(), Column::name("TARGET").leaves(2)]);
     columns.extend(["TLS".into(), Column::from("LATENCY").leaves(3), Column::from("OPEN").leaves(1)]);
     if wide {
         columns.extend(["POOLED", "IDENTITY"].map(Column::from));

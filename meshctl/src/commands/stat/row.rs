@@ -161,7 +161,7 @@ pub(super) fn sort(rows: &mut [Row], key: Sort) {
 pub(super) fn table(rows: &[Row], wide: bool) -> Table {
     let by_backend = rows.iter().any(|row| row.backend.is_some());
     // What nobody fails by may go: `list` says who is meshed, P95 lies between its neighbours.
-    let mut columns = vec![Column::namespace(), Column::name("WORKLOAD")];
+    let mut columns = vec![Column::namespace(), Column::name("WORKLOAD").readable(20)];
     columns.push(if by_backend { Column::name("BACKEND") } else { Column::from("MESHED").leaves(1) });
     columns.extend(["SUCCESS", "RPS"].map(Column::from));
     columns.extend([Column::from("P50").leaves(3), Column::from("P95").leaves(2), Column::from("P99")]);
@@ -185,12 +185,17 @@ fn cells(row: &Row, wide: bool) -> Vec<Cell> {
         let shown = ms.map_or_else(dash, |ms| show_latency(Duration::from_secs_f64(ms.max(0.0) / 1e3)));
         Cell::number(shown)
     };
-    let number = |value: f64| Cell::number(if row.meshed == 0 { dash() } else { format!("{value:.1}") });
+    // Nobody could tell: that is not zero.
+    let silent = row.meshed == 0 || row.unread >= row.meshed;
+    let number = |value: f64| Cell::number(if silent { dash() } else { format!("{value:.1}") });
     let count = |value: Option<f64>| {
         let value = value.filter(|_| row.meshed > 0);
         Cell::number(value.map_or_else(dash, |value| format!("{value:.0}")))
     };
-    let success = row.success.map_or_else(dash, |success| format!("{:.2}%", success * 100.0));
+    let success = match row.success {
+        None if row.unread > 0 => "unknown".to_owned(),
+        success => success.map_or_else(dash, |success| format!("{:.2}%", success * 100.0)),
+    };
     let who = match &row.backend {
         Some(backend) => backend.text(&row.namespace),
         None => format!("{}/{}", row.meshed, row.pods),
@@ -199,7 +204,7 @@ fn cells(row: &Row, wide: bool) -> Vec<Cell> {
         Cell::text(&row.namespace),
         Cell::workload(&row.workload),
         Cell::text(who),
-        Cell::number(success).tone(tone(row.success)),
+        Cell::number(success).tone(if row.unread > 0 { Tone::Warn } else { tone(row.success) }),
         number(row.requests_per_second),
         latency(row.p50_ms),
         latency(row.p95_ms),

@@ -245,6 +245,24 @@ impl Layout {
     }
 }
 
+impl Layout {
+    /// Where lines have an end, the code of what the mesh itself answered has no room behind them: it stands beside the
+    /// status, in place of a latency that says little then and if need be of the path.
+    fn row_with_code(mut self, mut cells: [String; 7], code: &str) -> String {
+        cells[5] = if cells[5] == ERROR { code.to_owned() } else { format!("{} {code}", cells[5]) };
+        cells[6].clear();
+        let span = self.widths[5] + self.widths[6];
+        let more = cells[5].chars().count().saturating_sub(span).min(self.widths[4] - 1);
+        self.widths[4] -= more;
+        self.widths[5] = span + more;
+        self.widths[6] = 0;
+        self.row(&cells)
+    }
+}
+
+/// Status of what the mesh itself ended before there was an answer.
+const ERROR: &str = "error";
+
 fn last(text: &str, count: usize) -> String {
     text.chars().skip(text.chars().count().saturating_sub(count)).collect()
 }
@@ -265,7 +283,7 @@ impl Line {
         let status = match (self.status, self.grpc_status, &self.outcome) {
             (_, Some(grpc), _) => format!("gRPC {grpc}"),
             (Some(status), None, _) => status.to_string(),
-            (None, None, Some(_)) => "error".to_owned(),
+            (None, None, Some(_)) => ERROR.to_owned(),
             (None, None, None) if self.method.is_some() => "none".to_owned(),
             (None, None, None) => "closed".to_owned(),
         };
@@ -280,7 +298,11 @@ impl Line {
             show_latency(Duration::from_micros(self.latency_us)),
         ]
         .map(|cell| clean(&cell));
-        let mut text = layout.row(&cells);
+        let beside = self.outcome.as_deref().filter(|_| layout.cuts);
+        let mut text = match beside {
+            Some(code) => layout.row_with_code(cells, code),
+            None => layout.row(&cells),
+        };
         let tls = if self.tls { "√" } else { "-" };
         if !layout.compact {
             text.push_str(&format!("{:<9}", show_bytes(self.bytes_in + self.bytes_out)));
@@ -291,7 +313,7 @@ impl Line {
             let route = self.route.as_deref().unwrap_or("-");
             text.push_str(&format!("    {} → {}  {}", name(&self.source), name(&self.destination), clean(route)));
         }
-        if let Some(outcome) = &self.outcome {
+        if let Some(outcome) = self.outcome.as_ref().filter(|_| beside.is_none()) {
             text.push_str(&format!("  [{outcome}]"));
         }
         for (mark, headers) in [(">", &self.request_headers), ("<", &self.response_headers)] {

@@ -5,7 +5,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use mesh_runtime::tasks::Tasks;
+use mesh_runtime::{serve, tasks::Tasks};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -78,7 +78,7 @@ async fn serve_connections(listener: &TcpListener, resolve: &Resolve, tasks: &Ta
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let Ok((socket, _)) = listener.accept().await else { continue };
+        let (socket, _) = serve::accept(listener).await;
         let resolve = Arc::clone(resolve);
         tasks.spawn("dns connection", async move {
             // A client that breaks the rules, leaves or dawdles is its own affair.
