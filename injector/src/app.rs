@@ -20,10 +20,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     certificate::{self, Certificate},
     config::{Args, Config},
+    namespaces::Namespaces,
+    secret::Keeper,
     server::{self, Webhook},
 };
 
-/// How often the files are looked at. A mounted Secret takes the kubelet a minute to change anyway.
+/// How often the files are looked at.
 const FOLLOW_PERIOD: Duration = Duration::from_secs(1);
 /// Longest that shutdown may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
@@ -73,6 +75,10 @@ impl Bound {
         let readiness = Readiness::new();
         let metrics = Metrics::new();
 
+        if let Namespaces::Cluster(cluster) = &namespaces {
+            let keeper = Keeper::new(cluster.client(), tls_dir.clone());
+            tasks.spawn_until_cancelled("webhook secret", keeper.keep());
+        }
         let webhook = Webhook::new(mesh, namespaces);
         webhook.injections.register(&metrics);
         let certificate = Certificate::default();

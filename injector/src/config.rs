@@ -20,7 +20,8 @@ const NO_CLUSTER: &str = "find the API server: run in a pod with a service accou
 /// Command line of `mesh-injector run`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// Directory with tls.crt and tls.key of the webhook; followed as they change
+    /// Directory with tls.crt and tls.key of the webhook; followed as they change. Without --manifests it is filled from
+    /// the Secret mesh-injector-webhook-tls, which is made where there is none
     #[arg(long, value_name = "DIR")]
     pub tls_dir: PathBuf,
     /// File with the roots of trust (PEM) that sidecars start with; followed as it changes

@@ -17,6 +17,7 @@
 //! | [`pod`] | reading a pod as a JSON value |
 //! | [`server`], [`bodies`] | the HTTPS webhook and its limits |
 //! | [`certificate`], [`namespaces`] | what it reads besides |
+//! | [`secret`] | in a cluster, the certificate: made, renewed, told to the API server |
 //! | [`config`], [`app`] | command line; wiring |
 
 pub mod app;
@@ -31,6 +32,7 @@ pub mod pod;
 pub mod probes;
 pub mod reason;
 pub mod review;
+pub mod secret;
 pub mod server;
 pub mod settings;
 pub mod sidecar;

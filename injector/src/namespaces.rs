@@ -51,6 +51,11 @@ impl Cluster {
         Ok(Self(Client::try_from(kube::Config::incluster()?)?))
     }
 
+    /// How it is spoken to.
+    pub(crate) fn client(&self) -> Client {
+        self.0.clone()
+    }
+
     async fn meta(&self, name: &str) -> Result<NamespaceMeta, Unknown> {
         // The name comes from whoever reaches the webhook, and becomes part of a path.
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';

@@ -70,6 +70,8 @@ pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
 pub const PART_OF: &str = "mesh";
 /// Secret with the root of the certificate authority, in [`SYSTEM_NAMESPACE`].
 pub const CA_SECRET_NAME: &str = "mesh-ca";
+/// The Secret with the certificate of the injector's webhook.
+pub const WEBHOOK_SECRET_NAME: &str = "mesh-injector-webhook-tls";
 /// Trust domain where none is set.
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 /// Audience of bootstrap tokens (projected service-account tokens and join tokens).

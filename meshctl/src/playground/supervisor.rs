@@ -200,16 +200,17 @@ struct Secrets {
 
 impl Secrets {
     fn make(world: &World, state: &Path) -> anyhow::Result<Self> {
-        let (controller, _) = world
-            .pods
-            .iter()
-            .find(|(pod, _)| {
-                let owner = crate::cluster::PodInfo::from_object(pod).workload_or_name();
-                owner.rsplit('/').next() == Some(names::CONTROLLER_NAME)
-            })
-            .context("the control plane has no controller")?;
-        let secrets = SecretStore::open(volumes::own(state, controller, CONTROLLER_STATE))
-            .context("make the controller's state")?;
+        let own = |workload: &str, volume: &str| {
+            let mut pods = world.pods.iter().map(|(pod, _)| pod);
+            let pod = pods.find(|pod| {
+                let owner = crate::cluster::PodInfo::from_object(*pod).workload_or_name();
+                owner.rsplit('/').next() == Some(workload)
+            });
+            pod.map(|pod| volumes::own(state, pod, volume))
+                .with_context(|| format!("the control plane has no {workload}"))
+        };
+        let secrets = SecretStore::open(own(names::CONTROLLER_NAME, CONTROLLER_STATE)?);
+        let secrets = secrets.context("make the controller's state")?;
         let minter = Minter::open(&secrets).context("make the key of join tokens")?;
         let authority =
             Authority::open(&secrets, None, names::DEFAULT_TRUST_DOMAIN, LEAF_LIFETIME).context("make the CA")?;
@@ -220,12 +221,12 @@ impl Secrets {
 
         let service = format!("{}.{}.svc", names::INJECTOR_NAME, names::SYSTEM_NAMESPACE);
         let webhook = mesh_injector::certificate::self_signed(&[&service]).context("make the webhook's certificate")?;
-        webhook.write_to(&volumes::shared(state, WEBHOOK_SECRET)).context("write the webhook's certificate")?;
+        webhook.write_to(&own(names::INJECTOR_NAME, WEBHOOK_TLS)?).context("write the webhook's certificate")?;
         Ok(Self { minter, webhook_authority: webhook.authority })
     }
 }
 
 /// Volume of the controller's pod in `deploy/control-plane.yaml` that holds its keys.
 const CONTROLLER_STATE: &str = "state";
-/// Secret in `deploy/control-plane.yaml` with the webhook's certificate.
-const WEBHOOK_SECRET: &str = "mesh-injector-webhook-tls";
+/// Volume of the injector's pod in `deploy/control-plane.yaml` that holds the webhook's certificate.
+const WEBHOOK_TLS: &str = "webhook-tls";
