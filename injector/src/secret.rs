@@ -112,9 +112,10 @@ impl Keeper {
             let step = tokio::time::timeout(DEADLINE, self.step(SystemTime::now())).await;
             let now = step.unwrap_or(Err(KeepError::Late)).err().map(|error| error.to_string());
             if now != problem {
-                match &now {
-                    Some(text) => tracing::warn!("{text}"),
-                    None => tracing::info!("the API server trusts the webhook's certificate"),
+                if let Some(text) = &now {
+                    tracing::warn!("{text}");
+                } else {
+                    tracing::info!("the API server trusts the webhook's certificate");
                 }
             }
             let wait = if now.is_some() { backoff.wait() } else { PERIOD };

@@ -203,7 +203,7 @@ impl Secrets {
         let own = |workload: &str, volume: &str| {
             let mut pods = world.pods.iter().map(|(pod, _)| pod);
             let pod = pods.find(|pod| {
-                let owner = crate::cluster::PodInfo::from_object(*pod).workload_or_name();
+                let owner = crate::cluster::PodInfo::from_object(pod).workload_or_name();
                 owner.rsplit('/').next() == Some(workload)
             });
             pod.map(|pod| volumes::own(state, pod, volume))
