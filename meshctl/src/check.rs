@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | ask everybody | [`observe`] | the only I/O |
 //! | decide | [`judge`], [`lint`] for files | pure: [`observe::Observed`] in, [`Outcome`]s out |
+//! | before there is a mesh | [`pre`] | asks the API server or this machine, and decides |
 //! | show | [`report`] | pure |
 //!
 //! A check has an id that never changes; everything that is said about it follows from [`Check::facts`], the page of
@@ -12,6 +13,7 @@
 pub(crate) mod judge;
 pub(crate) mod lint;
 pub(crate) mod observe;
+pub(crate) mod pre;
 pub(crate) mod report;
 
 use serde::{Serialize, Serializer};
@@ -47,6 +49,10 @@ pub(crate) enum Check {
     PortsExist,
     AnnotationsKnown,
     PodsInjectable,
+    PlaygroundRuns,
+    KubernetesVersion,
+    InstallAllowed,
+    InstallAccepted,
 }
 
 /// What belongs together on the screen.
@@ -60,6 +66,7 @@ pub(crate) enum Category {
     Workloads,
     Configuration,
     Manifests,
+    Prerequisites,
 }
 
 impl Category {
@@ -73,6 +80,7 @@ impl Category {
             Self::Workloads => "workloads",
             Self::Configuration => "configuration",
             Self::Manifests => "manifests",
+            Self::Prerequisites => "prerequisites",
         }
     }
 }
@@ -94,7 +102,7 @@ pub(crate) struct Facts {
 
 impl Check {
     /// Every check, in the order in which it is shown.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 32] = [
         Self::ClusterReachable,
         Self::ControllerReady,
         Self::ControllerAnswers,
@@ -123,6 +131,10 @@ impl Check {
         Self::PortsExist,
         Self::AnnotationsKnown,
         Self::PodsInjectable,
+        Self::PlaygroundRuns,
+        Self::KubernetesVersion,
+        Self::InstallAllowed,
+        Self::InstallAccepted,
     ];
 
     /// Its id.
@@ -335,6 +347,35 @@ impl Check {
                 "The webhook would admit the pod without a sidecar and say so.",
                 "meshctl explain REASON says what to change.",
             ),
+            Self::PlaygroundRuns => facts(
+                "playground-runs",
+                C::Prerequisites,
+                "this machine can run a playground",
+                "The playground lives in namespaces of the kernel that an ordinary user makes, and in a directory of that user.",
+                "The finding names what is refused and how to allow it; a cluster needs none of it.",
+            ),
+            Self::KubernetesVersion => facts(
+                "kubernetes-version",
+                C::Prerequisites,
+                "Kubernetes is 1.29 or newer",
+                "The sidecar is an init container that keeps running, which older releases do not have.",
+                "Upgrade the cluster.",
+            ),
+            Self::InstallAllowed => facts(
+                "install-allowed",
+                C::Prerequisites,
+                "you may create what the mesh is made of",
+                "kubectl apply would stop at the first object that you may not create, and leave those before it.",
+                "Have an administrator of the cluster apply it: meshctl install | kubectl apply -f -",
+            ),
+            Self::InstallAccepted => facts(
+                "install-accepted",
+                C::Prerequisites,
+                "the API server accepts the manifest",
+                "The API server was given each object as a dry run, and refuses it: its own words, or those of an admission \
+                 policy of this cluster.",
+                "Change what the finding names, or the policy that refuses it; meshctl install --set changes values.",
+            ),
         }
     }
 
@@ -374,9 +415,11 @@ impl Finding {
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
     Ok,
+    /// This user may not look, so that nothing can be said.
+    NotAllowed,
     Warning,
     Error,
 }
@@ -398,6 +441,13 @@ impl Outcome {
     /// Ok without findings, a warning with them.
     pub(crate) fn warning(check: Check, findings: Vec<Finding>) -> Self {
         Self::new(check, Verdict::Warning, findings)
+    }
+
+    /// Ok without findings; with them nothing is known for want of rights.
+    pub(crate) fn not_allowed(check: Check, findings: Vec<Finding>) -> Self {
+        let fix = "An administrator can grant it: meshctl explain rights. With less: -n NAME and --proxy.";
+        let with_fix = |found: Finding| if found.fix.is_some() { found } else { found.fix(fix) };
+        Self::new(check, Verdict::NotAllowed, findings.into_iter().map(with_fix).collect())
     }
 
     fn new(check: Check, bad: Verdict, findings: Vec<Finding>) -> Self {

@@ -71,6 +71,9 @@ pub(crate) enum Command {
 /// `meshctl check`.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
+    /// Check before installing: whether this cluster, or with --playground this machine, can run the mesh
+    #[arg(long, conflicts_with_all = ["proxy", "filename"])]
+    pub(crate) pre: bool,
     /// Only the proxies, their identities and their workloads
     #[arg(long, conflicts_with = "filename")]
     pub(crate) proxy: bool,

@@ -132,6 +132,50 @@ impl Cluster {
         if self.is_playground() { " --playground" } else { "" }
     }
 
+    /// The same cluster, where less than all that is asked for is an error.
+    pub(crate) fn insisting(&self) -> Self {
+        let backend = match &self.backend {
+            Backend::Playground(client) => Backend::Playground(client.clone()),
+            Backend::Kubernetes(client) => Backend::Kubernetes(client.insisting()),
+        };
+        Self { backend, limit: self.limit }
+    }
+
+    /// The namespace that was asked for or that the context names; none on the playground.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        match &self.backend {
+            Backend::Playground(_) => None,
+            Backend::Kubernetes(client) => Some(&client.namespace),
+        }
+    }
+
+    /// What the API server answers at a path; none on the playground, which has no API server.
+    pub(crate) async fn get(&self, path: &str) -> Option<Result<serde_json::Value, ClusterError>> {
+        let Backend::Kubernetes(client) = &self.backend else { return None };
+        Some(self.in_time(path, client.get(path)).await)
+    }
+
+    /// What the API server answers to an object; none on the playground.
+    pub(crate) async fn send(
+        &self,
+        method: http::Method,
+        path: &str,
+        content_type: &str,
+        object: &serde_json::Value,
+    ) -> Option<Result<serde_json::Value, ClusterError>> {
+        let Backend::Kubernetes(client) = &self.backend else { return None };
+        Some(self.in_time(path, client.send(method, path, content_type, object)).await)
+    }
+
+    async fn in_time<T>(
+        &self,
+        what: &str,
+        asked: impl Future<Output = Result<T, ClusterError>>,
+    ) -> Result<T, ClusterError> {
+        let answer = tokio::time::timeout(self.limit, asked).await;
+        answer.map_err(|_| ClusterError::TimedOut { what: what.to_owned(), limit: self.limit })?
+    }
+
     /// Longest that one question may take.
     pub(crate) fn limit(&self) -> Duration {
         self.limit

@@ -33,6 +33,24 @@ pub(crate) fn install(args: &cli::Install, printer: &Printer) -> Result<(), Fail
     printer.data(&install::render(&values))
 }
 
+/// Refuses an output form that the command does not have: a wrong command line is one whether or not a cluster answers.
+pub(crate) fn refuse_form(command: &cli::Command, printer: &Printer) -> Result<(), Failure> {
+    match command {
+        cli::Command::Tap(_) => printer.only(tap::FORMS),
+        cli::Command::Stat(args) if args.watch => printer.only(stat::ROUNDS),
+        cli::Command::Diagnostics(args) => match args.view {
+            cli::View::ProxyMetrics(_) => printer.only(diagnostics::METRICS),
+            cli::View::Config(_) => printer.only(diagnostics::CONFIG),
+            cli::View::Endpoints(_) => printer.only_lists(),
+        },
+        cli::Command::List | cli::Command::Stat(_) | cli::Command::Identity(_) | cli::Command::Connections(_) => {
+            printer.only_lists()
+        }
+        // These have forms of their own, and look at them first.
+        _ => Ok(()),
+    }
+}
+
 /// The pods that a resource selects; all without one.
 pub(crate) fn select(pods: Vec<PodInfo>, resource: Option<&Resource>) -> Result<Vec<PodInfo>, Failure> {
     select_any(pods, resource.map_or(&[], std::slice::from_ref))

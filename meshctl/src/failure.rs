@@ -54,11 +54,13 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// What to run or change next.
     pub(crate) fix: Option<String>,
+    /// This user may not ask: nothing is known of what was asked about.
+    pub(crate) forbidden: bool,
 }
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), fix: None }
+        Self { exit, message: message.into(), fix: None, forbidden: false }
     }
 
     /// For a command that has shown why already.
@@ -120,7 +122,7 @@ impl From<ClusterError> for Failure {
                 .fix("--kubeconfig FILE and --context NAME say which; --playground looks at the playground"),
             ClusterError::NoAnswer { .. } => Self::new(Exit::Unreachable, text)
                 .fix("compare the context (kubectl config current-context); --playground looks at the playground"),
-            ClusterError::Forbidden { .. } => Self::new(Exit::Unreachable, text)
+            ClusterError::Forbidden { .. } => Self { forbidden: true, ..Self::new(Exit::Unreachable, text) }
                 .fix("-n NAME asks for one namespace only; meshctl explain rights lists what each command needs"),
             ClusterError::NotRunning(_) => Self::new(Exit::Unreachable, text).fix("meshctl playground starts one"),
             ClusterError::TimedOut { .. } => {

@@ -95,6 +95,7 @@ fn look(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
 }
 
 async fn look_at(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
+    commands::refuse_form(&cli.command, printer)?;
     if let Command::Version(args) = &cli.command {
         return commands::version::run(&cli.globals, args, printer).await;
     }

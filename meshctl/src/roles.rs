@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::Parser;
+use mesh_netlab::userns::{self, Isolation};
 
 use crate::playground::{keeper, supervisor};
 
@@ -18,6 +19,8 @@ use crate::playground::{keeper, supervisor};
 pub(crate) enum Role {
     /// Makes the playground's namespaces and cleans up behind them.
     PlaygroundKeeper,
+    /// Tries to make them, and ends.
+    PlaygroundProbe,
     /// First process inside them.
     PlaygroundSupervisor,
     /// The controller.
@@ -57,13 +60,21 @@ struct ShopCommand {
 }
 
 impl Role {
-    const ALL: [Self; 6] =
-        [Self::PlaygroundKeeper, Self::PlaygroundSupervisor, Self::Controller, Self::Injector, Self::Proxy, Self::Shop];
+    const ALL: [Self; 7] = [
+        Self::PlaygroundKeeper,
+        Self::PlaygroundProbe,
+        Self::PlaygroundSupervisor,
+        Self::Controller,
+        Self::Injector,
+        Self::Proxy,
+        Self::Shop,
+    ];
 
     /// Its first argument.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::PlaygroundKeeper => "playground-keeper",
+            Self::PlaygroundProbe => "playground-probe",
             Self::PlaygroundSupervisor => "playground-supervisor",
             Self::Controller => "mesh-controller",
             Self::Injector => "mesh-injector",
@@ -87,6 +98,7 @@ impl Role {
         let done = match self {
             Self::PlaygroundKeeper => return keeper::run(&words[1..]),
             Self::PlaygroundSupervisor => return supervisor::run(&words[1..]),
+            Self::PlaygroundProbe => userns::enter(Isolation { pids: true }).map_err(Into::into),
             Self::Controller => {
                 let ControllerCommand::Run(args) = ControllerCommand::parse_from(words);
                 block_on(mesh_controller::run(*args))

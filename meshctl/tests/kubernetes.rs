@@ -179,3 +179,64 @@ fn without_a_kubeconfig_the_way_out_is_named() {
     let context = User::of("http://127.0.0.1:1").meshctl("list --context elsewhere");
     assert!(text(&context.stderr).contains("elsewhere"), "{}", text(&context.stderr));
 }
+
+#[test]
+fn what_a_user_may_not_see_is_not_taken_for_absent() {
+    let mut script = open();
+    let forbidden = |what: &str| (403, status(403, &format!("{what} is forbidden: User \"me\" cannot list it")));
+    for place in ["/api/v1/pods", "/api/v1/namespaces", "/api/v1/namespaces/mesh-system/pods"] {
+        script.lists.insert(place, forbidden("pods"));
+    }
+    let shop = json!({"metadata": {"name": "shop", "labels": {"meshctl.dev/inject": "enabled"}}});
+    script.lists.insert("/api/v1/namespaces/shop", (200, shop.to_string()));
+    let user = User::of(&format!("http://{}", serve(script)));
+    let output = user.meshctl("check");
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{report}");
+    assert!(report.contains("not allowed to list pods in namespace mesh-system: pods is forbidden"), "{report}");
+    assert!(!report.contains("there is no"), "{report}");
+    // Of the namespace that one may see all is told: a pod that wants a restart is a warning.
+    let output = user.meshctl("check --proxy -o json");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert_eq!((&report["summary"]["notAllowed"], &report["summary"]["warnings"]), (&0.into(), &1.into()), "{report}");
+}
+
+#[test]
+fn before_an_installation_a_cluster_is_asked_what_it_would_say() {
+    let check = |minor: &str, allowed: bool, patch: (u16, String)| {
+        let mut script = Script { patch: Some(patch), ..Script::default() };
+        script.lists.insert("/version", (200, json!({"major": "1", "minor": minor}).to_string()));
+        let review = json!({"kind": "SelfSubjectAccessReview", "status": {"allowed": allowed}}).to_string();
+        script.lists.insert("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", (201, review));
+        let output = User::of(&format!("http://{}", serve(script))).meshctl("check --pre");
+        (output.status.code().unwrap(), text(&output.stdout))
+    };
+    let accepted = || (200, "{}".to_owned());
+    let refused = |code: u16, text: &str| (code, status(code, text));
+    let (code, report) = check("36+", true, accepted());
+    assert!(code == 0 && report.contains("4 ok, 0 warnings, 0 errors"), "{report}");
+    for (case, expected, says) in [
+        (check("28", true, accepted()), 1, "the API server is Kubernetes 1.28"),
+        (check("29", false, accepted()), 3, "not allowed to create deployments.apps in namespace mesh-system"),
+        (
+            check("29", true, refused(422, "spec.x: is not known")),
+            1,
+            "Deployment mesh-controller: spec.x: is not known",
+        ),
+        (check("29", true, refused(403, "you may not")), 3, "Namespace mesh-system: you may not"),
+    ] {
+        assert_eq!(case.0, expected, "{says}: {}", case.1);
+        assert!(case.1.contains(says), "{says}: {}", case.1);
+    }
+    let waits = check("29", true, refused(404, "namespaces \"mesh-system\" not found"));
+    assert!(!waits.1.contains("Deployment mesh-controller"), "it cannot be tried yet: {}", waits.1);
+}
+
+#[test]
+fn this_machine_is_asked_by_trying() {
+    let user = User::of("http://127.0.0.1:1");
+    let output = user.meshctl("check --pre --playground");
+    assert_eq!(output.status.code(), Some(0), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(text(&output.stdout).contains("[playground-runs]"));
+}

@@ -5,8 +5,11 @@ mod identity;
 mod proxies;
 mod workloads;
 
-use super::{Category, Check, Finding, Outcome, observe::Observed};
-use crate::cluster::PodInfo;
+use super::{
+    Category, Check, Finding, Outcome,
+    observe::{Observed, Unseen},
+};
+use crate::{cluster::PodInfo, failure::Failure};
 
 /// What a run is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +23,7 @@ pub(crate) enum Extent {
 impl Extent {
     fn has(self, category: Category) -> bool {
         match self {
-            Self::Whole => category != Category::Manifests,
+            Self::Whole => !matches!(category, Category::Manifests | Category::Prerequisites),
             Self::Proxies => {
                 matches!(category, Category::Cluster | Category::Identity | Category::DataPlane | Category::Workloads)
             }
@@ -28,16 +31,56 @@ impl Extent {
     }
 }
 
-/// Every check of the extent, in order.
+/// Every check of the extent, in order. Of what this user may not look at, that is said: it is neither good nor bad.
 pub(crate) fn judge(observed: &Observed, extent: Extent) -> Vec<Outcome> {
     let wanted = Check::ALL.into_iter().filter(|check| extent.has(check.facts().category));
-    wanted.map(|check| one(check, observed)).collect()
+    let judged = wanted.filter_map(|check| match not_allowed(check, observed) {
+        // Whoever asks of proxies has not asked for the control plane.
+        Some(_) if extent == Extent::Proxies && !matches!(check, Check::ProxiesAnswer | Check::PodsMeshed) => None,
+        Some(findings) => Some(Outcome::not_allowed(check, findings)),
+        None => Some(one(check, observed)),
+    });
+    judged.collect()
 }
 
 /// What is left to say where the cluster does not answer.
-pub(crate) fn unreachable(reason: &str, fix: Option<&str>) -> Vec<Outcome> {
-    let finding = Finding { text: reason.to_owned(), fix: fix.map(str::to_owned) };
-    vec![Outcome::error(Check::ClusterReachable, vec![finding])]
+pub(crate) fn unreachable(failure: &Failure) -> Vec<Outcome> {
+    let finding = Finding { text: failure.message.clone(), fix: failure.fix.clone() };
+    let outcome = if failure.forbidden { Outcome::not_allowed } else { Outcome::error };
+    vec![outcome(Check::ClusterReachable, vec![finding])]
+}
+
+/// Why nothing can be said of a check, where that is for want of rights.
+fn not_allowed(check: Check, observed: &Observed) -> Option<Vec<Finding>> {
+    let one = |reason: &String| vec![Finding::new(reason)];
+    let of = |unseen: &Unseen| unseen.not_allowed.then(|| one(&unseen.reason));
+    match check {
+        Check::ControllerReady | Check::InjectorReady => observed.hidden.as_ref().map(one),
+        Check::ControllerAnswers
+        | Check::IssuerValid
+        | Check::IssuerExpiring
+        | Check::ProxiesCurrent
+        | Check::ObjectsInForce => match &observed.controller {
+            Some(Err(unseen)) => of(unseen),
+            Some(Ok(_)) => None,
+            None => observed.hidden.as_ref().map(one),
+        },
+        Check::WebhookCertValid | Check::WebhookCertExpiring => match &observed.webhook {
+            Some(Err(unseen)) => of(unseen),
+            Some(Ok(_)) => None,
+            None => observed.hidden.as_ref().map(one),
+        },
+        Check::ProxiesAnswer => {
+            let unseen: Vec<_> =
+                observed.proxies.iter().filter_map(|(pod, it)| Some((pod, it.as_ref().err()?))).collect();
+            let all = !unseen.is_empty() && unseen.iter().all(|(_, unseen)| unseen.not_allowed);
+            let finding =
+                |(pod, unseen): &(&PodInfo, &Unseen)| Finding::new(format!("pod {}: {}", name(pod), unseen.reason));
+            all.then(|| unseen.iter().map(finding).collect())
+        }
+        Check::PodsMeshed => observed.namespaces_hidden.as_ref().map(one),
+        _ => None,
+    }
 }
 
 fn one(check: Check, observed: &Observed) -> Outcome {
@@ -63,14 +106,18 @@ fn one(check: Check, observed: &Observed) -> Outcome {
         Check::PodsMeshed => Outcome::warning(check, workloads::meshed(observed)),
         Check::PodsReady => Outcome::warning(check, workloads::ready(observed)),
         Check::ObjectsInForce => Outcome::error(check, control::objects_in_force(observed)),
-        // It has answered; the rest is of files, not of a mesh: `lint`.
+        // It has answered; the rest is of files and of what comes before a mesh: `lint`, `pre`.
         Check::ClusterReachable
         | Check::ManifestReadable
         | Check::ObjectsValid
         | Check::RouteBackendsExist
         | Check::PortsExist
         | Check::AnnotationsKnown
-        | Check::PodsInjectable => Outcome::error(check, Vec::new()),
+        | Check::PodsInjectable
+        | Check::PlaygroundRuns
+        | Check::KubernetesVersion
+        | Check::InstallAllowed
+        | Check::InstallAccepted => Outcome::error(check, Vec::new()),
     }
 }
 

@@ -35,14 +35,44 @@ pub(crate) struct Observed {
     pub(crate) scope: Option<String>,
     /// All pods.
     pub(crate) pods: Vec<Pod>,
+    /// Why the pods of the control plane could not be listed, where they could not.
+    pub(crate) hidden: Option<String>,
+    /// Why namespaces could not be read, where they could not.
+    pub(crate) namespaces_hidden: Option<String>,
     /// All namespaces, by name.
     pub(crate) namespaces: BTreeMap<String, Value>,
     /// Meshed pods of the scope, and what their proxies say.
-    pub(crate) proxies: Vec<(PodInfo, Result<pages::Config, String>)>,
+    pub(crate) proxies: Vec<(PodInfo, Result<pages::Config, Unseen>)>,
     /// What the controller says; none where there is no controller.
-    pub(crate) controller: Option<Result<Controller, String>>,
+    pub(crate) controller: Option<Result<Controller, Unseen>>,
     /// What the webhook presents; none where there is no injector.
-    pub(crate) webhook: Option<Result<Certificate, String>>,
+    pub(crate) webhook: Option<Result<Certificate, Unseen>>,
+}
+
+/// Why something was not seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unseen {
+    pub(crate) reason: String,
+    /// This user may not look: that says nothing about what is there.
+    pub(crate) not_allowed: bool,
+}
+
+impl From<Failure> for Unseen {
+    fn from(failure: Failure) -> Self {
+        Self { reason: failure.message, not_allowed: failure.forbidden }
+    }
+}
+
+impl From<String> for Unseen {
+    fn from(reason: String) -> Self {
+        Self { reason, not_allowed: false }
+    }
+}
+
+impl From<&str> for Unseen {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
 }
 
 /// What the controller says of itself.
@@ -114,9 +144,17 @@ impl Observed {
         mesh_namespace: &str,
         scope: Option<&str>,
     ) -> Result<Self, ClusterError> {
-        let pods = cluster.pod_objects(None).await?;
+        let Seen { pods, scope, hidden } = Seen::list(cluster, mesh_namespace, scope).await?;
+        let scope = scope.as_deref();
         let named = |object: Value| Some((object["metadata"]["name"].as_str()?.to_owned(), object));
-        let namespaces = cluster.objects("namespaces").await?.into_iter().filter_map(named).collect();
+        let (namespaces, namespaces_hidden) = match cluster.objects("namespaces").await {
+            Ok(all) => (all.into_iter().filter_map(named).collect(), None),
+            Err(ClusterError::Forbidden { reason, .. }) => {
+                let name = cluster.namespace().unwrap_or_default();
+                (BTreeMap::new(), Some(format!("not allowed to get namespace {name}: {reason}")))
+            }
+            Err(error) => return Err(error),
+        };
         let infos: Vec<PodInfo> = pods.iter().map(PodInfo::from_object).collect();
         let in_scope = |pod: &&PodInfo| pod.meshed && scope.is_none_or(|scope| pod.namespace == scope);
         let mut meshed: Vec<PodInfo> = infos.iter().filter(in_scope).cloned().collect();
@@ -144,6 +182,8 @@ impl Observed {
             scope: scope.map(str::to_owned),
             proxies: meshed.into_iter().zip(configs).collect(),
             pods,
+            hidden,
+            namespaces_hidden,
             namespaces,
             controller,
             webhook,
@@ -157,17 +197,49 @@ impl Observed {
     }
 }
 
+/// The pods that this user may see.
+struct Seen {
+    pods: Vec<Pod>,
+    scope: Option<String>,
+    hidden: Option<String>,
+}
+
+impl Seen {
+    /// All of them, or those of one namespace and of the control plane's: what is hidden is not taken for absent.
+    async fn list(cluster: &Cluster, mesh_namespace: &str, scope: Option<&str>) -> Result<Self, ClusterError> {
+        let cluster = cluster.insisting();
+        let refused = match cluster.pod_objects(None).await {
+            Ok(pods) => return Ok(Self { pods, scope: scope.map(str::to_owned), hidden: None }),
+            Err(error @ ClusterError::Forbidden { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        let Some(own) = scope.or(cluster.namespace()) else { return Err(refused) };
+        let mut pods = cluster.pod_objects(Some(own)).await?;
+        let mut hidden = None;
+        if own != mesh_namespace {
+            match cluster.pod_objects(Some(mesh_namespace)).await {
+                Ok(parts) => pods.extend(parts),
+                Err(ClusterError::Forbidden { reason, .. }) => {
+                    hidden = Some(format!("not allowed to list pods in namespace {mesh_namespace}: {reason}"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self { pods, scope: Some(own.to_owned()), hidden })
+    }
+}
+
 /// Parts of the control plane run under a service account of their own.
 fn is_part(pod: &PodInfo, mesh_namespace: &str, name: &str) -> bool {
     pod.namespace == mesh_namespace && pod.service_account == name
 }
 
-async fn config(cluster: &Cluster, pod: &PodInfo) -> Result<pages::Config, String> {
-    let text = admin::get(cluster, pod, pages::CONFIG).await.map_err(told)?;
-    serde_json::from_str(&text).map_err(|error| format!("its {} cannot be read: {error}", pages::CONFIG))
+async fn config(cluster: &Cluster, pod: &PodInfo) -> Result<pages::Config, Unseen> {
+    let text = admin::get(cluster, pod, pages::CONFIG).await.map_err(Unseen::from)?;
+    serde_json::from_str(&text).map_err(|error| format!("its {} cannot be read: {error}", pages::CONFIG).into())
 }
 
-async fn controller(cluster: &Cluster, pod: &PodInfo) -> Result<Controller, String> {
+async fn controller(cluster: &Cluster, pod: &PodInfo) -> Result<Controller, Unseen> {
     let objects = json(cluster, pod, "/objects").await?;
     let mut proxies: Vec<Stream> = json(cluster, pod, "/proxies").await?;
     if proxies.iter().any(|stream| stream.keys.values().any(Key::is_behind)) {
@@ -175,7 +247,7 @@ async fn controller(cluster: &Cluster, pod: &PodInfo) -> Result<Controller, Stri
         tokio::time::sleep(SETTLE).await;
         proxies = json(cluster, pod, "/proxies").await?;
     }
-    let metrics = admin::get_at(cluster, pod, names::PORT_ADMIN, "/metrics").await.map_err(told)?;
+    let metrics = admin::get_at(cluster, pod, names::PORT_ADMIN, "/metrics").await.map_err(Unseen::from)?;
     Ok(Controller { objects, proxies, issuer_ends: issuer_ends(&metrics) })
 }
 
@@ -193,11 +265,7 @@ impl Key {
     }
 }
 
-async fn json<T: serde::de::DeserializeOwned>(cluster: &Cluster, pod: &PodInfo, path: &str) -> Result<T, String> {
-    let text = admin::get_at(cluster, pod, names::PORT_ADMIN, path).await.map_err(told)?;
-    serde_json::from_str(&text).map_err(|error| format!("its {path} cannot be read: {error}"))
-}
-
-fn told(failure: Failure) -> String {
-    failure.message
+async fn json<T: serde::de::DeserializeOwned>(cluster: &Cluster, pod: &PodInfo, path: &str) -> Result<T, Unseen> {
+    let text = admin::get_at(cluster, pod, names::PORT_ADMIN, path).await.map_err(Unseen::from)?;
+    serde_json::from_str(&text).map_err(|error| format!("its {path} cannot be read: {error}").into())
 }

@@ -27,12 +27,19 @@ pub(crate) struct Summary {
     pub(crate) ok: usize,
     pub(crate) warnings: usize,
     pub(crate) errors: usize,
+    /// Checks of what this user may not look at.
+    pub(crate) not_allowed: usize,
 }
 
 impl Summary {
     pub(crate) fn of(outcomes: &[Outcome]) -> Self {
         let count = |verdict| outcomes.iter().filter(|one| one.verdict == verdict).count();
-        Self { ok: count(Verdict::Ok), warnings: count(Verdict::Warning), errors: count(Verdict::Error) }
+        Self {
+            ok: count(Verdict::Ok),
+            warnings: count(Verdict::Warning),
+            errors: count(Verdict::Error),
+            not_allowed: count(Verdict::NotAllowed),
+        }
     }
 }
 
@@ -71,7 +78,7 @@ pub(crate) fn document(outcomes: &[Outcome], took: Duration) -> Document {
     Document {
         api_version: API_VERSION,
         kind: "CheckReport",
-        success: summary.errors == 0,
+        success: summary.errors == 0 && summary.not_allowed == 0,
         summary,
         seconds: (took.as_secs_f64() * 1e3).round() / 1e3,
         checks: items(outcomes),
@@ -116,6 +123,7 @@ pub(crate) fn text(outcomes: &[Outcome], took: Duration, short: bool, color: boo
 fn mark(verdict: Verdict) -> (&'static str, Tone) {
     match verdict {
         Verdict::Ok => ("√", Tone::Good),
+        Verdict::NotAllowed => ("?", Tone::Warn),
         Verdict::Warning => ("‼", Tone::Warn),
         Verdict::Error => ("×", Tone::Bad),
     }
@@ -147,7 +155,8 @@ fn push(out: &mut String, one: &Outcome, color: bool, width: Option<usize>) {
 
 fn footer(summary: Summary, took: Duration, color: bool) -> String {
     let worst = match summary {
-        Summary { errors: 0, warnings: 0, .. } => Verdict::Ok,
+        Summary { errors: 0, warnings: 0, not_allowed: 0, .. } => Verdict::Ok,
+        Summary { errors: 0, not_allowed: 1.., .. } => Verdict::NotAllowed,
         Summary { errors: 0, .. } => Verdict::Warning,
         Summary { .. } => Verdict::Error,
     };
@@ -155,7 +164,12 @@ fn footer(summary: Summary, took: Duration, color: bool) -> String {
     let mark = if color { tone.paint(mark) } else { mark.to_owned() };
     let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
     let (warnings, errors) = (count(summary.warnings, "warning"), count(summary.errors, "error"));
-    format!("Status check results are {mark}   {} ok, {warnings}, {errors} in {:.1}s\n", summary.ok, took.as_secs_f64())
+    let hidden = match summary.not_allowed {
+        0 => String::new(),
+        count => format!(", {count} not allowed"),
+    };
+    let took = took.as_secs_f64();
+    format!("Status check results are {mark}   {} ok, {warnings}, {errors}{hidden} in {took:.1}s\n", summary.ok)
 }
 
 /// For CI systems: one suite per category. Warnings count as failures where `strict`.
@@ -192,7 +206,9 @@ fn case(one: &Outcome, failed: bool) -> String {
     }
     let texts: Vec<String> = one.findings.iter().map(|found| escape(&found.text)).collect();
     let body = texts.join("\n");
-    let inner = if failed {
+    let inner = if one.verdict == Verdict::NotAllowed {
+        format!("<skipped message=\"not allowed\">{body}</skipped>")
+    } else if failed {
         format!("<failure message=\"{}\">{body}</failure>", escape(&format!("not so: {}", facts.title)))
     } else {
         format!("<system-out>warning: {body}</system-out>")
@@ -270,6 +286,18 @@ mod tests {
     }
 
     #[test]
+    fn what_may_not_be_looked_at_is_counted_by_itself() {
+        let hidden = Finding::new("not allowed to list pods in namespace mesh-system");
+        let outcomes = [Outcome::not_allowed(Check::ControllerReady, vec![hidden])];
+        let text = text(&outcomes, TOOK, false, false);
+        assert!(text.contains("? the controller is ready") && text.contains("fix: An administrator"), "{text}");
+        assert!(text.ends_with("results are ?   0 ok, 0 warnings, 0 errors, 1 not allowed in 2.1s\n"), "{text}");
+        let document = serde_json::to_value(document(&outcomes, TOOK)).unwrap();
+        assert_eq!((&document["success"], &document["checks"][0]["result"]), (&false.into(), &"not-allowed".into()));
+        assert!(junit(&outcomes, TOOK, true).contains("<skipped message=\"not allowed\">"));
+    }
+
+    #[test]
     fn junit_escapes_and_counts_warnings_only_where_they_fail() {
         let loose = junit(&outcomes(), TOOK, false);
         assert!(loose.contains("tests=\"3\" failures=\"1\" time=\"2.149\""), "{loose}");
@@ -282,7 +310,7 @@ mod tests {
     fn a_document_has_every_finding_with_a_fix() {
         let document = serde_json::to_value(document(&outcomes(), TOOK)).unwrap();
         assert_eq!(document["success"], false);
-        assert_eq!(document["summary"], serde_json::json!({"ok": 1, "warnings": 1, "errors": 1}));
+        assert_eq!(document["summary"], serde_json::json!({"ok": 1, "warnings": 1, "errors": 1, "notAllowed": 0}));
         assert_eq!(document["checks"][1]["id"], "proxies-ready");
         assert_eq!(document["checks"][1]["category"], "data-plane");
         assert_eq!(document["checks"][1]["findings"].as_array().unwrap().len(), 12);

@@ -79,6 +79,26 @@ impl Client {
         Ok(Self { kube, server, namespace, insists: globals.all_namespaces })
     }
 
+    /// The same, but less than what is asked for is an error.
+    pub(super) fn insisting(&self) -> Self {
+        Self { insists: true, ..self.clone() }
+    }
+
+    /// Sends an object; returns what comes back.
+    pub(super) async fn send(
+        &self,
+        method: http::Method,
+        path: &str,
+        content_type: &str,
+        object: &serde_json::Value,
+    ) -> Result<serde_json::Value, ClusterError> {
+        let failed = |error: kube::Error| self.failed(&format!("{method} {path}"), &error);
+        let request = Request::builder().method(&method).uri(path).header(http::header::CONTENT_TYPE, content_type);
+        let request = request.body(object.to_string().into_bytes());
+        let request = request.map_err(|error| failed(kube::Error::HttpError(error)))?;
+        self.kube.request(request).await.map_err(failed)
+    }
+
     /// All objects of a kind, in one namespace or in all.
     pub(crate) async fn objects<T: DeserializeOwned>(
         &self,
@@ -119,7 +139,7 @@ impl Client {
         Err(ClusterError::Answer { what: format!("list {kind}"), reason: "the list does not end".to_owned() })
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClusterError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClusterError> {
         let failed = |error: kube::Error| self.failed(&format!("GET {path}"), &error);
         let request = Request::get(path).body(Vec::new());
         let request = request.map_err(|error| failed(kube::Error::HttpError(error)))?;

@@ -10,6 +10,7 @@ use crate::{
         judge::{self, Extent},
         lint::lint,
         observe::Observed,
+        pre,
         report::{self, Summary},
     },
     cli::{self, FailOn, Globals, Output},
@@ -68,6 +69,9 @@ pub(crate) async fn run(globals: &Globals, args: &cli::Check, printer: &Printer)
 }
 
 async fn look(globals: &Globals, args: &cli::Check) -> Result<Look, Failure> {
+    if args.pre {
+        return before(globals).await;
+    }
     let extent = if args.proxy { Extent::Proxies } else { Extent::Whole };
     let asked = async {
         let cluster = Cluster::select(globals).await?;
@@ -78,8 +82,22 @@ async fn look(globals: &Globals, args: &cli::Check) -> Result<Look, Failure> {
         Ok(observed) => Look { outcomes: judge::judge(&observed, extent), failed: None },
         Err(error) => {
             let failure = Failure::from(error);
-            let outcomes = judge::unreachable(&failure.message, failure.fix.as_deref());
-            Look { outcomes, failed: Some(failure.exit) }
+            Look { outcomes: judge::unreachable(&failure), failed: Some(failure.exit) }
+        }
+    })
+}
+
+/// What comes before a mesh, of the cluster or of this machine.
+async fn before(globals: &Globals) -> Result<Look, Failure> {
+    if globals.playground {
+        return Ok(Look { outcomes: vec![pre::machine().await], failed: None });
+    }
+    let asked = async { pre::cluster(&Cluster::select(globals).await?).await };
+    Ok(match asked.await {
+        Ok(outcomes) => Look { outcomes, failed: None },
+        Err(error) => {
+            let failure = Failure::from(error);
+            Look { outcomes: judge::unreachable(&failure), failed: Some(failure.exit) }
         }
     })
 }
@@ -107,6 +125,7 @@ fn end(look: &Look, args: &cli::Check, printer: &Printer, started: Instant) -> R
     let exit = match Summary::of(&look.outcomes) {
         _ if look.failed.is_some() => look.failed,
         Summary { errors: 1.., .. } => Some(Exit::Bad),
+        Summary { not_allowed: 1.., .. } => Some(Exit::Unreachable),
         Summary { warnings: 1.., .. } if args.fail_on == FailOn::Warning => Some(Exit::Warnings),
         _ => None,
     };

@@ -13,7 +13,7 @@ use crate::{
     cli::{self, Output},
     cluster::{Cluster, PodInfo},
     failure::Failure,
-    printer::Printer,
+    printer::{Printer, table::Table},
 };
 
 pub(crate) async fn run(
@@ -31,9 +31,13 @@ pub(crate) async fn run(
     }
 }
 
+/// Forms of `proxy-metrics`: what Prometheus reads.
+pub(crate) const METRICS: &[Output] = &[Output::Table];
+/// Forms of `config`: one document a proxy, or a list of them.
+pub(crate) const CONFIG: &[Output] = &[Output::Table, Output::Json, Output::Ndjson, Output::Yaml];
+
 /// What each proxy counts, in the form that Prometheus reads.
 async fn metrics(cluster: &Cluster, pods: Vec<PodInfo>, printer: &Printer) -> Result<(), Failure> {
-    printer.only(&[Output::Table])?;
     let pages = pages::of(cluster, pods, "/metrics", |_, text| Ok(text.to_owned()), printer).await;
     for (pod, text) in &pages.read {
         // A comment, so that the output of one pod still is what Prometheus reads.
@@ -46,9 +50,11 @@ async fn metrics(cluster: &Cluster, pods: Vec<PodInfo>, printer: &Printer) -> Re
 async fn config(cluster: &Cluster, pods: Vec<PodInfo>, printer: &Printer) -> Result<(), Failure> {
     let read = |_: &PodInfo, text: &str| pages::json::<Value>(admin::CONFIG, text);
     let pages = pages::of(cluster, pods, admin::CONFIG, read, printer).await;
-    printer.only(&[Output::Table, Output::Json, Output::Ndjson, Output::Yaml])?;
-    for (_, page) in &pages.read {
-        if printer.output == Output::Ndjson { printer.line(page)? } else { printer.document(page)? }
+    let configs: Vec<&Value> = pages.read.iter().map(|(_, page)| page).collect();
+    if printer.output == Output::Table {
+        configs.iter().try_for_each(|page| printer.document(page))?;
+    } else {
+        printer.list("ConfigList", &configs, |_| Table::new(["CONFIG"]))?;
     }
     pages.done()
 }

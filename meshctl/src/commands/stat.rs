@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Forms of a stream of rounds; once there are all of a list.
-const ROUNDS: &[Output] = &[Output::Table, Output::Wide, Output::Ndjson];
+pub(crate) const ROUNDS: &[Output] = &[Output::Table, Output::Wide, Output::Ndjson];
 /// To the corner, and nothing below it.
 const REDRAW: &str = "\x1b[H\x1b[2J";
 
@@ -46,11 +46,6 @@ pub(crate) async fn run(
     args: &cli::Stat,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    if args.watch {
-        printer.only(ROUNDS)?;
-    } else {
-        printer.only_lists()?;
-    }
     let question = Question::new(namespace, args)?;
     let waiting = printer.waiting(&format!("watching for {:?}…", args.window));
     let mut before = Reading::take(cluster, &question, None).await?;

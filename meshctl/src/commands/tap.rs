@@ -29,7 +29,8 @@ use crate::{
     resource::Resource,
 };
 
-const FORMS: &[Output] = &[Output::Table, Output::Wide, Output::Line, Output::Json, Output::Ndjson];
+/// Forms of a stream.
+pub(crate) const FORMS: &[Output] = &[Output::Table, Output::Wide, Output::Line, Output::Json, Output::Ndjson];
 /// Lines that wait for a slow terminal; beyond, proxies wait and then drop and count.
 const QUEUE: usize = 1_024;
 /// After so long without a line the reason is worth a word.
@@ -48,7 +49,6 @@ pub(crate) async fn run(
     args: &cli::Tap,
     printer: &Printer,
 ) -> Result<(), Failure> {
-    printer.only(FORMS)?;
     let filter = filter::of_proxies(args)?;
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);

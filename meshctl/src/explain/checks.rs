@@ -10,6 +10,10 @@ pub(super) fn pages() -> Vec<Page> {
 fn page(check: Check) -> Page {
     let facts = check.facts();
     let (command, of) = match facts.category {
+        Category::Prerequisites if check == Check::PlaygroundRuns => {
+            ("meshctl check --pre --playground", "this machine, before a playground")
+        }
+        Category::Prerequisites => ("meshctl check --pre", "a cluster, before the mesh is installed"),
         Category::Manifests => ("meshctl check -f FILE", "manifests, without a cluster"),
         Category::Identity | Category::DataPlane | Category::Workloads => ("meshctl check --proxy", "a running mesh"),
         _ => ("meshctl check", "a running mesh"),

@@ -19,6 +19,8 @@ use tungstenite::{
 pub(crate) struct Script {
     pub(crate) lists: BTreeMap<&'static str, (u16, String)>,
     pub(crate) pods: BTreeMap<(&'static str, u16, &'static str), String>,
+    /// What every PATCH is answered with.
+    pub(crate) patch: Option<(u16, String)>,
 }
 
 /// Serves until the test ends; its threads end with the process.
@@ -57,9 +59,14 @@ fn connection(stream: TcpStream, script: &Script) {
 fn answer(mut stream: &TcpStream, path: &str, head: usize, script: &Script) {
     let mut read = vec![0; head];
     stream.read_exact(&mut read).unwrap();
+    let text = String::from_utf8_lossy(&read).to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).unwrap();
+    let patch = script.patch.clone().filter(|_| text.starts_with("patch "));
     let path = path.split('?').next().unwrap_or_default();
     let missing = || (404, status(404, &format!("{path} is not scripted")));
-    let (status, body) = script.lists.get(path).cloned().unwrap_or_else(missing);
+    let (status, body) = patch.or_else(|| script.lists.get(path).cloned()).unwrap_or_else(missing);
     let length = body.len();
     let head = format!("HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
     stream.write_all((head + &body).as_bytes()).unwrap();

@@ -38,7 +38,7 @@ fn part_ready(observed: &Observed, part: &str) -> Vec<Finding> {
 
 pub(super) fn controller_answers(observed: &Observed) -> Vec<Finding> {
     match &observed.controller {
-        Some(Err(reason)) => vec![Finding::new(reason)],
+        Some(Err(unseen)) => vec![Finding::new(&unseen.reason)],
         // Its absence is told already.
         Some(Ok(_)) | None => Vec::new(),
     }
@@ -47,7 +47,7 @@ pub(super) fn controller_answers(observed: &Observed) -> Vec<Finding> {
 pub(super) fn webhook_cert_valid(observed: &Observed) -> Vec<Finding> {
     let certificate = match &observed.webhook {
         None => return Vec::new(),
-        Some(Err(reason)) => return vec![Finding::new(format!("the webhook cannot be asked: {reason}"))],
+        Some(Err(unseen)) => return vec![Finding::new(format!("the webhook cannot be asked: {}", unseen.reason))],
         Some(Ok(certificate)) => certificate,
     };
     let mut findings = Vec::new();

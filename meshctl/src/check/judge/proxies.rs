@@ -25,9 +25,9 @@ fn configs(observed: &Observed) -> impl Iterator<Item = (&PodInfo, &Config)> {
 pub(super) fn answer(observed: &Observed) -> Vec<Finding> {
     let silent = observed.proxies.iter().filter_map(|(pod, config)| Some((pod, config.as_ref().err()?)));
     silent
-        .map(|(pod, reason)| {
+        .map(|(pod, unseen)| {
             let fix = observed.logs(pod, names::CONTAINER_PROXY);
-            Finding::new(format!("pod {}: {reason}", name(pod))).fix(fix)
+            Finding::new(format!("pod {}: {}", name(pod), unseen.reason)).fix(fix)
         })
         .collect()
 }

@@ -64,6 +64,8 @@ fn mesh() -> Mesh {
             mesh_namespace: names::SYSTEM_NAMESPACE.into(),
             scope: None,
             pods: Vec::new(),
+            hidden: None,
+            namespaces_hidden: None,
             namespaces: BTreeMap::new(),
             proxies: Vec::new(),
             controller: Some(Ok(Controller {
@@ -89,7 +91,7 @@ impl Mesh {
         let answers = meshed.enumerate().map(|(place, pod)| {
             // `null` is a proxy that does not answer.
             let one = config.as_array().map_or(&config, |all| &all[place]);
-            let answer = serde_json::from_value(one.clone()).map_err(|_| "connection refused".to_owned());
+            let answer = serde_json::from_value(one.clone()).map_err(|_| "connection refused".into());
             (pod, answer)
         });
         observed.proxies = answers.collect();
@@ -235,12 +237,35 @@ fn each_check_finds_what_it_is_for_and_no_other_does() {
 
 #[test]
 fn every_check_of_a_mesh_has_a_failing_fixture() {
-    for check in Check::ALL.into_iter().filter(|check| check.facts().category != Category::Manifests) {
+    for check in Check::ALL.into_iter().filter(|check| Extent::Whole.has(check.facts().category)) {
         let broken = BROKEN.iter().any(|(checks, ..)| checks.contains(&check));
         // Where the cluster does not answer there is nothing to judge.
         assert!(broken || check == Check::ClusterReachable, "{}", check.id());
     }
-    assert_eq!(unreachable("refused", None)[0].verdict, Verdict::Error);
+    let failure = Failure::new(crate::failure::Exit::Unreachable, "refused");
+    assert_eq!(unreachable(&failure)[0].verdict, Verdict::Error);
+    assert_eq!(unreachable(&Failure { forbidden: true, ..failure })[0].verdict, Verdict::NotAllowed);
+}
+
+#[test]
+fn what_may_not_be_looked_at_is_neither_good_nor_absent() {
+    let mut mesh = mesh();
+    mesh.pods.drain(..2);
+    mesh.observed.controller = None;
+    mesh.observed.webhook = None;
+    let mut observed = mesh.observed();
+    observed.hidden = Some("not allowed to list pods in namespace mesh-system: no".into());
+    observed.namespaces_hidden = Some("not allowed to get namespace shop: no".into());
+    observed.proxies[0].1 = Err(Unseen { reason: "port-forward is refused".into(), not_allowed: true });
+    let bad = bad(&observed);
+    assert!(
+        bad.iter().all(|(_, verdict, texts)| *verdict == Verdict::NotAllowed && !texts[0].contains("there is no")),
+        "{bad:#?}"
+    );
+    assert_eq!(bad.len(), 11, "{bad:#?}");
+    let own = judge(&observed, Extent::Proxies);
+    let open: Vec<Check> = own.iter().filter(|one| one.verdict != Verdict::Ok).map(|one| one.check).collect();
+    assert_eq!(open, [Check::ProxiesAnswer, Check::PodsMeshed], "the control plane was not asked for");
 }
 
 #[test]

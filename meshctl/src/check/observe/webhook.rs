@@ -14,7 +14,11 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::cluster::{Cluster, PodInfo};
+use super::Unseen;
+use crate::{
+    cluster::{Cluster, PodInfo},
+    failure::Failure,
+};
 
 /// What checks look at.
 #[derive(Debug, Clone)]
@@ -26,17 +30,17 @@ pub(crate) struct Certificate {
 }
 
 /// Asks the injector of a pod for its certificate.
-pub(super) async fn certificate(cluster: &Cluster, pod: &PodInfo) -> Result<Certificate, String> {
+pub(super) async fn certificate(cluster: &Cluster, pod: &PodInfo) -> Result<Certificate, Unseen> {
     let handshake = async {
-        let stream = cluster.connect(pod, names::PORT_INJECTOR).await.map_err(|error| error.to_string())?;
+        let stream = cluster.connect(pod, names::PORT_INJECTOR).await.map_err(Failure::from)?;
         let name = ServerName::try_from(names::INJECTOR_NAME).map_err(|error| error.to_string())?;
         let connector = TlsConnector::from(Arc::new(config().map_err(|error| error.to_string())?));
         let stream = connector.connect(name, stream).await.map_err(|error| format!("TLS: {error}"))?;
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(|chain| chain.first()).ok_or("it presents no certificate")?;
-        read(leaf)
+        Ok(read(leaf)?)
     };
-    let timed_out = |_| format!("timed out after {:?}", cluster.limit());
+    let timed_out = |_| Unseen::from(format!("timed out after {:?}", cluster.limit()));
     tokio::time::timeout(cluster.limit(), handshake).await.map_err(timed_out)?
 }
 

@@ -1,0 +1,218 @@
+//! `meshctl check --pre`: what must be true before there is a mesh, of a cluster or of this machine.
+//!
+//! A cluster is asked for its version, for this user's rights to create each kind of object of the manifest, and for what it
+//! thinks of every object: a dry run on the server, which changes nothing. This machine is asked by trying.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    process::{Command, Stdio},
+};
+
+use futures_util::future::join_all;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{Check, Finding, Outcome};
+use crate::{
+    cluster::{Cluster, ClusterError},
+    install::{self, Values},
+    playground::paths::RuntimeDir,
+    roles::Role,
+};
+
+/// The oldest release that has native sidecars without a feature gate.
+const OLDEST: (u32, u32) = (1, 29);
+const VERSION: &str = "/version";
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+
+/// What is created, and where.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Resource {
+    group: String,
+    version: String,
+    /// As in URLs.
+    plural: String,
+    namespace: Option<String>,
+}
+
+/// Asks an API server. Fails where it does not answer at all.
+pub(crate) async fn cluster(cluster: &Cluster) -> Result<Vec<Outcome>, ClusterError> {
+    let Some(version) = cluster.get(VERSION).await else { return Ok(Vec::new()) };
+    let version = version?;
+    let objects = manifest();
+    let resources: BTreeSet<Resource> = objects.iter().map(Resource::of).collect();
+    let rights = join_all(resources.iter().map(|resource| may_create(cluster, resource))).await;
+    let missing = rights.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let answers = join_all(objects.iter().map(|object| dry_run(cluster, object))).await;
+    let (mut refused, mut hidden) = (Vec::new(), Vec::new());
+    for (object, answer) in objects.iter().zip(answers) {
+        let name = format!("{} {}", text(object, "/kind"), text(object, "/metadata/name"));
+        match answer {
+            Ok(()) => {}
+            Err(ClusterError::Forbidden { reason, .. }) => hidden.push(Finding::new(format!("{name}: {reason}"))),
+            Err(ClusterError::Answer { reason, .. }) if waits_for_namespace(object, &reason) => {}
+            Err(ClusterError::Answer { reason, .. }) => refused.push(Finding::new(format!("{name}: {reason}"))),
+            Err(error) => return Err(error),
+        }
+    }
+    let accepted = if refused.is_empty() {
+        Outcome::not_allowed(Check::InstallAccepted, hidden)
+    } else {
+        Outcome::error(Check::InstallAccepted, refused)
+    };
+    Ok(vec![
+        Outcome::error(Check::ClusterReachable, Vec::new()),
+        Outcome::error(Check::KubernetesVersion, too_old(&version)),
+        Outcome::not_allowed(Check::InstallAllowed, missing),
+        accepted,
+    ])
+}
+
+/// Tries what a playground needs of this machine.
+pub(crate) async fn machine() -> Outcome {
+    let mut findings = Vec::new();
+    // Under a second, and nothing else goes on meanwhile.
+    let probe = tokio::task::spawn_blocking(|| {
+        let program = std::env::current_exe()?;
+        Command::new(program).arg(Role::PlaygroundProbe.name()).stdin(Stdio::null()).output()
+    });
+    match probe.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            let reason = said.strip_prefix(&format!("{}: ", Role::PlaygroundProbe.name())).unwrap_or(&said);
+            findings.push(Finding::new(reason));
+        }
+        Err(error) => findings.push(Finding::new(format!("run this program again: {error}"))),
+    }
+    if let Err(error) = RuntimeDir::of_this_user() {
+        findings.push(Finding::new(format!("{error:#}")));
+    }
+    Outcome::error(Check::PlaygroundRuns, findings)
+}
+
+/// The objects that `meshctl install` prints.
+fn manifest() -> Vec<Value> {
+    serde_saphyr::from_multiple(&install::render(&Values::defaults())).unwrap_or_default()
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+impl Resource {
+    fn of(object: &Value) -> Self {
+        let api = text(object, "/apiVersion");
+        let (group, version) = api.split_once('/').unwrap_or(("", api));
+        let namespace = Some(text(object, "/metadata/namespace")).filter(|name| !name.is_empty());
+        Self {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            plural: plural(text(object, "/kind")),
+            namespace: namespace.map(str::to_owned),
+        }
+    }
+
+    fn path(&self) -> String {
+        let api = if self.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", self.group) };
+        let namespace = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();
+        format!("{api}/{}{namespace}/{}", self.version, self.plural)
+    }
+}
+
+/// How URLs name a kind.
+fn plural(kind: &str) -> String {
+    let kind = kind.to_ascii_lowercase();
+    match kind.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None if kind.ends_with('s') => format!("{kind}es"),
+        None => format!("{kind}s"),
+    }
+}
+
+/// What this user may not do, if so.
+async fn may_create(cluster: &Cluster, resource: &Resource) -> Result<Option<Finding>, ClusterError> {
+    let mut attributes = json!({"verb": "create", "group": resource.group, "resource": resource.plural});
+    if let Some(namespace) = &resource.namespace {
+        attributes["namespace"] = namespace.as_str().into();
+    }
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes},
+    });
+    let Some(answer) = cluster.send(Method::POST, REVIEWS, "application/json", &review).await else { return Ok(None) };
+    let answer = answer?;
+    if answer.pointer("/status/allowed").and_then(Value::as_bool) == Some(true) {
+        return Ok(None);
+    }
+    let dot = if resource.group.is_empty() { "" } else { "." };
+    let place = resource.namespace.as_ref().map(|name| format!(" in namespace {name}")).unwrap_or_default();
+    let what = format!("not allowed to create {}{dot}{}{place}", resource.plural, resource.group);
+    Ok(Some(Finding::new(what).fix(Check::InstallAllowed.facts().fix)))
+}
+
+/// What the API server would make of the object.
+async fn dry_run(cluster: &Cluster, object: &Value) -> Result<(), ClusterError> {
+    let path = Resource::of(object).path();
+    let url = format!("{path}/{}?dryRun=All&fieldManager=meshctl&force=true", text(object, "/metadata/name"));
+    let answer = cluster.send(Method::PATCH, &url, "application/apply-patch+yaml", object).await;
+    answer.map_or(Ok(()), |answer| answer.map(drop))
+}
+
+/// A dry run makes no namespace, so what goes into the new one cannot be tried before that is there.
+fn waits_for_namespace(object: &Value, reason: &str) -> bool {
+    let namespace = text(object, "/metadata/namespace");
+    !namespace.is_empty() && reason.contains(&format!("namespaces \"{namespace}\" not found"))
+}
+
+fn too_old(version: &Value) -> Vec<Finding> {
+    // "29+" on some clouds.
+    let number = |field: &str| {
+        let digits: String = text(version, field).chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u32>().ok()
+    };
+    match number("/major").zip(number("/minor")) {
+        Some(found) if found >= OLDEST => Vec::new(),
+        Some((major, minor)) => vec![Finding::new(format!("the API server is Kubernetes {major}.{minor}"))],
+        None => vec![Finding::new(format!("the API server does not say which release it is: {version}"))],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_compared_by_number() {
+        for (major, minor, good) in
+            [("1", "29", true), ("1", "36+", true), ("1", "9", false), ("2", "0", true), ("", "", false)]
+        {
+            let found = too_old(&json!({"major": major, "minor": minor}));
+            assert_eq!(found.is_empty(), good, "{major}.{minor}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn objects_of_the_manifest_have_the_urls_of_their_kinds() {
+        let paths: BTreeSet<String> = manifest().iter().map(|object| Resource::of(object).path()).collect();
+        for path in [
+            "/api/v1/namespaces",
+            "/api/v1/namespaces/mesh-system/services",
+            "/apis/apps/v1/namespaces/mesh-system/deployments",
+            "/apis/networking.k8s.io/v1/namespaces/mesh-system/networkpolicies",
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+        ] {
+            assert!(paths.contains(path), "{path}: {paths:#?}");
+        }
+        assert_eq!(plural("Ingress"), "ingresses");
+    }
+
+    #[test]
+    fn what_goes_into_a_namespace_that_is_not_there_yet_is_no_finding() {
+        let object = json!({"metadata": {"namespace": "mesh-system"}});
+        assert!(waits_for_namespace(&object, "namespaces \"mesh-system\" not found"));
+        assert!(!waits_for_namespace(&object, "admission webhook \"x\" denied the request"));
+        assert!(!waits_for_namespace(&json!({"metadata": {}}), "namespaces \"\" not found"));
+    }
+}
