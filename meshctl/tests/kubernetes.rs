@@ -219,11 +219,7 @@ fn before_an_installation_a_cluster_is_asked_what_it_would_say() {
     for (case, expected, says) in [
         (check("28", true, accepted()), 1, "the API server is Kubernetes 1.28"),
         (check("29", false, accepted()), 3, "not allowed to create deployments.apps in namespace mesh-system"),
-        (
-            check("29", true, refused(422, "spec.x: is not known")),
-            1,
-            "Deployment mesh-controller: spec.x: is not known",
-        ),
+        (check("29", true, refused(422, "spec.x: is not known")), 1, "Namespace mesh-system: spec.x: is not known"),
         (check("29", true, refused(403, "you may not")), 3, "Namespace mesh-system: you may not"),
     ] {
         assert_eq!(case.0, expected, "{says}: {}", case.1);
