@@ -289,7 +289,7 @@ mod tests {
     fn what_may_not_be_looked_at_is_counted_by_itself() {
         let hidden = Finding::new("not allowed to list pods in namespace mesh-system");
         let outcomes = [Outcome::not_allowed(Check::ControllerReady, vec![hidden])];
-        let text = text(&outcomes, TOOK, false, false);
+        let text = text(&outcomes, TOOK, false, false, None);
         assert!(text.contains("? the controller is ready") && text.contains("fix: An administrator"), "{text}");
         assert!(text.ends_with("results are ?   0 ok, 0 warnings, 0 errors, 1 not allowed in 2.1s\n"), "{text}");
         let document = serde_json::to_value(document(&outcomes, TOOK)).unwrap();
