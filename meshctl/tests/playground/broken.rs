@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The longest that one question may take, for this test.
-const LIMIT: Duration = Duration::from_millis(1500);
+const LIMIT: Duration = Duration::from_secs(4);
 /// A command asks twice at most; the rest is for a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -30,19 +30,19 @@ fn every_command_answers_while_a_proxy_hangs() {
         ("list", 0, "deployment/web-v2", ""),
         ("version", 0, "proxies      0.1.0 (6 pods)", ""),
         ("stat --window 1s", 4, "deployment/web-v1", "1 of 6 proxies did not answer"),
-        ("stat deploy/web-v2 --window 1s", 4, "unknown", "did not answer within 1.5s"),
+        ("stat deploy/web-v2 --window 1s", 4, "unknown", "did not answer within 4s"),
         ("identity --all", 4, "sa/stock", "1 of 6 proxies did not answer"),
-        ("identity deploy/web-v2", 4, "", "did not answer within 1.5s"),
+        ("identity deploy/web-v2", 4, "", "did not answer within 4s"),
         ("connections", 4, "shop/web:80", "1 of 6 proxies did not answer"),
         ("diagnostics endpoints", 4, "shop/web:80", "1 of 6 proxies did not answer"),
         ("diagnostics proxy-metrics", 4, "# pod shop/stock", "1 of 6 proxies did not answer"),
-        ("diagnostics config deploy/web-v2", 4, "", "did not answer within 1.5s"),
+        ("diagnostics config deploy/web-v2", 4, "", "did not answer within 4s"),
         ("check", 1, "[proxies-answer]", ""),
         ("tap -c 1", 0, "shop/web-v1", ""),
-        ("tap deploy/web-v2", 4, "", "the proxy did not answer within 1.5s"),
+        ("tap deploy/web-v2", 4, "", "the proxy did not answer within 4s"),
     ] {
         let asked = Instant::now();
-        let output = playground.meshctl(&format!("{line} --playground --request-timeout {}ms", LIMIT.as_millis()));
+        let output = playground.meshctl(&format!("{line} --playground --request-timeout {}s", LIMIT.as_secs()));
         let (data, talk) = (text(&output.stdout), text(&output.stderr));
         assert!(asked.elapsed() < DEADLINE, "{line} took {:?}", asked.elapsed());
         assert_eq!(output.status.code(), Some(exit), "{line}: {data}\n{talk}");
@@ -53,7 +53,7 @@ fn every_command_answers_while_a_proxy_hangs() {
         let errors = talk.lines().filter(|line| line.starts_with("error: ")).count();
         assert_eq!(errors, usize::from(!said.is_empty()), "{line}: {talk}");
     }
-    let check = playground.meshctl("check --playground --request-timeout 1500ms -o short");
+    let check = playground.meshctl("check --playground --request-timeout 4s -o short");
     assert!(text(&check.stdout).contains("fix: meshctl playground logs web-v2-"), "{}", text(&check.stdout));
     kill(hangs, Signal::SIGCONT).unwrap();
 

@@ -153,7 +153,11 @@ fn tap_shows_what_is_asked_for_and_nothing_else(playground: &Playground) {
             .iter()
             .all(|event| { event["method"] != Value::Null && event["grpc"] == false && event["path"] != "/items" })
     );
-    for event in events("--grpc --show-header Content-Type") {
+    // A request that was under way when the tap began has none: they are held only while a tap runs.
+    let with_headers = |event: &Value| event["requestHeaders"] != Value::Null;
+    let shown: Vec<Value> = events("--grpc --show-header Content-Type").into_iter().filter(with_headers).collect();
+    assert!(!shown.is_empty());
+    for event in shown {
         let header = serde_json::json!([{"name": "content-type", "value": "application/grpc"}]);
         assert_eq!((&event["requestHeaders"], &event["responseHeaders"]), (&header, &header));
     }

@@ -35,7 +35,7 @@ async fn proxy(mesh: &Mesh) -> Proxy {
     mesh.proxy("shop", "load", "load-1", "127.0.0.2").await
 }
 
-fn endpoints(update: &Update) -> Vec<String> {
+pub(super) fn endpoints(update: &Update) -> Vec<String> {
     let Value::Outbound(OutboundPolicy::Service(service)) = &update.value else { panic!("{update:?}") };
     let mut endpoints: Vec<String> = service
         .backends

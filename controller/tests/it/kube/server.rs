@@ -1,6 +1,7 @@
 //! A Kubernetes API as far as a controller asks: lists in pages, watches with bookmarks, and every way to fail.
 
 mod answers;
+mod recording;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,7 +21,11 @@ use tokio::{
     time::{Duration, Instant},
 };
 
-use self::answers::{answer, status_object};
+pub(crate) use self::recording::Exchange;
+use self::{
+    answers::{answer, status_object},
+    recording::Recording,
+};
 use crate::support::DEADLINE;
 
 const NAMESPACES: &str = "/api/v1/namespaces";
@@ -73,6 +78,8 @@ struct State {
     stored: BTreeMap<String, Value>,
     /// What is found out about a token, other than what it says itself.
     reviews: HashMap<String, Value>,
+    /// What is answered as it was once.
+    recording: Recording,
     /// What was asked, as `verb path`.
     asked: Vec<String>,
 }
@@ -85,6 +92,16 @@ impl ApiServer {
         let server = Self { addr, shared, running: Mutex::default(), owner: Mutex::default() };
         server.serve(listener);
         server
+    }
+
+    /// Answers as it was once; watches say nothing yet.
+    pub(crate) fn play(&self, exchanges: Vec<Exchange>) {
+        self.shared.state.lock().recording = Recording::new(exchanges);
+    }
+
+    /// Lets the watches of what is played say what they have.
+    pub(crate) fn play_watches(&self) {
+        self.change(|state| state.recording.release());
     }
 
     /// Closes the port and every connection.

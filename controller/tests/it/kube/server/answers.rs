@@ -10,9 +10,9 @@ use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
-use super::{CONFIG_MAPS, KINDS, REVIEWS, Shared, State};
+use super::{CONFIG_MAPS, KINDS, REVIEWS, Shared, State, recording::played};
 
-type Body = UnsyncBoxBody<Bytes, io::Error>;
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 pub(super) fn status_object(status: StatusCode) -> String {
     let message = format!("scripted {}", status.as_u16());
@@ -62,11 +62,14 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
         let mut state = shared.state.lock();
         let once = state.faults.get_mut(&question).and_then(Vec::pop);
         let fault = once.or_else(|| state.standing.get(&question).cloned());
-        state.asked.push(question);
+        state.asked.push(question.clone());
         fault
     };
     if let Some((status, body)) = fault {
         return Ok(full(status, body));
+    }
+    if let Some(response) = played(&shared, &question) {
+        return Ok(response);
     }
     Ok(match verb {
         "watch" => watched(shared, &path, &query),
@@ -231,7 +234,7 @@ fn gone() -> String {
     json!({ "type": "ERROR", "object": status }).to_string() + "\n"
 }
 
-fn full(status: StatusCode, body: String) -> Response<Body> {
+pub(super) fn full(status: StatusCode, body: String) -> Response<Body> {
     let body = Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync();
     Response::builder().status(status).body(body).unwrap()
 }
