@@ -99,11 +99,15 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
         sniffer.listen_for(&mut socket, limit).await
     } else {
         // Whoever is not let in, or has to speak first, gets a limited time for it.
-        let limit = worker.config().head_timeout;
-        within(limit, sniffer.listen(&mut socket)).await.unwrap_or(Ok(Heard::Unfinished))
+        sniffer.must_say(&mut socket, worker.config().head_timeout).await
     };
     let Ok(heard) = heard else { return link.keep(opening) };
-    if heard == Heard::End && sniffer.is_empty() && !matches!(opening, Opening::Open(_)) && link.protocol().is_http() {
+    // It asked for nothing: no answer is due.
+    if matches!(heard, Heard::End | Heard::Unfinished)
+        && sniffer.is_empty()
+        && !matches!(opening, Opening::Open(_))
+        && link.protocol().is_http()
+    {
         return;
     }
     // A hello that does not come to its end may offer an ALPN of ours, so it is not for the application.
@@ -114,7 +118,10 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
         Heard::Protocol(Detected::Tls { mesh: true }) => accept_mesh(worker, client, link, opening).await,
         Heard::Protocol(Detected::Http2) => link.requests(client.into(), Version::Http2, opening).await,
         Heard::Protocol(Detected::Http1) => link.requests(client.into(), Version::Http1, opening).await,
-        Heard::Protocol(_) | Heard::End | Heard::Unfinished if link.protocol().is_http() => {
+        Heard::Unfinished if link.protocol().is_http() => {
+            link.requests(client.late().into(), Version::Http1, opening).await;
+        }
+        Heard::Protocol(_) | Heard::End if link.protocol().is_http() => {
             // Not HTTP on a port declared so: hyper's answer is a 400, or none.
             link.requests(client.into(), Version::Http1, opening).await;
         }

@@ -119,8 +119,10 @@ impl Connection {
     /// Declared to carry requests: only which HTTP is left to tell. Whatever else comes is for hyper to refuse.
     async fn declared(&self, mut socket: TcpStream) -> Result<Way, Failed> {
         let mut sniffer = Sniffer::default();
-        match sniffer.listen_for(&mut socket, self.worker.config().head_timeout).await {
-            Ok(Heard::End) if sniffer.is_empty() => Err(Failed::Gone),
+        match sniffer.must_say(&mut socket, self.worker.config().head_timeout).await {
+            // It asked for nothing: no answer is due.
+            Ok(Heard::End | Heard::Unfinished) if sniffer.is_empty() => Err(Failed::Gone),
+            Ok(Heard::Unfinished) => Ok(Way::late(sniffer, socket)),
             Ok(Heard::Protocol(Detected::Tls { .. })) => Err(refused(socket, "TLS on a port declared as HTTP")),
             Ok(Heard::Protocol(Detected::Http2)) => Ok(Way::requests(Version::Http2, sniffer, socket)),
             Ok(_) => Ok(Way::requests(Version::Http1, sniffer, socket)),
@@ -131,8 +133,8 @@ impl Connection {
     /// Not declared, but there are routes: nothing may get past them as bytes.
     async fn routed(&self, mut socket: TcpStream) -> Result<Way, Failed> {
         let mut sniffer = Sniffer::default();
-        match sniffer.listen_for(&mut socket, self.worker.config().head_timeout).await {
-            Ok(Heard::End) if sniffer.is_empty() => Err(Failed::Gone),
+        match sniffer.must_say(&mut socket, self.worker.config().head_timeout).await {
+            Ok(Heard::End | Heard::Unfinished) if sniffer.is_empty() => Err(Failed::Gone),
             Ok(Heard::Protocol(Detected::Http1)) => Ok(Way::requests(Version::Http1, sniffer, socket)),
             Ok(Heard::Protocol(Detected::Http2)) => Ok(Way::requests(Version::Http2, sniffer, socket)),
             Ok(_) => Err(refused(socket, "the Service has HTTP routes, and the client does not speak HTTP")),
@@ -189,6 +191,11 @@ impl Connection {
 impl Way {
     fn opaque(socket: TcpStream) -> Self {
         Self::Bytes { client: socket.into(), banner: BytesMut::new() }
+    }
+
+    /// A head that began and was not whole in time: to be answered so.
+    fn late(sniffer: Sniffer, socket: TcpStream) -> Self {
+        Self::Requests(Version::Http1, Prefixed::new(sniffer.read.freeze(), socket).late())
     }
 
     fn requests(version: Version, sniffer: Sniffer, socket: TcpStream) -> Self {

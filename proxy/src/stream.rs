@@ -43,13 +43,26 @@ pub(crate) enum Io {
 /// A stream that first gives back what was read from it for detection.
 pub(crate) struct Prefixed<T> {
     prefix: Bytes,
+    /// What was read is the beginning of a head that has had its time.
+    late: bool,
     inner: T,
 }
 
 impl<T> Prefixed<T> {
     /// Gives back `prefix`, then reads `inner`.
     pub(crate) fn new(prefix: Bytes, inner: T) -> Self {
-        Self { prefix, inner }
+        Self { prefix, late: false, inner }
+    }
+
+    /// Notes that the head which begins with what was read has had its time.
+    pub(crate) fn late(mut self) -> Self {
+        self.late = true;
+        self
+    }
+
+    /// Whether it was so noted.
+    pub(crate) fn is_late(&self) -> bool {
+        self.late
     }
 
     /// Takes it apart.
@@ -60,13 +73,13 @@ impl<T> Prefixed<T> {
 
 impl<T> From<T> for Prefixed<T> {
     fn from(inner: T) -> Self {
-        Self { prefix: Bytes::new(), inner }
+        Self { prefix: Bytes::new(), late: false, inner }
     }
 }
 
 impl From<Prefixed<TcpStream>> for Stream {
     fn from(socket: Prefixed<TcpStream>) -> Self {
-        Self { prefix: socket.prefix, inner: Io::Tcp(socket.inner) }
+        Self { prefix: socket.prefix, late: socket.late, inner: Io::Tcp(socket.inner) }
     }
 }
 

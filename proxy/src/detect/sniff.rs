@@ -69,6 +69,11 @@ impl Sniffer {
         }
     }
 
+    /// Waits at most `limit` for what it takes to tell, also where the client says nothing: for a port on which it has to.
+    pub(crate) async fn must_say(&mut self, io: &mut (impl AsyncRead + Unpin), limit: Duration) -> io::Result<Heard> {
+        within(limit, self.listen(io)).await.unwrap_or(Ok(Heard::Unfinished))
+    }
+
     /// Once the client has begun to speak, waits at most `limit` for the rest of what it takes to tell; without it, the bytes
     /// are opaque. As long as the client says nothing, it waits: who speaks first decides, not a clock. Cancel safe, but
     /// the limit then starts again.

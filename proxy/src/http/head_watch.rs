@@ -40,6 +40,12 @@ impl HeadWatch {
         Answering(Arc::clone(self))
     }
 
+    /// Whether a head is unfinished, once the connection has looked at what there is.
+    pub(super) async fn is_unfinished(&self) -> bool {
+        tokio::task::yield_now().await;
+        self.heard.anything() && self.answering.load(Ordering::Relaxed) == 0
+    }
+
     /// Ends when a head has been unfinished for `limit`.
     pub(super) async fn too_slow(&self, limit: Duration) {
         let mut looks = 0;

@@ -47,6 +47,7 @@ where
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
     let (watch, verdicts) = (Arc::new(HeadWatch::default()), Arc::new(Verdicts::default()));
+    let is_late = stream.is_late();
     let (stream, late) = (Guard::new(watch.watched(stream), Arc::clone(&verdicts)), Arc::clone(&verdicts));
     let (draining, heads) = (drain.clone(), Arc::clone(&watch));
     let requests = Cell::new(0);
@@ -86,7 +87,10 @@ where
         .with_upgrades();
     let mut connection = pin!(connection);
     let mut too_slow = pin!(async {
-        watch.too_slow(head_timeout).await;
+        // One that was late when it came here has had its time already.
+        if !(is_late && watch.is_unfinished().await) {
+            watch.too_slow(head_timeout).await;
+        }
         late.too_late();
         // So that the connection is polled, and the client told.
         tokio::task::yield_now().await;
@@ -145,5 +149,65 @@ where
     tokio::select! {
         result = connection => result,
         () = drain.aborted() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::StatusCode;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::stream::{Io, Prefixed};
+
+    const LIMIT: Duration = Duration::from_secs(15);
+
+    /// A client that has said `begun` within the limit of detection, and no more.
+    fn late(begun: &'static str) -> (DuplexStream, Stream) {
+        let (client, server) = tokio::io::duplex(1024);
+        (client, Prefixed::new(Bytes::from_static(begun.as_bytes()), Io::Local(server)).late())
+    }
+
+    /// What the client reads until the answer to its first head has come, and when.
+    async fn answered(mut client: DuplexStream, stream: Stream) -> (String, Duration) {
+        let begun = Instant::now();
+        let handle = |request: Request<Incoming>| async move {
+            let is_refused = request.extensions().get::<crate::http::head::Refusal>().is_some();
+            let mut response = Response::new(ResponseBody::empty());
+            *response.status_mut() = if is_refused { StatusCode::REQUEST_TIMEOUT } else { StatusCode::OK };
+            response
+        };
+        let drain = Drain::default();
+        let served = serve_http1(LIMIT, stream, handle, &drain);
+        let read = async {
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                assert!(client.read_buf(&mut answer).await.unwrap() > 0);
+            }
+            (String::from_utf8(answer).unwrap(), begun.elapsed())
+        };
+        tokio::select! {
+            answer = read => answer,
+            result = served => panic!("it ended unanswered: {result:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_had_its_time_in_detection_does_not_get_it_twice() {
+        let (client, stream) = late("GET / HT");
+        let (answer, after) = answered(client, stream).await;
+        assert!(answer.starts_with("HTTP/1.1 408 ") && after < LIMIT / 4, "{answer} after {after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_whose_rest_has_just_come_is_served() {
+        let (mut client, stream) = late("GET / HT");
+        client.write_all(b"TP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let (answer, _) = answered(client, stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 }

@@ -10,7 +10,7 @@ use super::{authorize::Authorization, request};
 use crate::{
     detect::{
         Detected,
-        sniff::{Heard, Sniffer, within},
+        sniff::{Heard, Sniffer},
     },
     error::{ProxyError, Result},
     http::Version,
@@ -216,8 +216,7 @@ impl Link {
             }
         }
         let heard = if self.protocol().is_http() {
-            let limit = self.worker.config().head_timeout;
-            within(limit, sniffer.listen(&mut stream)).await.unwrap_or(Ok(Heard::Unfinished))
+            sniffer.must_say(&mut stream, self.worker.config().head_timeout).await
         } else {
             sniffer.listen_for(&mut stream, self.worker.config().detect_timeout).await
         };
@@ -228,6 +227,9 @@ impl Link {
             // Dropped without close_notify: closed unused, the request went by another way. (A client that only ends its
             // own side says so, and is an opaque one.)
             Err(_) => self.keep(opening),
+            Ok(Heard::Unfinished) if self.protocol().is_http() => {
+                self.requests(client.late(), Version::Http1, opening).await;
+            }
             Ok(_) if self.protocol().is_http() => self.requests(client, Version::Http1, opening).await,
             Ok(_) => self.carry(client, opening).await,
         }

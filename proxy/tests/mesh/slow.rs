@@ -54,7 +54,9 @@ pub(crate) fn a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_n
 
     let silent_http2 = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
     for (what, words) in [
-        ("half a head", &b"GET / HTTP/1.1\r\nhost: a\r\nx: "[..]),
+        ("nothing", &b""[..]),
+        ("half a first line", b"GET / HT"),
+        ("half a head", b"GET / HTTP/1.1\r\nhost: a\r\nx: "),
         ("half a ClientHello", &[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]),
         ("an HTTP/2 client that answers no PING", &silent_http2),
     ] {
