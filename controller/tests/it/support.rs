@@ -47,7 +47,7 @@ pub(crate) use self::{
 pub(crate) const DEADLINE: Duration = Duration::from_mins(2);
 
 /// A tenth of what a real controller grants, and far longer than any test here stops reading without meaning to.
-pub(crate) const SLOWEST_READER: Duration = Duration::from_secs(3);
+const SLOWEST_READER: Duration = Duration::from_secs(3);
 
 /// A cluster's source that notices and tries again soon.
 const PACE: Pace = Pace {
