@@ -1,7 +1,9 @@
 //! Bodies on their way through: counted, and tied to what must happen when they end.
 
 use std::{
+    cell::Cell,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -22,6 +24,8 @@ pub(crate) struct RequestBody {
     strip: fn(&mut HeaderMap),
     /// Until the server asks for it.
     waiting: Option<Waiting>,
+    /// Whether it was read to its end, for whoever asked.
+    whole: Option<Rc<Cell<bool>>>,
 }
 
 /// Why a request's body broke: hyper's, with the code of an HTTP/2 stream in it, or ours.
@@ -35,6 +39,7 @@ impl RequestBody {
             meter: Some(meter),
             strip: |_| {},
             waiting: None,
+            whole: None,
         }
     }
 
@@ -48,9 +53,14 @@ impl RequestBody {
         self.waiting = Some(waiting);
     }
 
+    /// Becomes true when all of it was read to be sent; None: there is none.
+    pub(super) fn whole(&mut self) -> Option<Rc<Cell<bool>>> {
+        (!self.is_end_stream()).then(|| Rc::clone(self.whole.get_or_insert_default()))
+    }
+
     /// No body.
     pub(crate) fn empty() -> Self {
-        Self { inner: None, meter: None, strip: |_| {}, waiting: None }
+        Self { inner: None, meter: None, strip: |_| {}, waiting: None, whole: None }
     }
 }
 
@@ -76,6 +86,10 @@ impl Body for RequestBody {
             && let Some(data) = frame.data_ref()
         {
             meter.add(data.len() as u64);
+        }
+        // hyper does not ask again after the last byte of a known length.
+        if let Some(whole) = &self.whole {
+            whole.set(frame.is_none() || self.is_end_stream());
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }

@@ -1,6 +1,6 @@
 //! Sends a request to one upstream over a pooled connection, and says what may be done about a failure.
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 use http::{HeaderValue, Request, Response, header::CONNECTION, request::Parts};
 use http_body::Body as _;
@@ -11,6 +11,7 @@ use super::{
     Version,
     body::{RequestBody, ResponseBody},
     expect::{self, Expectation},
+    headers,
     retry::{Again, End, First, after},
 };
 use crate::{
@@ -70,6 +71,10 @@ pub(crate) struct Lease {
     by: By,
     /// Of a body that may never be sent.
     expectation: Option<Expectation>,
+    /// Whether the request's body was sent whole; None: there is none.
+    sent: Option<Rc<Cell<bool>>>,
+    /// The server closes the connection after its answer.
+    closes: bool,
     /// The server speaks HTTP/1.0. To hyper the whole connection then does, and it would send a chunked body as none.
     is_http10: bool,
 }
@@ -85,13 +90,14 @@ impl Lease {
         if let By::Http2(connection) = &by {
             connection.streams.set(connection.streams.get() + 1);
         }
-        Self { upstream: Rc::clone(upstream), by, expectation: None, is_http10: false }
+        Self { upstream: Rc::clone(upstream), by, expectation: None, sent: None, closes: false, is_http10: false }
     }
 
     /// The server's answer, as the body of which this lives on.
     pub(crate) fn answer(self, mut response: Response<Incoming>) -> Response<ResponseBody> {
-        if self.is_body_unwanted() {
-            // The client must not send it after all, on a connection that would go on (RFC 9110 §10.1.1).
+        // The client must not send it after all, on a connection that would go on (RFC 9110 §10.1.1); and what is left of one
+        // that the server reads no more is for nobody (RFC 9112 §9.6).
+        if self.is_body_unwanted() || self.is_body_cut() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(|body| ResponseBody::incoming(body, self))
@@ -99,6 +105,11 @@ impl Lease {
 
     fn is_body_unwanted(&self) -> bool {
         self.expectation.as_ref().is_some_and(Expectation::is_unwanted)
+    }
+
+    /// Whether the server ends the connection before the body was sent whole.
+    fn is_body_cut(&self) -> bool {
+        self.closes && self.sent.as_ref().is_some_and(|whole| !whole.get())
     }
 
     /// The answer was read to its end: an HTTP/1 connection may carry the next one. Without this it is closed.
@@ -146,6 +157,7 @@ async fn send_http1(
     mut fresh: Option<Stream>,
 ) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
     let expectation = expect::hold_back(&mut request);
+    let sent = request.body_mut().whole();
     loop {
         let idle = if fresh.is_some() { None } else { upstream.take_idle() };
         let reused = idle.is_some();
@@ -174,6 +186,8 @@ async fn send_http1(
                 let now = tokio::time::Instant::now();
                 upstream.load.observe(now - begun, now);
                 lease.is_http10 = response.version() == http::Version::HTTP_10;
+                lease.closes = lease.is_http10 || headers::closes(response.headers());
+                lease.sent = sent;
                 lease.expectation = expectation.inspect(Expectation::answered);
                 return Ok((response, lease));
             }

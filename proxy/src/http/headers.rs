@@ -204,6 +204,11 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Removes what is about one connection only. `te: trailers` stays: it is about the answer, and gRPC wants it.
+/// Whether the connection ends with this message.
+pub(super) fn closes(headers: &HeaderMap) -> bool {
+    connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("close"))
+}
+
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = connection_tokens(headers)

@@ -215,3 +215,22 @@ async fn an_answer_that_does_not_wait_for_the_body_is_seen_by_whoever_still_send
         }
     }
 }
+
+#[tokio::test]
+async fn a_client_in_the_midst_of_a_body_is_told_that_the_server_ends_the_connection() {
+    let answer = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let app = App::new(move |socket| async move {
+        let mut socket = BufReader::new(socket);
+        read_head(&mut socket).await;
+        socket.write_all(answer).await.unwrap();
+        // It neither reads on nor ends: only its word says that the rest is for nobody.
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let pods = pair(app.address, Protocol::Http1);
+    let head = "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 8000000\r\n\r\n";
+    let mut socket = TcpStream::connect(pods.client.outbound).await.unwrap();
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let answer = soon(read_head(&mut BufReader::new(socket))).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("connection: close\r\n"), "{answer}");
+}

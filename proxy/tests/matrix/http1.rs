@@ -144,7 +144,7 @@ const TABLE: &[(&str, &[Step])] = &[
             Client("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 10\r\n\r\nhello"),
             AppSees("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 10\r\n\r\nhello"),
             App("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"),
-            ClientSees("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\n\r\nbig"),
+            ClientSees("HTTP/1.1 413 Payload Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig"),
         ],
     ),
     (
