@@ -50,3 +50,11 @@ playground *args:
 bench *args:
     cargo build --release --locked --package mesh-proxy
     cargo run --release --locked --package mesh-bench -- {{args}}
+
+# Build (once) and start a real single-node Kubernetes, as root: e2e/cluster/README.md.
+cluster-up:
+    e2e/cluster/up.sh
+
+# Stop it; leaves nothing but the cached programs.
+cluster-down:
+    e2e/cluster/down.sh

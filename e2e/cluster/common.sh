@@ -1,0 +1,29 @@
+# Where things are; sourced by build.sh, up.sh and down.sh.
+# shellcheck shell=bash disable=SC2034
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Programs are made once for each set of versions, and outlive the checkout.
+versions=$(cat "$here"/build.sh "$here"/kube/go.* "$here"/coredns/go.* "$here"/coredns/main.go "$here"/pause/* "$here"/gateway-api/* | sha256sum | cut -c1-16)
+cache=${MESH_CLUSTER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mesh-cluster}/$versions
+bin=$cache/bin
+images=$cache/images
+# Everything of the running cluster.
+state=${MESH_CLUSTER_STATE:-/run/mesh-cluster}
+socket=$state/containerd.sock
+
+say() { echo "cluster: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# A process is ours only if it began when we said it did: ids are used again.
+began() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+alive() { # alive NAME
+    local pid start
+    [[ -f $state/pids/$1 ]] && read -r pid start < "$state/pids/$1" && [[ -n $start && $(began "$pid") == "$start" ]]
+}
+until_true() { # until_true SECONDS WHAT COMMAND…
+    local deadline=$((SECONDS + $1)) what=$2
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < deadline)) || die "$what: not within the time; see the logs in $state/log"
+        sleep 0.2
+    done
+}

@@ -1,0 +1,3 @@
+module mesh.invalid/cluster/pause
+
+go 1.24
