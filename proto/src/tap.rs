@@ -154,6 +154,29 @@ pub struct TapHeader {
 }
 
 impl TapEvent {
+    /// What goes from `source` to `destination`, with nothing else known of it.
+    pub fn between(direction: Direction, source: SocketAddr, destination: SocketAddr) -> Self {
+        Self {
+            direction,
+            started_us: 0,
+            latency_us: 0,
+            answered_us: None,
+            source,
+            destination,
+            source_identity: None,
+            destination_identity: None,
+            destination_pod: None,
+            service: None,
+            tls: false,
+            outcome: String::new(),
+            bytes_in: 0,
+            bytes_out: 0,
+            request: None,
+            dropped: 0,
+            route: String::new(),
+        }
+    }
+
     /// Whether it is traffic of this kind.
     pub fn is(&self, kind: TapKind) -> bool {
         match kind {
@@ -203,21 +226,9 @@ mod tests {
     use super::*;
 
     fn event(request: Option<(&str, &str, Option<u16>, bool)>) -> TapEvent {
+        let (source, destination) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
         TapEvent {
-            direction: Direction::Inbound,
-            started_us: 1,
             latency_us: 5_000,
-            answered_us: None,
-            source: "10.0.0.1:1".parse().unwrap(),
-            destination: "10.0.0.2:2".parse().unwrap(),
-            source_identity: None,
-            destination_identity: None,
-            destination_pod: None,
-            service: None,
-            tls: false,
-            outcome: String::new(),
-            bytes_in: 0,
-            bytes_out: 0,
             request: request.map(|(method, path, status, grpc)| TapRequestInfo {
                 method: method.to_owned(),
                 path: path.to_owned(),
@@ -226,8 +237,7 @@ mod tests {
                 grpc,
                 ..TapRequestInfo::default()
             }),
-            dropped: 0,
-            route: String::new(),
+            ..TapEvent::between(Direction::Inbound, source, destination)
         }
     }
 

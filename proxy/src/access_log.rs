@@ -279,15 +279,11 @@ mod tests {
     use super::*;
 
     fn event(path: &str) -> TapEvent {
+        let (source, destination) = ("10.0.0.1:4000".parse().unwrap(), "10.0.0.2:8080".parse().unwrap());
         TapEvent {
-            direction: Direction::Outbound,
             started_us: 1_763_716_800_000_042,
             latency_us: 1500,
-            answered_us: None,
-            source: "10.0.0.1:4000".parse().unwrap(),
-            destination: "10.0.0.2:8080".parse().unwrap(),
             source_identity: Some(Identity::new("cluster.local", "shop", "load").unwrap()),
-            destination_identity: None,
             destination_pod: Some(PodRef {
                 namespace: "shop".into(),
                 name: "web-1".into(),
@@ -295,7 +291,6 @@ mod tests {
             }),
             service: Some(ServicePort { namespace: "shop".into(), name: "web".into(), port: 80 }),
             tls: true,
-            outcome: String::new(),
             bytes_in: 3,
             bytes_out: 4,
             request: Some(TapRequestInfo {
@@ -305,8 +300,7 @@ mod tests {
                 status: Some(200),
                 ..TapRequestInfo::default()
             }),
-            dropped: 0,
-            route: String::new(),
+            ..TapEvent::between(Direction::Outbound, source, destination)
         }
     }
 

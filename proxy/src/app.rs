@@ -4,7 +4,6 @@
 //! own threads. [`App::start`] takes every port before anything runs; [`App::run`] ends after the drain.
 
 use std::{
-    future::Future,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -106,8 +105,8 @@ impl App {
         };
         // Nothing is ready before both are held (contracts §3).
         let (identity_ready, policy_ready) = (readiness.block("identity"), readiness.block("inbound policy"));
-        until_cancelled(&tasks, "identity", renewal.run(identity_ready));
-        until_cancelled(&tasks, "configuration stream", client.run(policy_ready));
+        tasks.spawn_until_cancelled("identity", renewal.run(identity_ready));
+        tasks.spawn_until_cancelled("configuration stream", client.run(policy_ready));
 
         let routes = Admin {
             config: Arc::clone(&config),
@@ -128,7 +127,7 @@ impl App {
 
         let (observers, log_writer) = observers(&config, &metrics, tap.clone(), &tasks)?;
         let limits = Limits::new(&metrics, &config.data.limits);
-        until_cancelled(&tasks, "limits", limits.clone().watch());
+        tasks.spawn_until_cancelled("limits", limits.clone().watch());
         let shared = Shared {
             config: Arc::clone(&config.data),
             policies: policies.clone(),
@@ -231,17 +230,6 @@ fn observers(
         traces
     });
     Ok((Observers { tap, access_log, traces }, writer))
-}
-
-/// Ends the part with the others: it has nothing to clean up.
-fn until_cancelled(tasks: &Tasks, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-    let cancelled = tasks.cancelled();
-    tasks.spawn(name, async move {
-        tokio::select! {
-            () = part => {}
-            () = cancelled => {}
-        }
-    });
 }
 
 fn bind(config: &Config, index: usize) -> anyhow::Result<Listeners> {

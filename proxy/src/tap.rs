@@ -223,25 +223,8 @@ mod tests {
     use super::*;
 
     fn event(latency_us: u64) -> TapEvent {
-        TapEvent {
-            direction: Direction::Inbound,
-            started_us: 0,
-            latency_us,
-            answered_us: None,
-            source: "10.0.0.1:1".parse().unwrap(),
-            destination: "10.0.0.2:2".parse().unwrap(),
-            source_identity: None,
-            destination_identity: None,
-            destination_pod: None,
-            service: None,
-            tls: false,
-            outcome: String::new(),
-            bytes_in: 0,
-            bytes_out: 0,
-            request: None,
-            dropped: 0,
-            route: String::new(),
-        }
+        let (source, destination) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
+        TapEvent { latency_us, ..TapEvent::between(Direction::Inbound, source, destination) }
     }
 
     #[tokio::test]

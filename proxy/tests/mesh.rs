@@ -19,6 +19,8 @@ mod elsewhere;
 mod floods;
 #[path = "mesh/identity.rs"]
 mod identity;
+#[path = "mesh/load.rs"]
+mod load;
 #[path = "mesh/malformed.rs"]
 mod malformed;
 #[path = "matrix/all.rs"]

@@ -12,11 +12,13 @@
 //! | [`apps`] | the applications |
 //! | [`manifests`] | objects as text |
 //! | [`talk`] | clients |
+//! | [`frames`] | HTTP/2 frame by frame |
 //! | [`tap`] | what a proxy's tap shows |
 //! | [`wait`] | waiting for what must come to be |
 
 pub mod apps;
 pub mod control;
+pub mod frames;
 pub mod manifests;
 pub mod member;
 pub mod mesh;

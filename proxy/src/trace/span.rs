@@ -139,21 +139,10 @@ mod tests {
     use super::*;
 
     fn event(direction: Direction, status: Option<u16>, grpc_status: Option<u32>, outcome: &str) -> TapEvent {
+        let (source, destination) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
         TapEvent {
-            direction,
-            started_us: 1,
-            latency_us: 2,
-            answered_us: None,
-            source: "10.0.0.1:1".parse().unwrap(),
-            destination: "10.0.0.2:2".parse().unwrap(),
-            source_identity: None,
-            destination_identity: None,
-            destination_pod: None,
-            service: None,
             tls: true,
             outcome: outcome.to_owned(),
-            bytes_in: 0,
-            bytes_out: 0,
             request: Some(TapRequestInfo {
                 method: "BREW".into(),
                 path: "/".into(),
@@ -163,8 +152,7 @@ mod tests {
                 http2: true,
                 ..TapRequestInfo::default()
             }),
-            dropped: 0,
-            route: String::new(),
+            ..TapEvent::between(direction, source, destination)
         }
     }
 

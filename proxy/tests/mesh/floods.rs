@@ -9,7 +9,16 @@ use std::{
     time::Duration,
 };
 
-use mesh_testbed::{Member, apps::HTTP_PORT, member::Pod, talk::get, until};
+use mesh_testbed::{
+    Member,
+    apps::HTTP_PORT,
+    frames::{
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, opening,
+    },
+    member::Pod,
+    talk::get,
+    until,
+};
 use tokio::time::Instant;
 
 use crate::{WEB, http, mesh, settings};
@@ -20,16 +29,6 @@ const FLOOD: Duration = Duration::from_secs(3);
 const BURST: usize = 16 * 1024;
 /// What a flood may leave behind (reliability.md §3.1: INV 3).
 const LEFT_BEHIND: f64 = 16.0 * 1024.0 * 1024.0;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// How a flood ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +51,6 @@ struct Flood {
     reads: bool,
     /// Whether the proxy has to close the connection.
     closed: bool,
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap_or_default().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// `GET / HTTP/2`, `host: web`.
@@ -148,8 +142,7 @@ fn floods() -> [Flood; 8] {
 fn attack(address: SocketAddr, flood: &Flood) -> io::Result<End> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_write_timeout(Some(FLOOD))?;
-    let begin = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[]), &flood.begin].concat();
-    socket.write_all(&begin)?;
+    socket.write_all(&[opening(), flood.begin.clone()].concat())?;
     let mut answers = socket.try_clone()?;
     thread::scope(|scope| {
         if flood.reads {

@@ -1,22 +1,17 @@
 //! Certificates: their renewal, and who gets none.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Context as _;
 use mesh_proto::outcome::Outcome;
 use mesh_testbed::{
     Member, Settings,
     member::{Pod, Token},
-    talk::{Http, Lines, get},
+    talk::Lines,
     until,
 };
 
-use crate::{WEB, http, lines, mesh, settings};
+use crate::{WEB, lines, load::under_load, mesh, settings};
 
 /// How often each certificate is renewed while requests flow.
 const RENEWALS: usize = 3;
@@ -27,29 +22,8 @@ pub(crate) fn certificates_are_renewed_under_load_and_nobody_notices() -> anyhow
     let server = mesh.member(&Pod::new("a", "web", 1))?;
     let client = mesh.member(&Pod::new("client", "client", 2))?;
     let (mut connection, _) = client.run(|| Lines::connect(lines(WEB)))??;
-    let (stop, requests) = (AtomicBool::new(false), AtomicU64::new(0));
-
-    thread::scope(|scope| {
-        let load = scope.spawn(|| {
-            client.run(|| -> anyhow::Result<()> {
-                let mut kept = Http::connect(http(WEB))?;
-                while !stop.load(Ordering::Relaxed) {
-                    // One connection that lives on, and a new one each time.
-                    for answer in [kept.get("/", &[])?, get(http(WEB), "/", &[])?] {
-                        anyhow::ensure!(answer.status == 200, "{answer:?}");
-                        requests.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                Ok(())
-            })
-        });
-        let renewed = renewed(&client, &server, || load.is_finished());
-        stop.store(true, Ordering::Relaxed);
-        load.join().expect("the load does not panic")?.context("a request failed")?;
-        renewed
-    })?;
+    under_load(&client, |is_over| renewed(&client, &server, is_over))?;
     assert_eq!(connection.ask("still there?")?, "still there?");
-    assert!(requests.load(Ordering::Relaxed) > 100, "{requests:?} requests are no load");
     for member in [&client, &server] {
         assert_eq!(member.count("mesh_error_total", &[])?, 0);
         assert_eq!(member.count("control_identity_cert_failures_total", &[])?, 0);

@@ -1,50 +1,25 @@
 //! The root of trust is replaced under load, step by step, and nobody notices.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::Context as _;
 use mesh_testbed::{
     CaStep, Member, Mesh, Settings,
     member::Pod,
-    talk::{Http, Lines, get},
+    talk::{Lines, get},
     until,
 };
 
-use crate::{WEB, http, lines, mesh, settings};
+use crate::{WEB, http, lines, load::under_load, mesh, settings};
 
 pub(crate) fn a_root_is_rotated_under_load_and_nobody_notices() -> anyhow::Result<()> {
     let mesh = mesh(Settings { leaf_lifetime: Duration::from_secs(7), ..settings() })?;
     let members = [mesh.member(&Pod::new("a", "web", 1))?, mesh.member(&Pod::new("client", "client", 2))?];
     let client = &members[1];
     let (mut connection, _) = client.run(|| Lines::connect(lines(WEB)))??;
-    let (stop, requests) = (AtomicBool::new(false), AtomicU64::new(0));
     let before = client.roots()?;
 
-    thread::scope(|scope| {
-        let load = scope.spawn(|| {
-            client.run(|| -> anyhow::Result<()> {
-                let mut kept = Http::connect(http(WEB))?;
-                while !stop.load(Ordering::Relaxed) {
-                    for answer in [kept.get("/", &[])?, get(http(WEB), "/", &[])?] {
-                        anyhow::ensure!(answer.status == 200, "{answer:?}");
-                        requests.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                Ok(())
-            })
-        });
-        let rotated = rotate(&mesh, &members, || load.is_finished());
-        stop.store(true, Ordering::Relaxed);
-        load.join().expect("the load does not panic")?.context("a request failed")?;
-        rotated
-    })?;
+    under_load(client, |is_over| rotate(&mesh, &members, is_over))?;
     assert_eq!(connection.ask("still there?")?, "still there?");
-    assert!(requests.load(Ordering::Relaxed) > 100, "{requests:?} requests are no load");
     for member in &members {
         let after = member.roots()?;
         assert!(after.len() == 1 && after != before, "{before:?} {after:?}");

@@ -9,6 +9,7 @@ use std::{
 use mesh_proto::names;
 use mesh_testbed::{
     apps::{HTTP_PORT, LINES_PORT},
+    frames,
     member::Pod,
     talk::{Http, Lines},
 };
@@ -52,7 +53,7 @@ pub(crate) fn a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_n
     let (mut idle, mut line) = outsider.run(|| io::Result::Ok((Http::connect(web)?, Lines::connect(lines)?.0)))??;
     assert_eq!(idle.get("/", &[])?.body, "a");
 
-    let silent_http2 = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    let silent_http2 = frames::opening();
     for (what, words) in [
         ("nothing", &b""[..]),
         ("half a first line", b"GET / HT"),

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_testbed::{Member, apps::HTTP_PORT, manifests, member::Pod, talk::get, until};
+use mesh_testbed::{Member, apps::HTTP_PORT, frames, manifests, member::Pod, talk::get, until};
 use tokio::time::Instant;
 
 use crate::{WEB_A, WEB_B, http, mesh, settings};
@@ -113,9 +113,8 @@ fn answer(mut socket: TcpStream, attack: &Attack) -> io::Result<()> {
 fn ask_http2(address: SocketAddr) -> io::Result<()> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
-    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], SETTINGS].concat();
     // `GET / HTTP/2`, `host: web`, on stream 1.
-    socket.write_all(&[&preface[..], b"\0\0\x08\x01\x05\0\0\0\x01\x82\x86\x84\x41\x03web"].concat())?;
+    socket.write_all(&[&frames::opening()[..], b"\0\0\x08\x01\x05\0\0\0\x01\x82\x86\x84\x41\x03web"].concat())?;
     let until = Instant::now() + PATIENCE;
     let mut read = [0; 4096];
     while Instant::now() < until {

@@ -9,6 +9,10 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use mesh_proto::workload::Protocol;
 use mesh_runtime::tasks::Tasks;
+use mesh_testbed::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PUSH_PROMISE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, frame,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -17,25 +21,8 @@ use tokio::{
 use super::Both;
 use crate::support::{App, soon};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
 /// `:status: 200`, by its index.
 const OK: &[u8] = b"\x88";
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
 
 /// What the server says to a request on this stream.
 type Says = fn(u32) -> Vec<u8>;

@@ -10,6 +10,9 @@ use mesh_proto::{
 };
 use mesh_proxy::policy::Policies;
 use mesh_runtime::tasks::Tasks;
+use mesh_testbed::frames::{
+    CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame, opening,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -17,19 +20,6 @@ use tokio::{
 
 use super::Oracle;
 use crate::support::{App, Authority, Pod, SERVICE, config, identity, pair, plain, service, soon};
-
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags, 0, 0, 0, stream], payload].concat()
-}
 
 /// Fields as literals without an index (RFC 7541 §6.2.2), names and values as they are.
 fn block(fields: &[(&str, &str)]) -> Vec<u8> {
@@ -48,8 +38,7 @@ fn block(fields: &[(&str, &str)]) -> Vec<u8> {
 /// and its payload.
 async fn send(address: std::net::SocketAddr, frames: &[u8]) -> (u8, Vec<u8>) {
     let mut socket = TcpStream::connect(address).await.unwrap();
-    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat();
-    socket.write_all(&preface).await.unwrap();
+    socket.write_all(&opening()).await.unwrap();
     let _ = socket.write_all(frames).await;
     loop {
         let mut head = [0; 9];
@@ -195,11 +184,9 @@ async fn the_stream_after_the_200th_is_refused_and_the_others_stay() {
     .await;
     let pair = pair(app.address, Protocol::Http2);
     for address in [pair.client.outbound, pair.server.inbound] {
-        let mut frames = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat();
+        let mut frames = opening();
         for stream in streams.clone().map(|n| 2 * n - 1).chain([refused]) {
-            let mut open = frame(HEADERS, END_STREAM | END_HEADERS, 0, &block(&GOOD));
-            open[5..9].copy_from_slice(&stream.to_be_bytes());
-            frames.extend(open);
+            frames.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(&GOOD)));
         }
         let mut socket = TcpStream::connect(address).await.unwrap();
         socket.write_all(&frames).await.unwrap();
@@ -243,15 +230,11 @@ async fn a_head_without_an_end_ends_the_connection() {
 async fn streams_that_are_reset_as_soon_as_opened_end_the_connection() {
     let oracle = Oracle::new().await;
     let pair = pair(oracle.app.address, Protocol::Http2);
-    // CVE-2023-44487. Stream numbers of two bytes are enough.
+    // CVE-2023-44487.
     let mut frames = Vec::new();
-    for stream in (1..20_000_u16).step_by(2) {
-        let [high, low] = stream.to_be_bytes();
-        let mut open = frame(HEADERS, END_STREAM | END_HEADERS, low, &block(&GOOD));
-        open[7] = high;
-        let mut reset = frame(RST_STREAM, 0, low, &[0, 0, 0, 8]);
-        reset[7] = high;
-        frames.extend([open, reset].concat());
+    for stream in (1..20_000).step_by(2) {
+        frames.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block(&GOOD)));
+        frames.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
     }
     let (kind, payload) = send(pair.client.outbound, &frames).await;
     // ENHANCE_YOUR_CALM.
