@@ -4,6 +4,7 @@
 
 pub(crate) mod body;
 pub(crate) mod client;
+pub(crate) mod control_frames;
 mod expect;
 mod framing;
 mod guard;

@@ -22,7 +22,10 @@ use crate::{
     balance::{ewma::Load, silence::Silence},
     connect,
     error::{ProxyError, Result},
-    http::{CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, body::RequestBody},
+    http::{
+        CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, body::RequestBody,
+        control_frames::Bounded,
+    },
     inbound,
     stream::{Heard, Io, Noted, Stream},
     tls::Alpn,
@@ -340,7 +343,7 @@ pub(crate) async fn handshake_http2(
         .max_header_list_size(u32::try_from(MAX_HEAD).expect("invariant: 64 KiB fits"))
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Bounded::server(stream)))
         .await
         .map_err(|error| ProxyError::new(Outcome::UpstreamReset, error.to_string()))?;
     worker.tasks.spawn_local("http2 upstream", async move {

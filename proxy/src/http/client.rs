@@ -1,6 +1,6 @@
 //! Sends a request to one upstream over a pooled connection, and says what may be done about a failure.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, io, rc::Rc};
 
 use http::{HeaderValue, Request, Response, header::CONNECTION, request::Parts};
 use http_body::Body as _;
@@ -282,8 +282,8 @@ fn is_closed(error: &hyper::Error) -> bool {
 }
 
 fn is_reset(error: &hyper::Error) -> bool {
-    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    io.is_some_and(|io| matches!(io.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe))
+    let io = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|io| matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
 }
 
 /// How a stream of HTTP/2 ended without an answer.
@@ -314,7 +314,8 @@ fn reset_code(error: &hyper::Error) -> Option<h2::Reason> {
 /// Whether the server broke the rules of HTTP/2, and we ended the stream or the connection for it.
 fn is_bad_http2(error: &hyper::Error) -> bool {
     let h2 = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    h2.is_some_and(h2::Error::is_library)
+    // The latter is what `control_frames` says.
+    h2.is_some_and(|h2| h2.is_library() || h2.get_io().is_some_and(|io| io.kind() == io::ErrorKind::InvalidData))
 }
 
 /// What a failure of hyper means for the client.

@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::{
     CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, Version,
     body::ResponseBody,
+    control_frames::Bounded,
     guard::{Guard, Verdicts},
     head_watch::HeadWatch,
     respond::Reset,
@@ -139,7 +140,7 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW)
         .adaptive_window(false)
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Bounded::client(stream)), service);
     let mut connection = pin!(connection);
     tokio::select! {
         result = connection.as_mut() => return result,

@@ -13,7 +13,8 @@ use mesh_testbed::{
     Member,
     apps::HTTP_PORT,
     frames::{
-        CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, opening,
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+        frame, opening,
     },
     member::Pod,
     talk::get,
@@ -70,7 +71,7 @@ fn large_head(stream: u32) -> Vec<u8> {
     block.chunks(FRAME).enumerate().flat_map(part).collect()
 }
 
-fn floods() -> [Flood; 8] {
+fn floods() -> [Flood; 11] {
     const fn odd(round: u32) -> u32 {
         2 * round + 1
     }
@@ -106,21 +107,30 @@ fn floods() -> [Flood; 8] {
             begin: request(1, END_HEADERS),
             again: |_| frame(DATA, 0, 1, &[]),
             reads: true,
-            closed: false,
+            closed: true,
         },
+        Flood { name: "PING", begin: none(), again: |_| frame(PING, 0, 0, &[0; 8]), reads: true, closed: true },
         Flood {
             name: "PING, answers not read",
             begin: none(),
             again: |_| frame(PING, 0, 0, &[0; 8]),
             reads: false,
-            closed: false,
+            closed: true,
         },
         Flood {
             name: "SETTINGS, answers not read",
             begin: none(),
             again: |_| frame(SETTINGS, 0, 0, &[]),
             reads: false,
-            closed: false,
+            closed: true,
+        },
+        Flood { name: "PRIORITY", begin: none(), again: |_| frame(PRIORITY, 0, 1, &[0; 5]), reads: true, closed: true },
+        Flood {
+            name: "a window that grows by one and one",
+            begin: none(),
+            again: |_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1]),
+            reads: true,
+            closed: true,
         },
         Flood {
             name: "heads that are too large",

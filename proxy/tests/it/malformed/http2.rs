@@ -11,7 +11,7 @@ use mesh_proto::{
 use mesh_proxy::policy::Policies;
 use mesh_runtime::tasks::Tasks;
 use mesh_testbed::frames::{
-    CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame, opening,
+    ACK, CONTINUATION, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame, opening,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -224,6 +224,38 @@ async fn a_head_without_an_end_ends_the_connection() {
     }
     let (kind, _) = send(pair.client.outbound, &frames).await;
     assert_eq!((kind, oracle.text().as_str()), (GOAWAY, ""));
+}
+
+#[tokio::test]
+async fn a_client_that_pings_and_asks_nothing_is_told_to_calm_down_after_a_thousand() {
+    let oracle = Oracle::new().await;
+    let pair = pair(oracle.app.address, Protocol::Http2);
+    for address in [pair.client.outbound, pair.server.inbound] {
+        // Settings and their receipt are two of them.
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let pings = |count| frame(PING, 0, 0, &[0; 8]).repeat(count);
+        socket.write_all(&[opening(), frame(SETTINGS, ACK, 0, &[]), pings(998)].concat()).await.unwrap();
+        let (mut answered, mut more) = (0, Some(pings(1)));
+        let reason = loop {
+            let mut head = [0; 9];
+            soon(socket.read_exact(&mut head)).await.unwrap();
+            let mut payload = vec![0; usize::from(head[1]) * 256 + usize::from(head[2])];
+            soon(socket.read_exact(&mut payload)).await.unwrap();
+            match head[3] {
+                PING => answered += 1,
+                GOAWAY => break payload[4..8].to_vec(),
+                _ => {}
+            }
+            if answered == 998
+                && let Some(more) = more.take()
+            {
+                socket.write_all(&more).await.unwrap();
+            }
+        };
+        // ENHANCE_YOUR_CALM.
+        assert_eq!((answered, &reason[..]), (998, &[0, 0, 0, 0xb][..]));
+    }
+    assert_eq!(oracle.text(), "");
 }
 
 #[tokio::test]
