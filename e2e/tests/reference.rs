@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use mesh_e2e::sources::root;
+use mesh_injector::events::Events;
 use mesh_injector::reason::Code;
 use mesh_injector::server::Injections;
 use mesh_injector::settings::table::{SETTINGS, Target};
@@ -130,10 +131,11 @@ fn annotations_page() -> String {
     }
     page.push_str(
         "\n## Why a pod has no sidecar\n\n\
-         The code is in the column REASON of `meshctl list`, in the label `reason` of the metric `injection_total` and in the\n\
-         audit annotation of the API server. Refusals are told at `kubectl apply` too, as a warning: a pod that cannot be\n\
-         meshed is still a pod, and policy treats it as outside the mesh. `meshctl list` also says `restart-needed`: the pod\n\
-         is older than the label, and would get a sidecar if it were created now.\n\n\
+         The code is in the column REASON of `meshctl list`, in the label `reason` of the metric `injection_total`, in the audit\n\
+         annotation of the API server, and the reason of the Event on the pod's owner (`kubectl events`). Refusals are told at\n\
+         `kubectl apply` too, as a warning: a pod that cannot be meshed is still a pod, and policy treats it as outside the\n\
+         mesh. `meshctl list` also says `restart-needed`: the pod is older than the label, and would get a sidecar if it were\n\
+         created now.\n\n\
          | code | what it means | what to do |\n|---|---|---|\n",
     );
     for code in Code::ALL {
@@ -152,6 +154,7 @@ fn metrics_page() -> String {
     let controller = Metrics::new();
     mesh_controller::metrics::Metrics::new(&controller);
     let injector = Metrics::new();
+    Events::nowhere().register(&injector);
     Injections::default().register(&injector);
 
     let mut page = String::from(

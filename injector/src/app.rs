@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     certificate::{self, Certificate},
     config::{Args, Config},
+    events::Events,
     namespaces::Namespaces,
     secret::Keeper,
     server::{self, Webhook},
@@ -75,12 +76,17 @@ impl Bound {
         let readiness = Readiness::new();
         let metrics = Metrics::new();
 
-        if let Namespaces::Cluster(cluster) = &namespaces {
-            let keeper = Keeper::new(cluster.client(), tls_dir.clone());
+        let cluster = if let Namespaces::Cluster(cluster) = &namespaces { Some(cluster.client()) } else { None };
+        let mut webhook = Webhook::new(mesh, namespaces);
+        if let Some(client) = cluster {
+            let keeper = Keeper::new(client.clone(), tls_dir.clone());
             tasks.spawn_until_cancelled("webhook secret", keeper.keep());
+            let (events, writer) = Events::new(client);
+            tasks.spawn_until_cancelled("events", writer.run());
+            webhook.events = events;
         }
-        let webhook = Webhook::new(mesh, namespaces);
         webhook.injections.register(&metrics);
+        webhook.events.register(&metrics);
         let certificate = Certificate::default();
         let mut files = Files {
             waiting: Some(readiness.block("webhook certificate")),

@@ -15,6 +15,7 @@
 //! | [`review`] | AdmissionReview in and out |
 //! | [`manifest`] | the same for YAML text, comments kept |
 //! | [`pod`] | reading a pod as a JSON value |
+//! | [`events`] | what was decided, told to the pod's owner |
 //! | [`server`], [`bodies`] | the HTTPS webhook and its limits |
 //! | [`certificate`], [`namespaces`] | what it reads besides |
 //! | [`secret`] | in a cluster, the certificate: made, renewed, told to the API server |
@@ -25,6 +26,7 @@ pub mod bodies;
 pub mod certificate;
 pub mod config;
 pub mod decide;
+pub mod events;
 pub mod manifest;
 pub mod namespaces;
 pub mod patch;

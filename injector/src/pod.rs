@@ -59,14 +59,40 @@ fn strings(map: Option<&Value>) -> impl Iterator<Item = (&str, &str)> {
     map.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
 }
 
+/// The object that made the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// E.g. `apps/v1`.
+    pub api_version: String,
+    /// E.g. `ReplicaSet`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Tells it from others of the same name.
+    pub uid: String,
+}
+
+/// What made the pod; none for a bare pod.
+pub fn owner(pod: &Value) -> Option<Owner> {
+    let reference = controller(pod)?;
+    let field = |field| text(reference, field).map(str::to_owned);
+    Some(Owner { api_version: field("apiVersion")?, kind: field("kind")?, name: field("name")?, uid: field("uid")? })
+}
+
 /// What the pod belongs to, as `kind/name`; none for a bare pod.
 pub fn workload(pod: &Value) -> Option<String> {
+    let owner = controller(pod)?;
+    Some(workload::of_owner(text(owner, "kind")?, text(owner, "name")?, label(pod, workload::LABEL_TEMPLATE_HASH)))
+}
+
+fn controller(pod: &Value) -> Option<&Value> {
     let owners = pod.pointer("/metadata/ownerReferences")?.as_array()?;
     let controls = |owner: &&Value| owner.get("controller").and_then(Value::as_bool) == Some(true);
-    let owner = owners.iter().find(controls).or(owners.first())?;
-    let text =
-        |field| owner.get(field).and_then(Value::as_str).filter(|text| !text.is_empty() && text.len() <= MAX_NAME);
-    Some(workload::of_owner(text("kind")?, text("name")?, label(pod, workload::LABEL_TEMPLATE_HASH)))
+    owners.iter().find(controls).or(owners.first())
+}
+
+fn text<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
+    object.get(field)?.as_str().filter(|text| !text.is_empty() && text.len() <= MAX_NAME)
 }
 
 /// Longest name of an object, and more than any kind's.

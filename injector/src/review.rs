@@ -1,7 +1,8 @@
 //! AdmissionReview (`admission.k8s.io/v1`) in and out.
 //!
 //! Called by `server` with the bytes of a request and by the playground for each pod it starts. The bytes are foreign:
-//! whatever they are, the answer is a value. Has no side effect, so a dry run is a review like any other.
+//! whatever they are, the answer is a value. Has no side effect: who tells the owner what [`Answer::told`] says does not on a
+//! dry run.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
@@ -9,8 +10,9 @@ use serde_json::{Value, json};
 
 use crate::{
     decide::{Decision, Namespace, NamespaceMeta, Verdict, decide},
-    patch,
-    reason::Code,
+    events::Told,
+    patch, pod,
+    reason::{Code, Reason},
     sidecar::{self, Mesh},
 };
 
@@ -33,6 +35,8 @@ pub struct Review {
     pub namespace: String,
     /// Whether this is the creation of a pod; anything else is let through.
     pub creates_pod: bool,
+    /// Whether nothing comes of it: then nobody is told.
+    pub dry_run: bool,
     /// The pod.
     pub object: Value,
 }
@@ -46,6 +50,8 @@ pub struct Answer {
     pub result: &'static str,
     /// The reason's stable code; empty when injected.
     pub reason: &'static str,
+    /// For the pod's owner, where it has one and there is something to tell.
+    pub told: Option<Told>,
 }
 
 /// The bytes are no AdmissionReview.
@@ -93,6 +99,8 @@ struct WireRequest {
     #[serde(default)]
     operation: String,
     #[serde(default)]
+    dry_run: Option<bool>,
+    #[serde(default)]
     object: Value,
 }
 
@@ -127,7 +135,13 @@ impl Review {
         if creates_pod && !request.object.is_object() {
             return Err(BadReview::Missing("request.object"));
         }
-        Ok(Self { uid: request.uid, namespace: request.namespace, creates_pod, object: request.object })
+        Ok(Self {
+            uid: request.uid,
+            namespace: request.namespace,
+            creates_pod,
+            dry_run: request.dry_run == Some(true),
+            object: request.object,
+        })
     }
 }
 
@@ -154,6 +168,10 @@ pub fn answer(review: &Review, meta: NamespaceMeta, mesh: &Mesh) -> Answer {
     } else {
         Decision { verdict: Verdict::Skip(Code::NotAPod.into()), warnings: Vec::new() }
     };
+    let code = match &verdict {
+        Verdict::Inject(_) => None,
+        Verdict::Skip(reason) | Verdict::Refuse(reason) => Some(reason.clone()),
+    };
     let (result, reason, patch) = match verdict {
         Verdict::Inject(settings) => {
             let injected = sidecar::inject(&review.object, mesh, &settings);
@@ -175,7 +193,24 @@ pub fn answer(review: &Review, meta: NamespaceMeta, mesh: &Mesh) -> Answer {
     let audit = if reason.is_empty() { result.to_owned() } else { format!("{result}: {reason}") };
     response["auditAnnotations"] = json!({"inject": audit});
     let body = json!({"apiVersion": API_VERSION, "kind": "AdmissionReview", "response": response});
-    Answer { body, result, reason }
+    let told = if review.creates_pod { told(review, code, &warnings) } else { None };
+    Answer { body, result, reason, told }
+}
+
+/// What the owner hears. Its controller creates the pod and drops the warnings of the answer, so that they are in here.
+fn told(review: &Review, code: Option<Reason>, warnings: &[String]) -> Option<Told> {
+    // A second review of one pod, and namespaces nobody expects a sidecar in, are no news.
+    if code.as_ref().is_some_and(|reason| matches!(reason.code, Code::AlreadyInjected | Code::SystemNamespace)) {
+        return None;
+    }
+    let owner = pod::owner(&review.object)?;
+    let (reason, said) = match &code {
+        None => ("injected", "sidecar added".to_owned()),
+        Some(reason) => (reason.code(), format!("no sidecar: {}", reason.text())),
+    };
+    let more = warnings.iter().filter(|_| code.is_none());
+    let note = std::iter::once(&said).chain(more).map(String::as_str).collect::<Vec<_>>().join("; ");
+    Some(Told { namespace: review.namespace.clone(), owner, reason, is_warning: !warnings.is_empty(), note })
 }
 
 /// One line of at most [`MAX_WARNING`] bytes: a warning travels as a header.

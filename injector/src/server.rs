@@ -35,6 +35,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     bodies::Bodies,
     certificate::Certificate,
+    events::Events,
     namespaces::Namespaces,
     review::{self, Review},
     sidecar::Mesh,
@@ -55,6 +56,8 @@ pub struct Webhook {
     pub namespaces: Namespaces,
     /// What is counted.
     pub injections: Injections,
+    /// Who is told of each decision.
+    pub events: Events,
     bodies: Bodies,
     reviews: Arc<Semaphore>,
 }
@@ -94,6 +97,7 @@ impl Webhook {
             mesh: Arc::new(RwLock::new(Arc::new(mesh))),
             namespaces,
             injections: Injections::default(),
+            events: Events::nowhere(),
             bodies: Bodies::default(),
             reviews: Arc::new(Semaphore::new(MAX_REVIEWS)),
         }
@@ -166,6 +170,11 @@ async fn answer(webhook: &Webhook, headers: &HeaderMap, body: Body) -> Result<Re
         (StatusCode::INTERNAL_SERVER_ERROR, "a bug of the injector; its log says where".to_owned())
     })?;
     webhook.count(answer.result, answer.reason);
+    if let Some(told) = answer.told
+        && !review.dry_run
+    {
+        webhook.events.tell(told);
+    }
     tracing::info!(namespace = review.namespace, result = answer.result, reason = answer.reason, "pod reviewed");
     Ok(axum::Json(answer.body).into_response())
 }

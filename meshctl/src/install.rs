@@ -249,7 +249,7 @@ mod tests {
                 assert!(named || !changes, "{text} changes what it does not name");
             }
         }
-        assert_eq!(rules, 9);
+        assert_eq!(rules, 10);
     }
 
     #[test]

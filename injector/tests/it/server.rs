@@ -1,6 +1,7 @@
 //! The webhook over real TLS on loopback.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -8,7 +9,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -17,6 +18,7 @@ use mesh_injector::{
     bodies::MAX_BODY,
     certificate::{self, AUTHORITY_FILE, Certificate},
     config::Config,
+    events::Events,
     namespaces::Namespaces,
     server::{Bound, Webhook},
 };
@@ -41,6 +43,10 @@ struct Running {
 }
 
 async fn start() -> Running {
+    start_and_tell(Events::nowhere()).await
+}
+
+async fn start_and_tell(events: Events) -> Running {
     let directory = tempfile::tempdir().unwrap();
     certificate::self_signed(&["localhost"]).unwrap().write_to(directory.path()).unwrap();
     let certificate = Certificate::default();
@@ -53,7 +59,8 @@ async fn start() -> Running {
         tasks: tasks.clone(),
         directory,
     };
-    let webhook = running.webhook.clone();
+    let mut webhook = running.webhook.clone();
+    webhook.events = events;
     tasks.spawn("webhook", async move {
         let ending = Tasks::new();
         bound.run(webhook, certificate, ending.cancelled()).await;
@@ -133,6 +140,64 @@ async fn a_valid_review_is_answered_with_a_patch_that_applies() {
     let mut patched = pod();
     json_patch::patch(&mut patched, &patch).unwrap();
     assert_eq!(patched["spec"]["initContainers"][1]["name"], "mesh-redirect");
+}
+
+/// An API server that takes every event, and what was sent to it.
+fn api_server() -> (kube::Client, tokio::sync::mpsc::UnboundedReceiver<(String, Value)>) {
+    let (sender, sent) = tokio::sync::mpsc::unbounded_channel();
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let sender = sender.clone();
+        async move {
+            let (parts, body) = request.into_parts();
+            let body: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
+            let answer = kube::client::Body::from(serde_json::to_vec(&body).unwrap());
+            sender.send((format!("{} {}", parts.method, parts.uri.path()), body)).unwrap();
+            Ok::<_, Infallible>(Response::builder().status(201).body(answer).unwrap())
+        }
+    });
+    (kube::Client::new(service, "default"), sent)
+}
+
+fn owned(owner: &str, annotations: &Value) -> Value {
+    let reference =
+        json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": owner, "uid": owner, "controller": true});
+    json!({
+        "metadata": {"generateName": "web-", "annotations": annotations, "ownerReferences": [reference]},
+        "spec": {"containers": [{"name": "web"}]},
+    })
+}
+
+#[tokio::test]
+async fn the_owner_of_a_pod_is_told_once_what_was_decided_and_nobody_on_a_dry_run() {
+    let (client, mut sent) = api_server();
+    let (events, writer) = Events::new(client);
+    let running = start_and_tell(events).await;
+    running.tasks.spawn("events", writer.run());
+    let typo = json!({"meshctl.dev/lgo": "debug"});
+    let mut host = owned("host-1", &json!({}));
+    host["spec"]["hostNetwork"] = json!(true);
+    for body in [
+        review(&owned("dry-1", &json!({}))).replace("\"dryRun\":false", "\"dryRun\":true"),
+        review(&pod()),
+        review(&owned("web-1", &json!({}))),
+        review(&owned("web-1", &json!({}))),
+        review(&host),
+        review(&owned("typo-1", &typo)),
+    ] {
+        assert_eq!(running.post(body).await.0, StatusCode::OK);
+    }
+    for (owner, kind, reason, note) in [
+        ("web-1", "Normal", "injected", "sidecar added"),
+        ("host-1", "Warning", "host-network", "no sidecar: the pod uses the node's network"),
+        ("typo-1", "Warning", "injected", "sidecar added; annotation meshctl.dev/lgo"),
+    ] {
+        let (request, event) = tokio::time::timeout(DEADLINE, sent.recv()).await.unwrap().unwrap();
+        assert_eq!(request, "POST /apis/events.k8s.io/v1/namespaces/shop/events");
+        assert_eq!(event["regarding"]["name"], owner);
+        assert_eq!((&event["type"], &event["reason"]), (&json!(kind), &json!(reason)), "{event}");
+        assert!(event["note"].as_str().unwrap().starts_with(note), "{event}");
+    }
+    assert!(sent.try_recv().is_err(), "nothing else was said");
 }
 
 #[tokio::test]
