@@ -34,9 +34,11 @@ impl ProxyError {
     }
 
     /// Whether the same endpoint may do better at once. A lost SYN is sent again by the kernel after 1 s, which is when
-    /// we give up: without a second attempt, one lost packet would fail a request.
+    /// we give up: without a second attempt, one lost packet would fail a request. And where this proxy got no processor for a
+    /// moment between its connect and its ClientHello, the peer's took it for a client outside the mesh, which the application
+    /// greeted in plaintext.
     pub(crate) fn may_pass(&self) -> bool {
-        self.outcome == Outcome::ConnectTimeout
+        matches!(self.outcome, Outcome::ConnectTimeout | Outcome::PeerNotMeshed)
     }
 }
 

@@ -10,7 +10,10 @@ mod request;
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use mesh_proto::{identity::Identity, outcome::Outcome, workload::Protocol};
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use self::link::{Link, Opening};
@@ -32,6 +35,10 @@ use crate::{
 /// A proxy of the mesh sends its ClientHello with the last step of the TCP handshake. Whoever has said nothing after this
 /// long may be waiting for a server that speaks first.
 const FIRST_WORD: Duration = Duration::from_millis(10);
+
+/// What an application says first is kept from the client for so long after it connected: the client may be a proxy of the mesh
+/// that got no processor for a moment, to which plaintext is an error. Well within the 100 ms of contracts §2.
+const LATE_HELLO: Duration = Duration::from_millis(50);
 
 /// Buffer of the way from the own outbound side, per direction: like a socket's.
 const HAND_OVER: usize = 64 * 1024;
@@ -75,6 +82,7 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
         _ => Sniffer::default(),
     };
     let mut opening = Opening::default();
+    let late = Instant::now() + LATE_HELLO;
     if within(FIRST_WORD, sniffer.first_bytes(&mut socket)).await.is_none() && link.may_open_ahead() {
         // The server may be the one to speak first.
         opening = link.open_ahead().await;
@@ -85,7 +93,7 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
             },
             Opening::Failed(_) | Opening::None => false,
         };
-        if server_first {
+        if server_first && timeout_at(late, sniffer.first_bytes(&mut socket)).await.is_err() {
             // The client is heard only now: it may still be a proxy of the mesh.
             let client = Io::Guarded(Box::new(Guarded::new(socket)));
             return link.carry(client.into(), opening).await;

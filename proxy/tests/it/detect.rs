@@ -1,14 +1,23 @@
 //! Ports that declare nothing: who speaks first, and what.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
 use mesh_proto::{
     outbound::{OutboundPolicy, Route, WeightedBackend},
     workload::Protocol,
 };
-use mesh_proxy::policy::Policies;
+use mesh_proxy::{policy::Policies, tls::Alpn};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tokio_rustls::TlsConnector;
 
 use crate::{
     matrix::first::{BANNER, greet, hear},
@@ -70,6 +79,70 @@ async fn nothing_gets_past_routes_as_bytes() {
     let error = soon(socket.read_to_end(&mut read)).await.unwrap_err();
     assert_eq!((error.kind(), read.as_slice()), (std::io::ErrorKind::ConnectionReset, &b""[..]));
     pod.ended_with("outbound", "protocol-refused").await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_late_with_its_hello_is_let_in_although_the_application_has_spoken() {
+    // Later than anybody waits for a first word, and earlier than the application's is given to a client outside the mesh.
+    const LATE: Duration = Duration::from_millis(20);
+    let (spoke, mut has_spoken) = tokio::sync::mpsc::unbounded_channel();
+    let app = App::new(move |mut socket| {
+        let spoke = spoke.clone();
+        async move {
+            socket.write_all(BANNER).await.unwrap();
+            spoke.send(()).unwrap();
+            let _ = socket.read_u8().await;
+        }
+    })
+    .await;
+    let authority = Authority::new();
+    let pod = server(&authority, app.address, Some(allow(Protocol::Detect)));
+    let late = authority.credentials(&identity("client"));
+    let connector = TlsConnector::from(late.client(Alpn::Tcp).unwrap());
+    // Now and then a busy machine makes it too late; not every time.
+    let let_in = async {
+        loop {
+            let socket = TcpStream::connect(pod.inbound).await.unwrap();
+            has_spoken.recv().await.unwrap();
+            tokio::time::sleep(LATE).await;
+            if let Ok(stream) = connector.connect(late.server_name(), socket).await {
+                return stream;
+            }
+        }
+    };
+    let mut stream = soon(let_in).await;
+    let mut read = vec![0; 1 + BANNER.len()];
+    soon(stream.read_exact(&mut read)).await.unwrap();
+    assert_eq!(read, [&[0], BANNER].concat(), "the link carries, and the application's word comes over it");
+}
+
+#[tokio::test]
+async fn a_peer_that_took_a_late_hello_for_a_client_outside_the_mesh_is_tried_once_more() {
+    let app = App::new(greet).await;
+    let authority = Authority::new();
+    for protocol in [Protocol::Opaque, Protocol::Detect] {
+        let far = server(&authority, app.address, Some(allow(protocol)));
+        let (tried, inbound) = (Arc::new(AtomicUsize::new(0)), far.inbound);
+        let counted = Arc::clone(&tried);
+        // As that peer does: it passes on what its application says.
+        let peer = App::new(move |mut socket| {
+            let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+            async move {
+                if first {
+                    socket.write_all(BANNER).await.unwrap();
+                    let _ = socket.read(&mut [0; 4096]).await;
+                    return;
+                }
+                let mut far = TcpStream::connect(inbound).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut socket, &mut far).await;
+            }
+        })
+        .await;
+        let pod = client(&authority, protocol, vec![meshed(peer.address, "server")]);
+        hear(TcpStream::connect(pod.outbound).await.unwrap()).await;
+        assert_eq!(tried.load(Ordering::SeqCst), 2, "{protocol:?}");
+        assert!(!pod.metrics().contains("peer-not-meshed"), "the client was told");
+    }
 }
 
 /// What the application reads after it has spoken first to a client that then sends `said` and ends.

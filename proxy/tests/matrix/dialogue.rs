@@ -51,7 +51,7 @@ pub(super) async fn play(stage: &impl Stage, what: &str, protocol: Protocol, ip:
             Step::ClientPauses => tokio::time::sleep(PAUSE).await,
             Step::ClientSees(words) => sees(&what, &mut client, &text(words)).await,
             Step::ClientEnds => client.shutdown().await.unwrap(),
-            Step::ClientSeesEnd => assert_eq!(read(&mut client, 1000).await, "", "{what}"),
+            Step::ClientSeesEnd => sees_end(&what, &mut client).await,
             Step::NewConnection => app = Some(soon(listener.accept()).await.unwrap().0),
             step => {
                 if app.is_none() {
@@ -62,27 +62,32 @@ pub(super) async fn play(stage: &impl Stage, what: &str, protocol: Protocol, ip:
                     Step::AppSees(words) => sees(&what, app, &text(words)).await,
                     Step::App(words) => app.write_all(words.as_bytes()).await.unwrap(),
                     Step::AppEnds => app.shutdown().await.unwrap(),
-                    _ => assert_eq!(read(app, 1000).await, "", "{what}"),
+                    _ => sees_end(&what, app).await,
                 }
             }
         }
     }
 }
 
+/// Exactly this is what comes next; if not, what came instead, and how it ended.
 async fn sees(what: &str, socket: &mut TcpStream, text: &str) {
-    assert_eq!(read(socket, text.len()).await, text, "{what}");
-}
-
-/// Up to `length` bytes; fewer at the end or when nothing more comes.
-async fn read(socket: &mut TcpStream, length: usize) -> String {
-    let mut bytes = vec![0; length];
+    let mut bytes = vec![0; text.len()];
     let mut have = 0;
-    while have < length {
+    let mut end = String::new();
+    while have < bytes.len() && end.is_empty() {
         match tokio::time::timeout(SOON, socket.read(&mut bytes[have..])).await {
-            Ok(Ok(n @ 1..)) => have += n,
-            Ok(_) => break,
-            Err(_elapsed) => return format!("{} and then nothing", String::from_utf8_lossy(&bytes[..have])),
+            Ok(Ok(0)) => end = " and then the end".into(),
+            Ok(Ok(n)) => have += n,
+            Ok(Err(error)) => end = format!(" and then: {error}"),
+            Err(_elapsed) => end = " and then nothing".into(),
         }
     }
-    String::from_utf8_lossy(&bytes[..have]).into_owned()
+    assert_eq!(String::from_utf8_lossy(&bytes[..have]) + &*end, text, "{what}");
+}
+
+/// Nothing more comes: the other side has ended, or it broke.
+async fn sees_end(what: &str, socket: &mut TcpStream) {
+    let mut byte = [0];
+    let read = tokio::time::timeout(SOON, socket.read(&mut byte)).await.unwrap_or_else(|_| panic!("{what}: no end"));
+    assert!(!matches!(read, Ok(1..)), "{what}: {byte:?} came instead");
 }

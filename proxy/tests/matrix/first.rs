@@ -12,9 +12,10 @@ use mesh_proto::workload::Protocol;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::Instant,
 };
 
-use super::stage::{App, Side, Stage, soon};
+use super::stage::{App, SOON, Side, Stage, soon};
 
 /// What the server says.
 pub(crate) const BANNER: &[u8] = b"220 ready\r\n";
@@ -28,7 +29,7 @@ pub(crate) async fn greet(mut socket: TcpStream) {
 
 /// Hears the banner of [`greet`], then speaks. How long until it was heard.
 pub(crate) async fn hear(mut socket: TcpStream) -> Duration {
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let mut read = vec![0; BANNER.len()];
     soon(socket.read_exact(&mut read)).await.unwrap();
     let took = begun.elapsed();
@@ -45,12 +46,12 @@ pub(crate) async fn a_server_that_speaks_first_is_heard_within_100_ms(stage: &im
         for protocol in [Protocol::Detect, Protocol::Opaque] {
             let (listener, way) = stage.open(protocol, ip);
             let _app = App::on(listener, greet);
-            // The best of a few: the machine may be busy with other tests.
-            let mut best = Duration::MAX;
-            for _ in 0..10 {
+            // Once is enough: a machine that is busy with other tests makes it take longer, and nothing makes it take less.
+            let (mut best, begun) = (Duration::MAX, Instant::now());
+            while best >= Duration::from_millis(100) {
+                assert!(begun.elapsed() < SOON, "{protocol:?} {ip}: {best:?} at best");
                 best = best.min(hear(way.connect()).await);
             }
-            assert!(best < Duration::from_millis(100), "{protocol:?} {ip}: {best:?}");
         }
     }
 }

@@ -67,6 +67,20 @@ impl Redirected {
     }
 }
 
+impl Drop for Redirected {
+    /// What the proxies have to say about a test that fails.
+    #[expect(clippy::print_stderr, reason = "a test that fails is to say why")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (name, member) in [("client", &self.pods.client), ("server", &self.pods.server)] {
+                let metrics = member.admin("/metrics").map(|page| page.body).unwrap_or_default();
+                let errors: Vec<_> = metrics.lines().filter(|line| line.starts_with("mesh_error_total{")).collect();
+                eprintln!("{name}'s proxy counts {errors:#?} and says\n{}", member.log());
+            }
+        }
+    }
+}
+
 impl Stage for Redirected {
     fn families(&self) -> Vec<IpAddr> {
         self.pods.server.addresses().iter().collect()

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use mesh_testbed::{Member, apps::HTTP_PORT, frames, manifests, member::Pod, talk::get, until};
+use mesh_testbed::{Member, apps::HTTP_PORT, frames, manifests, member::Pod, talk::get, until, wait::DEADLINE};
 use tokio::time::Instant;
 
 use crate::{WEB_A, WEB_B, http, mesh, settings};
@@ -81,7 +81,8 @@ fn serve(listener: &TcpListener, now: &Now, over: &AtomicBool) {
 
 fn answer(mut socket: TcpStream, attack: &Attack) -> io::Result<()> {
     socket.set_write_timeout(Some(PATIENCE))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    // However late the question comes, what follows it is the attack and not the end of a connection.
+    socket.set_read_timeout(Some(DEADLINE))?;
     let mut read = [0; 4096];
     let mut heard = Vec::new();
     // A head of HTTP/1, or preface and HEADERS of HTTP/2: its type stands in the fourth byte of a frame.
