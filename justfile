@@ -58,3 +58,11 @@ cluster-up:
 # Stop it; leaves nothing but the cached programs.
 cluster-down:
     e2e/cluster/down.sh
+
+# The images of the mesh as OCI archives, with a bill of materials each, into target/images.
+images *args:
+    deploy/images/build.sh {{args}}
+
+# The tests on the running cluster, or on that of KUBECONFIG: e2e/cluster-tests.
+e2e *args:
+    e2e/cluster/test.sh {{args}}

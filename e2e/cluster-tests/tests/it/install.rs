@@ -1,0 +1,31 @@
+//! `meshctl install | kubectl apply -f -`.
+
+use anyhow::ensure;
+use mesh_cluster_tests::{kubectl, mesh};
+use mesh_proto::names;
+use serde_json::Value;
+
+#[test]
+#[ignore = "needs a cluster: just e2e"]
+fn applying_the_manifest_again_changes_nothing() -> anyhow::Result<()> {
+    mesh::install()?;
+    let said = kubectl(&["apply", "--filename", "-"], &mesh::manifest()?)?.ok()?;
+    let changed: Vec<_> = said.lines().filter(|line| !line.ends_with(" unchanged")).collect();
+    ensure!(said.lines().count() > 15 && changed.is_empty(), "{changed:#?}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a cluster: just e2e"]
+fn the_control_plane_is_up_at_the_first_attempt() -> anyhow::Result<()> {
+    mesh::install()?;
+    let pods = ["--namespace", names::SYSTEM_NAMESPACE, "get", "pods", "--output", "json"];
+    let pods: Value = serde_json::from_str(&kubectl(&pods, "")?.ok()?)?;
+    let pods = pods["items"].as_array().cloned().unwrap_or_default();
+    ensure!(pods.len() >= 2, "{}", pods.len());
+    for pod in pods {
+        let container = &pod["status"]["containerStatuses"][0];
+        ensure!(container["restartCount"] == 0, "{container:#}");
+    }
+    Ok(())
+}

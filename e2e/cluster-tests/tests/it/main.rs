@@ -1,0 +1,6 @@
+//! What the mesh does on a real Kubernetes, seen through `kubectl` and `meshctl`.
+
+mod install;
+mod rollout;
+mod shop;
+mod workloads;

@@ -1,0 +1,61 @@
+//! A Deployment is restarted while it is asked.
+
+use anyhow::{Context as _, ensure};
+use mesh_cluster_tests::{Namespace, mesh};
+
+/// How often: a fault that shows once in a while shows.
+const RESTARTS: usize = 20;
+
+/// No preStop, no sleep: the application ends at once when it is told to, as most do.
+const SERVER: &str = r"
+apiVersion: v1
+kind: Service
+metadata: {name: orders}
+spec:
+  selector: {app: orders}
+  ports: [{name: http, port: 80, targetPort: http, appProtocol: http}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: orders}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: orders}}
+  template:
+    metadata: {labels: {app: orders}}
+    spec:
+      containers:
+        - name: orders
+          image: mesh-shop:dev
+          args: [orders]
+          ports: [{name: http, containerPort: 8080}]
+          readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1}
+";
+
+const CLIENT: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  containers:
+    - {name: load, image: "mesh-shop:dev", args: [load, "--url=http://orders/", --rate=50]}
+"#;
+
+#[test]
+#[ignore = "needs a cluster: just e2e"]
+fn a_deployment_restarts_twenty_times_under_load_and_no_request_fails() -> anyhow::Result<()> {
+    mesh::install()?;
+    let namespace = Namespace::meshed("mesh-e2e-rollout")?;
+    namespace.apply(SERVER)?;
+    namespace.rolled_out("deployment/orders")?;
+    namespace.apply(CLIENT)?;
+    namespace.run(&["wait", "--for=condition=Ready", "pod/client", "--timeout=240s"])?.ok()?;
+    for _ in 0..RESTARTS {
+        namespace.run(&["rollout", "restart", "deployment/orders"])?.ok()?;
+        namespace.rolled_out("deployment/orders")?;
+    }
+    let said = namespace.run(&["logs", "client", "--container=load"])?.ok()?;
+    let last = said.lines().last().context("the client says how it goes every ten seconds")?;
+    ensure!(last.ends_with(", 0 failed, 0 unanswered") && !last.starts_with("0 "), "{said}");
+    Ok(())
+}
