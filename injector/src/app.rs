@@ -67,10 +67,10 @@ impl Bound {
         Ok(Self { webhook_addr: webhook.addr, admin_addr: admin.addr, webhook, admin, config })
     }
 
-    /// Serves until `shutdown` resolves.
+    /// Serves until `shutdown` resolves, and as much longer as the configuration says.
     pub async fn run(self, log: LogHandle, shutdown: impl Future<Output = ()>) {
         let Self { webhook: bound, admin, config, .. } = self;
-        let Config { mesh, namespaces, tls_dir, trust_bundle_file, .. } = config;
+        let Config { mesh, namespaces, tls_dir, trust_bundle_file, linger, .. } = config;
         let tasks = Tasks::new();
         let _ends_with_us = tasks.token().drop_guard();
         let readiness = Readiness::new();
@@ -106,7 +106,11 @@ impl Bound {
         let router = admin::router(readiness, metrics, log);
         tasks.spawn("admin", admin.run(router, tasks.cancelled()));
         tracing::info!(webhook = %self.webhook_addr, admin = %self.admin_addr, "injector started");
-        bound.run(webhook, certificate, shutdown).await;
+        let end = async {
+            shutdown.await;
+            tokio::time::sleep(linger).await;
+        };
+        bound.run(webhook, certificate, end).await;
         let stopped = tasks.shutdown(STOP_DEADLINE).await;
         if !stopped.is_clean() {
             tracing::warn!(%stopped, "injector did not end in time");

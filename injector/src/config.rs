@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -16,6 +17,10 @@ use crate::{
 
 /// What is wrong where the API server cannot be asked.
 const NO_CLUSTER: &str = "find the API server: run in a pod with a service account, or give --manifests DIR";
+
+/// How long a webhook that is to end still answers in a cluster: until then API servers may be sent to it, by a Service
+/// that does not know yet, and a pod whose review is refused starts without a sidecar (or not at all).
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Command line of `mesh-injector run`.
 #[derive(Debug, Clone, clap::Args)]
@@ -77,6 +82,8 @@ pub struct Config {
     pub webhook_addr: SocketAddr,
     /// Where the admin server listens.
     pub admin_addr: SocketAddr,
+    /// How long it goes on after it was told to end.
+    pub linger: Duration,
 }
 
 impl Args {
@@ -88,9 +95,9 @@ impl Args {
     /// What the code makes of it.
     pub fn into_config(self) -> anyhow::Result<Config> {
         let cluster = || Cluster::of_this_pod().map_err(anyhow::Error::from_boxed);
-        let namespaces = match self.manifests {
-            Some(directory) => Namespaces::Directory(directory),
-            None => Namespaces::Cluster(cluster().context(NO_CLUSTER)?),
+        let (namespaces, linger) = match self.manifests {
+            Some(directory) => (Namespaces::Directory(directory), Duration::ZERO),
+            None => (Namespaces::Cluster(cluster().context(NO_CLUSTER)?), LINGER),
         };
         Ok(Config {
             mesh: Mesh {
@@ -107,6 +114,7 @@ impl Args {
             trust_bundle_file: self.trust_bundle_file,
             webhook_addr: self.webhook_addr,
             admin_addr: self.admin_addr,
+            linger,
         })
     }
 }

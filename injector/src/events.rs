@@ -171,7 +171,7 @@ fn event(told: &Told, now: SystemTime) -> Event {
     let namespace = Some(told.namespace.clone());
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", names::INJECTOR_NAME)),
+            generate_name: Some(format!("{}-", names::INJECTOR_NAME)),
             namespace: namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -233,6 +233,8 @@ mod tests {
     fn an_event_is_one_that_the_api_server_takes() {
         let event = event(&told("a", "name-taken"), SystemTime::now());
         assert!(event.note.unwrap().len() <= MAX_NOTE);
+        // What a real one said of `mesh-injector.`: the prefix by itself is to be a name, but for a dash at its end.
+        assert!(event.metadata.generate_name.unwrap().trim_end_matches('-').ends_with(char::is_alphanumeric));
         assert_eq!(event.type_.as_deref(), Some("Warning"));
         assert_eq!(event.regarding.unwrap().uid.as_deref(), Some("a"));
     }

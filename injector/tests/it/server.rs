@@ -294,6 +294,7 @@ async fn the_injector_follows_its_certificate_and_trust_bundle() {
         trust_bundle_file: Some(bundle.clone()),
         webhook_addr: any,
         admin_addr: any,
+        linger: Duration::ZERO,
     };
     let injector = app::Bound::bind(config).await.unwrap();
     let (webhook_addr, admin_addr) = (injector.webhook_addr, injector.admin_addr);
@@ -327,6 +328,33 @@ async fn the_injector_follows_its_certificate_and_trust_bundle() {
     let (_, metrics) = admin(&tasks, admin_addr, "/metrics").await;
     assert!(metrics.contains("injection_total{result=\"injected\",reason=\"\"}"), "{metrics}");
     assert!(tasks.shutdown(DEADLINE).await.is_clean());
+}
+
+#[tokio::test]
+async fn an_injector_that_is_to_end_answers_those_who_are_still_sent_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    certificate::self_signed(&["localhost"]).unwrap().write_to(directory.path()).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let config = Config {
+        mesh: mesh(),
+        namespaces: Namespaces::Directory(manifests(directory.path())),
+        tls_dir: directory.path().to_owned(),
+        trust_bundle_file: None,
+        webhook_addr: any,
+        admin_addr: any,
+        linger: Duration::from_hours(1),
+    };
+    let injector = app::Bound::bind(config).await.unwrap();
+    let addr = injector.webhook_addr;
+    let log = telemetry::init("warn", telemetry::Format::Plain).unwrap();
+    let running = injector.run(log, std::future::ready(()));
+    let tasks = Tasks::new();
+    let asked =
+        try_send(&tasks, addr, directory.path(), request(Method::POST, "/inject", "application/json", review(&pod())));
+    tokio::select! {
+        () = running => panic!("it ended at once"),
+        answer = tokio::time::timeout(DEADLINE, asked) => assert_eq!(answer.unwrap().unwrap().0, StatusCode::OK),
+    }
 }
 
 async fn admin(tasks: &Tasks, addr: SocketAddr, path: &str) -> (StatusCode, String) {
