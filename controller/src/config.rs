@@ -12,7 +12,7 @@ const LEAF_LIFETIME: std::ops::RangeInclusive<u64> = 5..=365 * 24 * 3600;
 /// Long enough for a proxy that is starved of CPU, short enough that nobody holds memory here for long.
 const SLOWEST_READER: Duration = Duration::from_mins(1);
 
-/// `mesh-controller run`
+/// Read Services, routes and policies, certify proxies and tell each what it needs, until a signal ends it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     /// Where objects come from: `kube`, the Kubernetes API, or `dir:PATH`, a directory of manifests. In a pod of a
@@ -68,7 +68,7 @@ pub enum CaStep {
     DropRoots,
 }
 
-/// `mesh-controller ca`
+/// Replace the root of trust step by step, without a restart; each step says what to do next.
 #[derive(Debug, Clone, clap::Args)]
 pub struct CaArgs {
     /// State directory of the controller.
@@ -82,7 +82,7 @@ pub struct CaArgs {
     pub step: CaStep,
 }
 
-/// `mesh-controller token mint`
+/// Print a join token: good for one certificate of one pod, at most ten minutes long.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MintArgs {
     /// State directory of the controller.

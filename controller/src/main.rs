@@ -15,18 +15,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serves proxies until a signal.
+    // What these are is said at their arguments.
     Run(Box<Args>),
-    /// Replaces the root of trust, step by step and without a restart.
     Ca(CaArgs),
-    /// Join tokens, the bootstrap proof outside Kubernetes.
+    /// Make join tokens, by which pods outside Kubernetes prove who they are.
     #[command(subcommand)]
     Token(TokenCommand),
 }
 
 #[derive(Debug, Subcommand)]
 enum TokenCommand {
-    /// Prints a token, good for one certificate request.
     Mint(MintArgs),
 }
 
@@ -54,6 +52,24 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Token(TokenCommand::Mint(args)) => {
             writeln!(std::io::stdout(), "{}", mesh_controller::mint(&args)?)?;
             Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn help_says_of_each_command_what_it_does() {
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            let about = command.get_about().unwrap().to_string();
+            assert!(about.contains(' ') && !about.contains('`'), "{}: {about}", command.get_name());
+            commands.extend(command.get_subcommands().cloned());
         }
     }
 }

@@ -140,7 +140,11 @@ async fn each_mistake_has_its_line_and_its_reason() {
         ),
         (
             "\n\n---\napiVersion: meshctl.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: a}\nspec:\n  form: []\n",
-            "f.yaml:8: AuthorizationPolicy default/a: unknown field",
+            "f.yaml:8: AuthorizationPolicy default/a: spec.form: unknown field `form`",
+        ),
+        (
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec:\n  rules:\n  - backendRefs:\n    - name: web\n      weight: heavy\n",
+            "f.yaml:8: HTTPRoute default/a: spec.rules[0].backendRefs[0].weight: invalid type: string \"heavy\", expected i32",
         ),
         ("apiVersion: v1\nkind: List\nitems:\n- {kind: Pod}\n", "f.yaml:1: items[0]: no apiVersion"),
     ] {

@@ -5,7 +5,9 @@
 
 mod count;
 mod filter;
+mod layout;
 mod line;
+mod names;
 mod triple;
 
 use std::time::Duration;
@@ -17,7 +19,9 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 pub(crate) use self::filter::{Except, header};
 use self::{
     count::Tellers,
-    line::{Layout, Line, Names},
+    layout::Layout,
+    line::Line,
+    names::{End, Names},
 };
 use crate::{
     cli::{self, Output},
@@ -212,7 +216,7 @@ impl<'a> Screen<'a> {
             self.printer
                 .say(format!("{} more requests matched than --max-rps {} shows", event.dropped, self.args.max_rps));
         }
-        let line = self.names.line(event);
+        let line = Line::new(&self.names, event);
         if !self.is_told_here(event, &line) || !self.is_wanted(&line) {
             return Ok(());
         }
@@ -247,8 +251,7 @@ impl<'a> Screen<'a> {
 
     /// Whether it is between those who are named.
     fn is_wanted(&self, line: &Line) -> bool {
-        let about =
-            |resource: &Option<Resource>, end: &line::End| resource.as_ref().is_none_or(|resource| end.is(resource));
+        let about = |resource: &Option<Resource>, end: &End| resource.as_ref().is_none_or(|resource| end.is(resource));
         let left_out = self.args.except.iter().any(|except| match except {
             Except::To(resource) => line.destination.is(resource),
             Except::From(resource) => line.source.is(resource),

@@ -31,21 +31,40 @@ pub(super) fn read_kind(kind: Kind, text: &str, format: Format) -> Result<Object
 }
 
 pub(super) fn value_kind(kind: Kind, value: &Value) -> Result<Object, Fault> {
-    let read = || -> Result<Object, serde_json::Error> {
+    let read = || -> Result<Object, String> {
         Ok(match kind {
-            Kind::Namespace => Object::Namespace(Deserialize::deserialize(value)?),
-            Kind::Pod => Object::Pod(Box::new(Deserialize::deserialize(value)?)),
-            Kind::Service => Object::Service(Box::new(Deserialize::deserialize(value)?)),
-            Kind::EndpointSlice => Object::EndpointSlice(Deserialize::deserialize(value)?),
-            Kind::HttpRoute => Object::HttpRoute(Deserialize::deserialize(value)?),
-            Kind::AuthorizationPolicy => Object::AuthorizationPolicy(Deserialize::deserialize(value)?),
+            Kind::Namespace => Object::Namespace(read_value(value)?),
+            Kind::Pod => Object::Pod(Box::new(read_value(value)?)),
+            Kind::Service => Object::Service(Box::new(read_value(value)?)),
+            Kind::EndpointSlice => Object::EndpointSlice(read_value(value)?),
+            Kind::HttpRoute => Object::HttpRoute(read_value(value)?),
+            Kind::AuthorizationPolicy => Object::AuthorizationPolicy(read_value(value)?),
         })
     };
-    read().map_err(|error| Fault { line: 1, reason: one_line(&error.to_string()) })
+    read().map_err(|reason| Fault { line: 1, reason })
 }
 
+/// Reads a value; what is wrong names the field by its path.
+fn read_value<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let reason = one_line(&error.inner().to_string());
+        // A document without a field that it must have has no path; what we refuse ourselves names its field.
+        let is_named = error.path().iter().next().is_none() || reason.starts_with('`');
+        if is_named { reason } else { format!("{}: {reason}", error.path()) }
+    })
+}
+
+/// Reads a document. A reader of text knows the line of a fault, a reader of values its field: of a field that does not
+/// fit both are told.
 pub(super) fn read<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
-    read_with(text, format, DuplicateKeyPolicy::Error)
+    read_with(text, format, DuplicateKeyPolicy::Error).map_err(|fault| {
+        let value: Option<Value> = read_leniently(text, format).ok();
+        match value.as_ref().map(read_value::<T>) {
+            Some(Err(reason)) => Fault { reason, ..fault },
+            // The text itself is at fault.
+            Some(Ok(_)) | None => fault,
+        }
+    })
 }
 
 /// Reads past keys that are there twice, to tell what a document was meant to be.
@@ -106,6 +125,35 @@ mod tests {
 
     fn lines(text: &str) -> Vec<u64> {
         documents(text).into_iter().map(|(line, _)| line).collect()
+    }
+
+    #[test]
+    fn a_value_of_a_wrong_type_is_named_by_field_and_line_in_yaml_and_json() {
+        let yaml = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: a}\nspec:\n  rules:\n  - backendRefs:\n    - name: web\n      port: 80\n      weight: heavy\n";
+        let reason = "spec.rules[0].backendRefs[0].weight: invalid type: string \"heavy\", expected i32";
+        let fault = read_kind(Kind::HttpRoute, yaml, Format::Yaml).err().unwrap();
+        assert_eq!((fault.line, fault.reason.as_str()), (9, reason));
+        let value: Value = read_leniently(yaml, Format::Yaml).ok().unwrap();
+        let json = serde_json::to_string_pretty(&value).unwrap();
+        let fault = read_kind(Kind::HttpRoute, &json, Format::Json).err().unwrap();
+        let line = json.lines().position(|line| line.contains("heavy")).unwrap() + 1;
+        assert_eq!((fault.line, fault.reason.as_str()), (line as u64, reason));
+        assert_eq!(value_kind(Kind::HttpRoute, &value).err().unwrap().reason, reason);
+    }
+
+    #[test]
+    fn other_wrong_types_are_named_too() {
+        for (kind, spec, reason) in [
+            (Kind::Service, "{ports: {port: 80}}", "spec.ports: invalid type: map, expected a sequence"),
+            (Kind::Service, "{ports: [{port: web}]}", "spec.ports[0].port: invalid type: string \"web\", expected i32"),
+            (Kind::Pod, "{containers: web}", "spec.containers: invalid type: string \"web\", expected a sequence"),
+            (Kind::AuthorizationPolicy, "{ports: [99999]}", "spec.ports[0]: invalid value: integer `99999`"),
+            (Kind::AuthorizationPolicy, "{form: []}", "spec.form: unknown field `form`"),
+        ] {
+            let text = format!("metadata: {{name: a}}\nspec: {spec}\n");
+            let fault = read_kind(kind, &text, Format::Yaml).err().unwrap();
+            assert!(fault.reason.starts_with(reason), "{spec}: {}", fault.reason);
+        }
     }
 
     #[test]

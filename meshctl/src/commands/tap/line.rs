@@ -1,46 +1,18 @@
 //! One finished request or connection as a line of text or JSON, with names in place of addresses. Pure.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::time::Duration;
 
-use mesh_proto::{
-    identity::Identity,
-    tap::{Direction, TapEvent, TapHeader},
-};
+use mesh_proto::tap::{Direction, TapEvent, TapHeader};
 use serde::Serialize;
 
+use super::{
+    layout::{ERROR, Layout},
+    names::{End, Names},
+};
 use crate::{
-    cluster::PodInfo,
     filter::{show_bytes, show_latency},
     printer::table::{Tone, clean},
-    resource::Resource,
 };
-
-/// Pods by address.
-#[derive(Debug)]
-pub(super) struct Names(HashMap<IpAddr, Named>);
-
-#[derive(Debug, Clone)]
-struct Named {
-    namespace: String,
-    pod: String,
-    workload: Option<String>,
-}
-
-/// One end of a line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct End {
-    pub(super) address: SocketAddr,
-    namespace: Option<String>,
-    pod: Option<String>,
-    workload: Option<String>,
-    service: Option<String>,
-    identity: Option<String>,
-}
 
 /// One finished request or connection.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -82,46 +54,24 @@ pub(super) struct Header {
     pub(super) value: String,
 }
 
-impl Names {
-    pub(super) fn new(pods: &[PodInfo]) -> Self {
-        let mut names = HashMap::new();
-        for pod in pods {
-            for ip in &pod.ips {
-                names.insert(
-                    *ip,
-                    Named { namespace: pod.namespace.clone(), pod: pod.name.clone(), workload: pod.workload.clone() },
-                );
-            }
-        }
-        Self(names)
-    }
+/// None where none was asked for, or none of them was there.
+fn headers(headers: &[TapHeader]) -> Option<Vec<Header>> {
+    let header = |it: &TapHeader| Header { name: it.name.clone(), value: it.value.clone() };
+    (!headers.is_empty()).then(|| headers.iter().map(header).collect())
+}
 
-    pub(super) fn line(&self, event: &TapEvent) -> Line {
-        let end = |address: SocketAddr, identity: &Option<Identity>| {
-            let pod = self.0.get(&address.ip().to_canonical());
-            End {
-                address,
-                namespace: pod.map(|named| named.namespace.clone()),
-                pod: pod.map(|named| named.pod.clone()),
-                workload: pod.and_then(|named| named.workload.clone()),
-                service: None,
-                identity: identity.as_ref().map(ToString::to_string),
-            }
-        };
+impl Line {
+    pub(super) fn new(names: &Names, event: &TapEvent) -> Self {
+        let (source, destination) = names.ends(event);
         let request = event.request.as_ref();
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let mut destination = end(event.destination, &event.destination_identity);
-        if let Some(service) = &event.service {
-            destination.service = Some(service.name.to_string());
-            destination.namespace.get_or_insert_with(|| service.namespace.to_string());
-        }
-        Line {
+        Self {
             time: rfc3339(event.started_us),
             direction: match event.direction {
                 Direction::Inbound => "inbound",
                 Direction::Outbound => "outbound",
             },
-            source: end(event.source, &event.source_identity),
+            source,
             destination,
             protocol: request.map_or("tcp", |request| if request.http2 { "http2" } else { "http1" }),
             method: request.map(|request| request.method.clone()),
@@ -142,132 +92,7 @@ impl Names {
             response_headers: request.and_then(|request| headers(&request.response_headers)),
         }
     }
-}
 
-/// None where none was asked for, or none of them was there.
-fn headers(headers: &[TapHeader]) -> Option<Vec<Header>> {
-    let header = |it: &TapHeader| Header { name: it.name.clone(), value: it.value.clone() };
-    (!headers.is_empty()).then(|| headers.iter().map(header).collect())
-}
-
-impl End {
-    /// Whether it is what `--to` or `--from` name.
-    pub(super) fn is(&self, resource: &Resource) -> bool {
-        match resource {
-            Resource::Service(name) => self.service.as_ref() == Some(name),
-            Resource::Namespace(name) => self.namespace.as_ref() == Some(name),
-            other => match (&self.namespace, &self.pod) {
-                (Some(namespace), Some(pod)) => other.names(namespace, pod, self.workload.as_deref()),
-                _ => false,
-            },
-        }
-    }
-
-    /// Its namespace, and its workload or else `pod/NAME`; empty where it is no pod that we know.
-    pub(super) fn workload(&self) -> (String, String) {
-        let pod = || self.pod.as_ref().map(|pod| format!("pod/{pod}"));
-        match (&self.namespace, self.workload.clone().or_else(pod)) {
-            (Some(namespace), Some(workload)) => (namespace.clone(), workload),
-            _ => (String::new(), String::new()),
-        }
-    }
-
-    /// The workload, which fits a line and says enough; the pod where `wide`.
-    fn text(&self, wide: bool) -> String {
-        let workload = self.workload.as_deref().and_then(|workload| workload.split_once('/')).map(|(_, name)| name);
-        let name = if wide { None } else { workload }.or(self.pod.as_deref()).or(self.service.as_deref());
-        match (&self.namespace, name) {
-            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-            _ => self.address.to_string(),
-        }
-    }
-}
-
-/// How wide the columns of a stream are: they cannot wait for the widest cell.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    widths: [usize; 7],
-    gap: usize,
-    /// Cells that are too long are cut; else they push the rest of their line.
-    cuts: bool,
-    /// Neither bytes nor milliseconds.
-    compact: bool,
-    wide: bool,
-}
-
-/// Between cells.
-const GAP: usize = 2;
-/// Bytes and TLS.
-const TAIL: usize = 12;
-/// Where every cell of the demo shop fits.
-const NARROW: [usize; 7] = [12, 16, 16, 6, 16, 6, 7];
-/// Whole pod names.
-const WIDE: [usize; 7] = [12, 34, 34, 6, 24, 6, 7];
-/// For terminals that are narrower than that.
-const COMPACT: [usize; 7] = [8, 14, 14, 6, 8, 6, 7];
-
-impl Layout {
-    /// For a terminal of so many columns; whole lines where there is none, or `wide` is asked for.
-    pub(super) fn new(wide: bool, terminal: Option<usize>) -> Self {
-        let whole = Self { widths: NARROW, gap: GAP, cuts: false, compact: false, wide };
-        let Some(columns) = terminal.filter(|_| !wide) else {
-            return if wide { Self { widths: WIDE, ..whole } } else { whole };
-        };
-        let needs = |widths: [usize; 7], gap: usize| widths.iter().sum::<usize>() + gap * widths.len();
-        let (mut widths, cuts) = (NARROW, true);
-        if let Some(spare) = columns.checked_sub(needs(NARROW, GAP) + TAIL) {
-            for (column, share) in [(1, spare / 4), (2, spare / 4), (4, spare / 2)] {
-                widths[column] += share;
-            }
-            return Self { widths, cuts, ..whole };
-        }
-        widths = COMPACT;
-        widths[4] += columns.saturating_sub(needs(COMPACT, 1) + "TLS".len());
-        Self { widths, gap: 1, cuts, compact: true, wide }
-    }
-
-    fn row(&self, cells: &[String; 7]) -> String {
-        let mut out = String::new();
-        for (column, (cell, width)) in cells.iter().zip(self.widths).enumerate() {
-            let cell = match column {
-                _ if !self.cuts || cell.chars().count() <= width => cell.clone(),
-                // Of a path the end says most, of a name both ends do.
-                4 => format!("…{}", last(cell, width - 1)),
-                _ => format!("{}…{}", cell.chars().take((width - 1) / 2).collect::<String>(), last(cell, width / 2)),
-            };
-            let width = width + self.gap;
-            out.push_str(&format!("{cell:<width$}"));
-            if cell.chars().count() >= width {
-                out.push_str("  ");
-            }
-        }
-        out
-    }
-}
-
-impl Layout {
-    /// Where lines have an end, the code of what the mesh itself answered has no room behind them: it stands beside the
-    /// status, in place of a latency that says little then and if need be of the path.
-    fn row_with_code(mut self, mut cells: [String; 7], code: &str) -> String {
-        cells[5] = if cells[5] == ERROR { code.to_owned() } else { format!("{} {code}", cells[5]) };
-        cells[6].clear();
-        let span = self.widths[5] + self.widths[6];
-        let more = cells[5].chars().count().saturating_sub(span).min(self.widths[4] - 1);
-        self.widths[4] -= more;
-        self.widths[5] = span + more;
-        self.widths[6] = 0;
-        self.row(&cells)
-    }
-}
-
-/// Status of what the mesh itself ended before there was an answer.
-const ERROR: &str = "error";
-
-fn last(text: &str, count: usize) -> String {
-    text.chars().skip(text.chars().count().saturating_sub(count)).collect()
-}
-
-impl Line {
     pub(super) fn header(layout: Layout) -> String {
         let names = ["TIME", "SOURCE", "DESTINATION", "METHOD", "PATH", "STATUS", "LATENCY"];
         let tail = match layout {
@@ -351,9 +176,7 @@ pub(super) mod tests {
     use mesh_proto::tap::TapRequestInfo;
 
     use super::*;
-    use crate::commands::fixture;
-
-    const WHOLE: Layout = Layout { widths: NARROW, gap: GAP, cuts: false, compact: false, wide: false };
+    use crate::{cluster::PodInfo, commands::fixture};
 
     pub(in super::super) fn pods() -> Vec<PodInfo> {
         vec![
@@ -392,24 +215,24 @@ pub(super) mod tests {
 
     #[test]
     fn a_request_is_one_line_with_names() {
-        let line = Names::new(&pods()).line(&event());
+        let line = Line::new(&Names::new(&pods()), &event());
         assert_eq!(
-            line.text(WHOLE, false),
+            line.text(Layout::WHOLE, false),
             "04:14:11.201  shop/load         shop/web          POST    /checkout         500     31ms     112B     √\n"
         );
         let wide = line.text(Layout::new(true, None), false);
         assert!(wide.contains("shop/load-1 ") && wide.contains("spiffe://cluster.local/ns/shop/sa/load"), "{wide}");
         let columns = |text: &str, word: &str| text.find(word);
-        let header = Line::header(WHOLE);
-        assert_eq!(columns(&header, "DESTINATION"), columns(&line.text(WHOLE, false), "shop/web"));
-        assert_eq!(columns(&header, "STATUS"), columns(&line.text(WHOLE, false), "500"));
+        let header = Line::header(Layout::WHOLE);
+        assert_eq!(columns(&header, "DESTINATION"), columns(&line.text(Layout::WHOLE, false), "shop/web"));
+        assert_eq!(columns(&header, "STATUS"), columns(&line.text(Layout::WHOLE, false), "500"));
     }
 
     #[test]
     fn a_line_fits_the_terminal_and_is_whole_elsewhere() {
         let mut event = event();
         event.request.as_mut().unwrap().path = "/shop.v1.Prices/QuoteAllOfThem".into();
-        let line = Names::new(&pods()).line(&event);
+        let line = Line::new(&Names::new(&pods()), &event);
         for columns in [80, 100, 103, 104, 120, 200] {
             let layout = Layout::new(false, Some(columns));
             for text in [Line::header(layout), line.text(layout, false)] {
@@ -420,12 +243,12 @@ pub(super) mod tests {
             let place = |text: &str, word: &str| text.find(word).map(|at| text[..at].chars().count());
             assert_eq!(place(&Line::header(layout), "STATUS"), place(&text, "500"), "{columns}: {text}");
         }
-        assert!(line.text(WHOLE, false).contains("/shop.v1.Prices/QuoteAllOfThem  500"));
+        assert!(line.text(Layout::WHOLE, false).contains("/shop.v1.Prices/QuoteAllOfThem  500"));
     }
 
     #[test]
     fn json_has_names_addresses_and_no_query() {
-        let json = serde_json::to_value(Names::new(&pods()).line(&event())).unwrap();
+        let json = serde_json::to_value(Line::new(&Names::new(&pods()), &event())).unwrap();
         assert_eq!(json["time"], "2026-11-21T04:14:11.201000Z");
         assert_eq!(json["source"]["workload"], "deployment/load");
         assert_eq!(json["source"]["identity"], "spiffe://cluster.local/ns/shop/sa/load");
@@ -443,8 +266,8 @@ pub(super) mod tests {
         let header = |name: &str, value: &str| TapHeader { name: name.into(), value: value.into() };
         request.request_headers = vec![header("x-id", "a\x1bb")];
         request.response_headers = vec![header("server", "shop")];
-        let line = Names::new(&pods()).line(&event);
-        let text = line.text(WHOLE, false);
+        let line = Line::new(&Names::new(&pods()), &event);
+        let text = line.text(Layout::WHOLE, false);
         assert!(text.contains("  /checkout?id=7  "), "{text}");
         assert!(text.ends_with("  > x-id: a\u{fffd}b  < server: shop\n"), "{text}");
         let json = serde_json::to_value(line).unwrap();
@@ -457,7 +280,7 @@ pub(super) mod tests {
         let mut event = event();
         event.outcome = "denied".into();
         event.request = None;
-        let text = Names::new(&pods()).line(&event).text(WHOLE, false);
+        let text = Line::new(&Names::new(&pods()), &event).text(Layout::WHOLE, false);
         assert!(text.contains("TCP") && text.contains(":8080") && text.contains("error"), "{text}");
         assert!(text.ends_with("[denied]\n"), "{text}");
     }
@@ -466,17 +289,7 @@ pub(super) mod tests {
     fn control_characters_of_a_path_never_reach_the_terminal() {
         let mut event = event();
         event.request.as_mut().unwrap().path = "/a\x1b[2J\nb".into();
-        let text = Names::new(&pods()).line(&event).text(Layout::new(true, None), false);
+        let text = Line::new(&Names::new(&pods()), &event).text(Layout::new(true, None), false);
         assert!(!text.trim_end().chars().any(char::is_control), "{text:?}");
-    }
-
-    #[test]
-    fn ends_are_found_by_what_users_name() {
-        let line = Names::new(&pods()).line(&event());
-        for (resource, source) in
-            [("deploy/load", true), ("pod/load-1", true), ("ns/shop", true), ("deploy/web", false)]
-        {
-            assert_eq!(line.source.is(&resource.parse().unwrap()), source, "{resource}");
-        }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::line::{End, Header, Line};
+use super::{
+    line::{Header, Line},
+    names::End,
+};
 use crate::printer::table::clean;
 
 /// `req`, `rsp` (where an answer began) and `end` of the `number`th line, seen by the proxy at `place`; one line `tcp` for an
@@ -49,13 +52,13 @@ fn headers(out: &mut String, headers: Option<&[Header]>) {
 #[cfg(test)]
 mod tests {
     use super::super::line::tests::{event, pods};
-    use super::{super::line::Names, *};
+    use super::{super::names::Names, *};
 
     #[test]
     fn a_request_is_three_lines() {
         let mut event = event();
         event.answered_us = Some(31_000);
-        let line = Names::new(&pods()).line(&event);
+        let line = Line::new(&Names::new(&pods()), &event);
         let ends = "id=1:7 proxy=in  src=10.244.0.5:40000 dst=10.244.0.6:8080 tls=true";
         let who = "src_res=deployment/load src_ns=shop dst_res=deployment/web dst_ns=shop";
         let expected = format!(
@@ -71,10 +74,10 @@ mod tests {
         let mut event = event();
         event.outcome = "denied".into();
         event.request.as_mut().unwrap().status = None;
-        let unanswered = text(&Names::new(&pods()).line(&event), 0, 1);
+        let unanswered = text(&Line::new(&Names::new(&pods()), &event), 0, 1);
         assert!(!unanswered.contains("rsp ") && unanswered.contains(" mesh-error=denied"), "{unanswered}");
         event.request = None;
-        let opaque = text(&Names::new(&pods()).line(&event), 0, 1);
+        let opaque = text(&Line::new(&Names::new(&pods()), &event), 0, 1);
         assert!(opaque.starts_with("tcp id=0:1 proxy=in "), "{opaque}");
         assert!(opaque.contains("duration=31400µs read=0B written=112B mesh-error=denied"), "{opaque}");
     }
