@@ -57,6 +57,8 @@ pub(crate) struct Outcome {
     pub(crate) check: Check,
     pub(crate) verdict: Verdict,
     pub(crate) findings: Vec<Finding>,
+    /// What must be known of the answer, however it came out: what it does not cover.
+    pub(crate) note: Option<String>,
 }
 
 impl Outcome {
@@ -79,6 +81,12 @@ impl Outcome {
 
     fn new(check: Check, bad: Verdict, findings: Vec<Finding>) -> Self {
         let verdict = if findings.is_empty() { Verdict::Ok } else { bad };
-        Self { check, verdict, findings }
+        Self { check, verdict, findings, note: None }
+    }
+
+    /// With what the answer does not cover.
+    #[must_use]
+    pub(crate) fn note(self, note: Option<String>) -> Self {
+        Self { note, ..self }
     }
 }

@@ -191,6 +191,55 @@ fn a_situation_has_one_exit_code_whatever_the_form() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What becomes of each command while the controller is away: its exit code, and a part of what it says on stdout or stderr.
+const WITHOUT_CONTROLLER: &[(&str, i32, &str)] = &[
+    ("list", 0, "pod/web-0"),
+    ("stat -t 100ms", 0, "pod/web-0"),
+    ("identity --all", 0, "spiffe://cluster.local/ns/shop/sa/web"),
+    ("connections", 0, ""),
+    ("diagnostics endpoints", 0, ""),
+    ("diagnostics config", 0, "spiffe://cluster.local/ns/shop/sa/web"),
+    ("diagnostics proxy-metrics", 0, "request_total"),
+    ("version", 0, "controller"),
+    ("check --proxy", 0, "proxies-answer"),
+    ("check", 1, "controller-ready"),
+];
+
+#[test]
+fn without_a_controller_what_is_asked_of_proxies_is_answered_and_the_rest_says_that_it_is_away() {
+    let part = |ready: &str| {
+        json!({
+            "metadata": {"name": "mesh-controller-0", "namespace": "mesh-system"},
+            "spec": {"serviceAccountName": "mesh-controller", "containers": [{"name": "controller"}]},
+            "status": {"podIPs": [{"ip": "10.0.0.9"}], "conditions": [{"type": "Ready", "status": ready}]},
+        })
+    };
+    // It is not there; it is there and not ready; it is there, called ready, and says nothing.
+    for (case, pods, says) in [
+        ("gone", json!([]), "there is no mesh-controller in namespace mesh-system"),
+        ("not ready", json!([part("False")]), "pod mesh-system/mesh-controller-0 is not ready"),
+        ("silent", json!([part("True")]), "controller-answers"),
+    ] {
+        let mut script = cluster("2126-01-01T00:00:00Z");
+        let shop: Value = serde_json::from_str(&script.lists["/api/v1/namespaces/shop/pods"].1).unwrap();
+        let all = [shop["items"].as_array().unwrap().clone(), pods.as_array().unwrap().clone()].concat();
+        script.lists.insert("/api/v1/pods", list(Value::from(all)));
+        script.lists.insert("/api/v1/namespaces/mesh-system/pods", list(pods));
+        let home = user(&format!("http://{}", serve(script)));
+        for (line, code, part) in WITHOUT_CONTROLLER {
+            for form in ["table", "json"] {
+                // Raw text has no other form.
+                let form = if *part == "request_total" { "table" } else { form };
+                let output = meshctl(home.path(), &format!("{line} -o {form}"));
+                let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+                assert_eq!(output.status.code(), Some(*code), "{case}: {line} -o {form}: {said}");
+                assert!(said.contains(part), "{case}: {line} -o {form}: {said}");
+                assert!(*line != "check" || said.contains(says), "{case}: {said}");
+            }
+        }
+    }
+}
+
 #[test]
 fn commands_without_a_cluster_keep_to_the_same_codes() {
     let home = user("http://127.0.0.1:1");

@@ -6,6 +6,7 @@
 mod api;
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::{Command, Output},
 };
@@ -205,11 +206,7 @@ fn what_a_user_may_not_see_is_not_taken_for_absent() {
 #[test]
 fn before_an_installation_a_cluster_is_asked_what_it_would_say() {
     let check = |minor: &str, allowed: bool, patch: (u16, String)| {
-        let mut script = Script { patch: Some(patch), ..Script::default() };
-        script.lists.insert("/version", (200, json!({"major": "1", "minor": minor}).to_string()));
-        let review = json!({"kind": "SelfSubjectAccessReview", "status": {"allowed": allowed}}).to_string();
-        script.lists.insert("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", (201, review));
-        let output = User::of(&format!("http://{}", serve(script))).meshctl("check --pre");
+        let output = User::of(&format!("http://{}", serve(pre(minor, allowed, patch)))).meshctl("check --pre");
         (output.status.code().unwrap(), text(&output.stdout))
     };
     let accepted = || (200, "{}".to_owned());
@@ -227,6 +224,80 @@ fn before_an_installation_a_cluster_is_asked_what_it_would_say() {
     }
     let waits = check("29", true, refused(404, "namespaces \"mesh-system\" not found"));
     assert!(!waits.1.contains("Deployment mesh-controller"), "it cannot be tried yet: {}", waits.1);
+    // What was not tried is counted, and what was is no guess.
+    let fresh = Script { namespaces: Some(&["default"]), ..pre("29", true, accepted()) };
+    let output = User::of(&format!("http://{}", serve(fresh))).meshctl("check --pre");
+    let report = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{report}");
+    assert!(report.contains("objects could not be tried: they go into namespace mesh-system"), "{report}");
+}
+
+#[test]
+fn a_question_that_an_api_server_does_not_answer_keeps_no_other_check() {
+    for (hangs, id, others) in [
+        ("/version", "cluster-reachable", ["install-allowed", "install-accepted"]),
+        (
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+            "install-allowed",
+            ["cluster-reachable", "install-accepted"],
+        ),
+        (
+            "/apis/apps/v1/namespaces/mesh-system/deployments/mesh-injector",
+            "install-accepted",
+            ["cluster-reachable", "install-allowed"],
+        ),
+    ] {
+        let script = Script { hangs: Some(hangs), ..pre("29", true, (200, "{}".to_owned())) };
+        let user = User::of(&format!("http://{}", serve(script)));
+        let output = user.meshctl("check --pre -o json --request-timeout 2s");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{report}");
+        let check =
+            |id: &str| report["checks"].as_array().unwrap().iter().find(|check| check["id"] == id).unwrap().clone();
+        let found = check(id)["findings"][0].clone();
+        assert!(found["text"].as_str().unwrap().starts_with("timed out after 2s: "), "{report}");
+        assert!(found["fix"].as_str().unwrap().starts_with("--request-timeout"), "{report}");
+        for other in others {
+            assert_eq!(check(other)["result"], "ok", "{other}: {report}");
+        }
+    }
+}
+
+#[test]
+fn every_check_that_is_shown_has_a_page() {
+    let user = User::of(&format!("http://{}", serve(pre("29", true, (200, "{}".to_owned())))));
+    let meshed = User::of(&format!("http://{}", serve(open())));
+    let ids = |output: Output| -> Vec<String> {
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let id = |check: &Value| check["id"].as_str().unwrap().to_owned();
+        report["checks"].as_array().unwrap().iter().map(id).collect()
+    };
+    let mut shown = ids(user.meshctl("check --pre -o json"));
+    shown.extend(ids(user.meshctl("check --pre --playground -o json")));
+    shown.extend(ids(meshed.meshctl("check -o json")));
+    shown.extend(ids(user.meshctl(&format!("check -o json -f {}/../deploy/demo", env!("CARGO_MANIFEST_DIR")))));
+    let shown: BTreeSet<String> = shown.into_iter().collect();
+    let output = user.meshctl("explain -o json");
+    let topics: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let is_check = |topic: &&Value| topic["about"] == "check";
+    let checks = topics["items"].as_array().unwrap().iter().filter(is_check);
+    let checks: BTreeSet<String> = checks.map(|topic| topic["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(shown, checks);
+    for id in shown {
+        let output = user.meshctl(&format!("explain {id}"));
+        let page = text(&output.stdout);
+        let parts = [format!("{id}: "), "\nfix:\n".to_owned(), "\nexample:\n".to_owned()];
+        assert!(output.status.success() && parts.iter().all(|part| page.contains(part)), "{id}: {page}");
+    }
+}
+
+/// A cluster of this release before there is a mesh, that answers every PATCH so.
+fn pre(minor: &str, allowed: bool, patch: (u16, String)) -> Script {
+    let mut script = Script { patch: Some(patch), ..Script::default() };
+    script.lists.insert("/version", (200, json!({"major": "1", "minor": minor}).to_string()));
+    let review = json!({"kind": "SelfSubjectAccessReview", "status": {"allowed": allowed}}).to_string();
+    script.lists.insert("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", (201, review));
+    script
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod terminal;
 
 use std::{fs, process::Command};
 
-use api::{Script, serve};
+use api::{Script, serve, status};
 use serde_json::{Value, json};
 use terminal::{Seen, Terminal};
 
@@ -171,6 +171,10 @@ fn cluster() -> Script {
     script.lists.insert("/api/v1/pods", list(&[pods, vec![system]].concat()));
     let enabled = json!({"metadata": {"name": "shop", "labels": {"meshctl.dev/inject": "enabled"}}});
     script.lists.insert("/api/v1/namespaces", list(&[enabled, json!({"metadata": {"name": "mesh-system"}})]));
+    script.lists.insert(
+        "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/mesh-injector",
+        (404, status(404, "mutatingwebhookconfigurations \"mesh-injector\" not found")),
+    );
     // The third says nothing.
     for (owner, name, last) in &SHOP[..2] {
         let mut page = |path: &'static str, body: String| script.pods.insert((name, 4191, path), body);

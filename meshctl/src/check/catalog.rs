@@ -14,6 +14,7 @@ pub(crate) enum Check {
     InjectorReady,
     WebhookCertValid,
     WebhookCertExpiring,
+    WebhookTrusted,
     TrustAnchorsValid,
     TrustAnchorsExpiring,
     TrustAnchorsAgree,
@@ -73,13 +74,14 @@ impl Category {
 }
 impl Check {
     /// Every check, in the order in which it is shown.
-    pub(crate) const ALL: [Self; 32] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::ClusterReachable,
         Self::ControllerReady,
         Self::ControllerAnswers,
         Self::InjectorReady,
         Self::WebhookCertValid,
         Self::WebhookCertExpiring,
+        Self::WebhookTrusted,
         Self::TrustAnchorsValid,
         Self::TrustAnchorsExpiring,
         Self::TrustAnchorsAgree,

@@ -70,6 +70,10 @@ fn not_allowed(check: Check, observed: &Observed) -> Option<Vec<Finding>> {
             Some(Ok(_)) => None,
             None => observed.hidden.as_ref().map(one),
         },
+        Check::WebhookTrusted => match &observed.registered {
+            Some(Err(unseen)) => of(unseen),
+            Some(Ok(_)) | None => None,
+        },
         Check::ProxiesAnswer => {
             let unseen: Vec<_> =
                 observed.proxies.iter().filter_map(|(pod, it)| Some((pod, it.as_ref().err()?))).collect();
@@ -90,6 +94,7 @@ fn one(check: Check, observed: &Observed) -> Outcome {
         Check::InjectorReady => Outcome::error(check, control::injector_ready(observed)),
         Check::WebhookCertValid => Outcome::error(check, control::webhook_cert_valid(observed)),
         Check::WebhookCertExpiring => Outcome::warning(check, control::webhook_cert_expiring(observed)),
+        Check::WebhookTrusted => Outcome::error(check, control::webhook_trusted(observed)),
         Check::TrustAnchorsValid => Outcome::error(check, identity::anchors_valid(observed)),
         Check::TrustAnchorsExpiring => Outcome::warning(check, identity::anchors_expiring(observed)),
         Check::TrustAnchorsAgree => Outcome::warning(check, identity::anchors_agree(observed)),

@@ -11,7 +11,7 @@ use mesh_proto::{admin as pages, names};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub(crate) use self::webhook::Certificate;
+pub(crate) use self::webhook::{Certificate, Registered, verify};
 use crate::{
     cluster::{Cluster, ClusterError, PodInfo},
     commands::admin,
@@ -47,6 +47,8 @@ pub(crate) struct Observed {
     pub(crate) controller: Option<Result<Controller, Unseen>>,
     /// What the webhook presents; none where there is no injector.
     pub(crate) webhook: Option<Result<Certificate, Unseen>>,
+    /// Whom the API server trusts as the webhook; none on the playground, which verifies each admission itself.
+    pub(crate) registered: Option<Result<Registered, Unseen>>,
 }
 
 /// Why something was not seen.
@@ -160,7 +162,7 @@ impl Observed {
         let mut meshed: Vec<PodInfo> = infos.iter().filter(in_scope).cloned().collect();
         meshed.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let part = |name: &str| infos.iter().find(|pod| is_part(pod, mesh_namespace, name));
-        let (configs, controller, webhook) = tokio::join!(
+        let (configs, controller, webhook, registered) = tokio::join!(
             join_all(meshed.iter().map(|pod| config(cluster, pod))),
             async {
                 match part(names::CONTROLLER_NAME) {
@@ -174,6 +176,7 @@ impl Observed {
                     None => None,
                 }
             },
+            webhook::registered(cluster),
         );
         Ok(Self {
             playground: cluster.is_playground(),
@@ -187,6 +190,7 @@ impl Observed {
             namespaces,
             controller,
             webhook,
+            registered,
         })
     }
 

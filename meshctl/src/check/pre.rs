@@ -4,7 +4,7 @@
 //! thinks of every object: a dry run on the server, which changes nothing. This machine is asked by trying.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     process::{Command, Stdio},
 };
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::{Check, Finding, Outcome};
 use crate::{
     cluster::{Cluster, ClusterError},
+    failure::{Exit, Failure},
     install::{self, Values},
     playground::paths::RuntimeDir,
     roles::Role,
@@ -36,37 +37,82 @@ struct Resource {
     namespace: Option<String>,
 }
 
-/// Asks an API server. Fails where it does not answer at all.
-pub(crate) async fn cluster(cluster: &Cluster) -> Result<Vec<Outcome>, ClusterError> {
-    let Some(version) = cluster.get(VERSION).await else { return Ok(Vec::new()) };
-    let version = version?;
+/// Asks an API server. Every check has its own deadline: what one of them waits for in vain does not keep the others. The
+/// exit code is of the first that was not answered. Fails where the server cannot be reached at all.
+pub(crate) async fn cluster(cluster: &Cluster) -> Result<(Vec<Outcome>, Option<Exit>), ClusterError> {
     let objects = manifest();
+    let (version, allowed, accepted) =
+        tokio::join!(cluster.get(VERSION), allowed(cluster, &objects), accepted(cluster, &objects));
+    let Some(version) = version else { return Ok((Vec::new(), None)) };
+    let (reachable, version) = match version {
+        Ok(version) => (Ok(Outcome::error(Check::ClusterReachable, Vec::new())), Some(version)),
+        Err(error @ ClusterError::TimedOut { .. }) => (Err(error), None),
+        Err(error) => return Err(error),
+    };
+    let mut exit = None;
+    let mut settle = |check, answer: Result<Outcome, ClusterError>| {
+        answer.unwrap_or_else(|error| {
+            let finding = late(&error);
+            let failure = Failure::from(error);
+            exit.get_or_insert(failure.exit);
+            Outcome::error(check, vec![finding.unwrap_or(Finding { text: failure.message, fix: failure.fix })])
+        })
+    };
+    let mut outcomes = vec![settle(Check::ClusterReachable, reachable)];
+    // Of a release that was not told nothing can be said.
+    outcomes.extend(version.map(|version| Outcome::error(Check::KubernetesVersion, too_old(&version))));
+    outcomes.push(settle(Check::InstallAllowed, allowed));
+    outcomes.push(settle(Check::InstallAccepted, accepted));
+    Ok((outcomes, exit))
+}
+
+fn late(error: &ClusterError) -> Option<Finding> {
+    let ClusterError::TimedOut { what, limit } = error else { return None };
+    let fix = "--request-timeout gives it longer; a webhook of the cluster that does not answer holds up what it is asked about";
+    Some(Finding::new(format!("timed out after {limit:?}: {what}")).fix(fix))
+}
+
+/// Whether this user may create each kind of object.
+async fn allowed(cluster: &Cluster, objects: &[Value]) -> Result<Outcome, ClusterError> {
     let resources: BTreeSet<Resource> = objects.iter().map(Resource::of).collect();
     let rights = join_all(resources.iter().map(|resource| may_create(cluster, resource))).await;
     let missing = rights.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    Ok(Outcome::not_allowed(Check::InstallAllowed, missing))
+}
+
+/// Whether the API server takes each object, and how many it could not be asked about.
+async fn accepted(cluster: &Cluster, objects: &[Value]) -> Result<Outcome, ClusterError> {
     let answers = join_all(objects.iter().map(|object| dry_run(cluster, object))).await;
-    let (mut refused, mut hidden) = (Vec::new(), Vec::new());
+    let (mut refused, mut hidden, mut waiting) = (Vec::new(), Vec::new(), BTreeMap::<&str, usize>::new());
     for (object, answer) in objects.iter().zip(answers) {
         let name = format!("{} {}", text(object, "/kind"), text(object, "/metadata/name"));
         match answer {
             Ok(()) => {}
             Err(ClusterError::Forbidden { reason, .. }) => hidden.push(Finding::new(format!("{name}: {reason}"))),
-            Err(ClusterError::Answer { reason, .. }) if waits_for_namespace(object, &reason) => {}
+            Err(ClusterError::Answer { reason, .. }) if waits_for_namespace(object, &reason) => {
+                *waiting.entry(text(object, "/metadata/namespace")).or_default() += 1;
+            }
             Err(ClusterError::Answer { reason, .. }) => refused.push(Finding::new(format!("{name}: {reason}"))),
             Err(error) => return Err(error),
         }
     }
-    let accepted = if refused.is_empty() {
+    let outcome = if refused.is_empty() {
         Outcome::not_allowed(Check::InstallAccepted, hidden)
     } else {
         Outcome::error(Check::InstallAccepted, refused)
     };
-    Ok(vec![
-        Outcome::error(Check::ClusterReachable, Vec::new()),
-        Outcome::error(Check::KubernetesVersion, too_old(&version)),
-        Outcome::not_allowed(Check::InstallAllowed, missing),
-        accepted,
-    ])
+    Ok(outcome.note(untried(&waiting, objects.len())))
+}
+
+/// A dry run makes no namespace: what goes into one that is not there yet cannot be tried, and that is said.
+fn untried(waiting: &BTreeMap<&str, usize>, all: usize) -> Option<String> {
+    let (namespace, _) = waiting.first_key_value()?;
+    let count: usize = waiting.values().sum();
+    Some(format!(
+        "{count} of {all} objects could not be tried: they go into namespace {namespace}, which is not there yet, and a dry \
+         run makes none; the other {} were, the namespace itself included",
+        all - count
+    ))
 }
 
 /// Tries what a playground needs of this machine.
@@ -159,7 +205,7 @@ async fn dry_run(cluster: &Cluster, object: &Value) -> Result<(), ClusterError> 
     answer.map_or(Ok(()), |answer| answer.map(drop))
 }
 
-/// A dry run makes no namespace, so what goes into the new one cannot be tried before that is there.
+/// Whether that is all that keeps the object from being tried.
 fn waits_for_namespace(object: &Value, reason: &str) -> bool {
     let namespace = text(object, "/metadata/namespace");
     !namespace.is_empty() && reason.contains(&format!("namespaces \"{namespace}\" not found"))
@@ -209,7 +255,10 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_into_a_namespace_that_is_not_there_yet_is_no_finding() {
+    fn what_goes_into_a_namespace_that_is_not_there_yet_is_counted_and_no_finding() {
+        assert_eq!(untried(&BTreeMap::new(), 28), None);
+        let text = untried(&BTreeMap::from([("mesh-system", 18)]), 28).unwrap();
+        assert!(text.starts_with("18 of 28 objects could not be tried") && text.contains("the other 10"), "{text}");
         let object = json!({"metadata": {"namespace": "mesh-system"}});
         assert!(waits_for_namespace(&object, "namespaces \"mesh-system\" not found"));
         assert!(!waits_for_namespace(&object, "admission webhook \"x\" denied the request"));

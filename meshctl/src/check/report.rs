@@ -64,6 +64,9 @@ pub(crate) struct Item {
     title: &'static str,
     result: Verdict,
     findings: Vec<Found>,
+    /// What the answer does not cover.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,6 +98,7 @@ pub(crate) fn items(outcomes: &[Outcome]) -> Vec<Item> {
             title: facts.title,
             result: one.verdict,
             findings: one.findings.iter().map(|found| Found { text: found.text.clone(), fix: fix(found) }).collect(),
+            note: one.note.clone(),
         }
     };
     outcomes.iter().map(item).collect()
@@ -105,7 +109,8 @@ pub(crate) fn items(outcomes: &[Outcome]) -> Vec<Item> {
 pub(crate) fn text(outcomes: &[Outcome], took: Duration, short: bool, color: bool, width: Option<usize>) -> String {
     let mut out = String::new();
     for group in outcomes.chunk_by(|a, b| a.check.facts().category == b.check.facts().category) {
-        let shown: Vec<&Outcome> = group.iter().filter(|one| !short || one.verdict != Verdict::Ok).collect();
+        let shown: Vec<&Outcome> =
+            group.iter().filter(|one| !short || one.verdict != Verdict::Ok || one.note.is_some()).collect();
         if shown.is_empty() {
             continue;
         }
@@ -134,9 +139,12 @@ fn push(out: &mut String, one: &Outcome, color: bool, width: Option<usize>) {
     let paint = |tone: Tone, text: &str| if color { tone.paint(text) } else { text.to_owned() };
     let (mark, tone) = mark(one.verdict);
     out.push_str(&format!("{} {:<ID_COLUMN$}[{}]\n", paint(tone, mark), facts.title, facts.id));
+    for line in one.note.iter().flat_map(|note| set(note, width)) {
+        out.push_str(&format!("{INDENT}{line}\n"));
+    }
     for found in one.findings.iter().take(SHOWN) {
-        for line in wrap(&clean(&found.text), width.unwrap_or(usize::MAX), INDENT).lines() {
-            out.push_str(&format!("{INDENT}{}\n", paint(tone, line.trim_start())));
+        for line in set(&found.text, width) {
+            out.push_str(&format!("{INDENT}{}\n", paint(tone, &line)));
         }
         if let Some(fix) = &found.fix {
             out.push_str(&format!("    fix: {}\n", clean(fix)));
@@ -151,6 +159,12 @@ fn push(out: &mut String, one: &Outcome, color: bool, width: Option<usize>) {
         }
         out.push_str(&format!("    why: meshctl explain {}\n", facts.id));
     }
+}
+
+/// The lines of a text below its check.
+fn set(text: &str, width: Option<usize>) -> Vec<String> {
+    let lines = wrap(&clean(text), width.unwrap_or(usize::MAX), INDENT);
+    lines.lines().map(|line| line.trim_start().to_owned()).collect()
 }
 
 fn footer(summary: Summary, took: Duration, color: bool) -> String {

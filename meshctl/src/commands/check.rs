@@ -94,7 +94,7 @@ async fn before(globals: &Globals) -> Result<Look, Failure> {
     }
     let asked = async { pre::cluster(&Cluster::select(globals).await?).await };
     Ok(match asked.await {
-        Ok(outcomes) => Look { outcomes, failed: None },
+        Ok((outcomes, failed)) => Look { outcomes, failed },
         Err(error) => {
             let failure = Failure::from(error);
             Look { outcomes: judge::unreachable(&failure), failed: Some(failure.exit) }

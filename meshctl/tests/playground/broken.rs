@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use tokio::time::Instant;
 
 use crate::{
+    mask,
     support::{Playground, text},
     terminal::Terminal,
 };
@@ -21,6 +22,9 @@ fn every_command_answers_while_a_proxy_hangs() {
     let playground = Playground::new();
     playground.ok("playground --detach");
     whole(&playground);
+    shown(&playground, "tap", "tap deploy/orders --playground --from deploy/web-v1 -c 1", mask::tap);
+    shown(&playground, "status", "playground status", mask::status);
+    without_a_controller(&playground);
 
     // Not ended, so that nothing starts it again: it accepts connections and says nothing.
     let hangs = playground.inside().proxy_of("web-v2");
@@ -59,6 +63,41 @@ fn every_command_answers_while_a_proxy_hangs() {
 
     playground.ok("check --playground --wait -o short");
     playground.ok("playground stop");
+}
+
+/// What a person and a program see of it, with what differs from run to run masked.
+fn shown(playground: &Playground, name: &str, line: &str, mask: fn(&str) -> String) {
+    let mut all = format!("$ meshctl {line}\n");
+    for columns in [80, 200] {
+        let seen = Terminal::start(playground.command(line), columns).end();
+        all += &format!("--- {columns} columns, exit {}\n{}\n", seen.exit, mask(&seen.text));
+    }
+    let output = playground.meshctl(line);
+    let (data, talk) = (mask(&text(&output.stdout)), mask(&text(&output.stderr)));
+    all += &format!("--- a pipe, exit {}\n{data}\n--- talk\n{talk}", output.status.code().unwrap());
+    insta::assert_snapshot!(name, all);
+}
+
+/// What is asked of proxies needs no controller: it hangs, until its liveness probe ends it, and nobody notices.
+fn without_a_controller(playground: &Playground) {
+    let inside = playground.inside();
+    for line in [
+        "list",
+        "tap -c 1",
+        "stat --window 1s",
+        "identity --all",
+        "connections",
+        "diagnostics endpoints",
+        "diagnostics proxy-metrics deploy/web-v1",
+        "diagnostics config deploy/web-v1",
+    ] {
+        // One that was started again in between, too.
+        inside.signal("mesh-controller run", Signal::SIGSTOP);
+        let output = playground.meshctl(&format!("{line} --playground"));
+        assert!(output.status.success() && !output.stdout.is_empty(), "{line}: {}", text(&output.stderr));
+    }
+    inside.signal("mesh-controller run", Signal::SIGCONT);
+    playground.ok("check --playground --wait --timeout 5m -o short");
 }
 
 /// Nothing wraps on a terminal, and colours are only there.

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod broken;
+#[path = "../support/mask.rs"]
+mod mask;
 mod recovery;
 mod starts;
 mod support;

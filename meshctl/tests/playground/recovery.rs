@@ -3,8 +3,9 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    process::Stdio,
+    io::{BufRead as _, BufReader, Read},
+    process::{Child, Stdio},
+    sync::mpsc::{Receiver, channel},
     time::Duration,
 };
 
@@ -22,6 +23,8 @@ fn what_dies_is_started_again_and_the_end_of_the_first_process_is_the_end_of_all
     let playground = Playground::new();
     playground.ok("playground --detach");
     let inside = playground.inside();
+    let mut tap = Tap::start(&playground);
+    tap.next();
 
     // It hangs: nobody sees a process end, its liveness probe does.
     assert_eq!(inside.signal("mesh-injector run", Signal::SIGSTOP), 1);
@@ -40,6 +43,9 @@ fn what_dies_is_started_again_and_the_end_of_the_first_process_is_the_end_of_all
         let end = &find(&rows, workload, container)["lastEnd"];
         assert!(end.as_str().is_some_and(|end| end.contains("SIGKILL")), "{workload}: {end}");
     }
+    // The tap that ran all the while shows what the new proxies show.
+    tap.until("tap of pod shop/web-v1-", "goes on");
+    tap.next();
     // The new proxies have certificates again, from the new controller.
     let tap = playground.ok("tap deploy/web-v1 --playground --from deploy/load -o ndjson -c 1");
     let event: Value = serde_json::from_str(&tap).unwrap();
@@ -79,6 +85,51 @@ fn a_killed_keeper_or_launcher_takes_everything_along() {
 pub(crate) fn nothing_is_left(playground: &Playground, inside: &Inside) {
     until("all processes have ended", || inside.processes().is_empty());
     until("no file is left", || fs::read_dir(playground.runtime()).unwrap().count() == 0);
+}
+
+/// A tap of the web service that nobody ends.
+struct Tap {
+    child: Child,
+    lines: Receiver<String>,
+    talk: Receiver<String>,
+}
+
+impl Tap {
+    fn start(playground: &Playground) -> Self {
+        let mut command = playground.command("tap deploy/web-v1 --playground -o ndjson");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let read = |from: Box<dyn Read + Send>| {
+            let (sender, receiver) = channel();
+            std::thread::spawn(move || {
+                BufReader::new(from).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+            });
+            receiver
+        };
+        let (lines, talk) =
+            (read(Box::new(child.stdout.take().unwrap())), read(Box::new(child.stderr.take().unwrap())));
+        Self { child, lines, talk }
+    }
+
+    /// Waits for a request that is not shown yet.
+    fn next(&mut self) {
+        while self.lines.try_recv().is_ok() {}
+        let line = self.lines.recv_timeout(PATIENCE).unwrap();
+        assert!(line.contains("\"workload\":\"deployment/web-v1\""), "{line}");
+    }
+
+    /// Waits until it says something that begins and ends so.
+    fn until(&mut self, begin: &str, end: &str) {
+        while let line = self.talk.recv_timeout(PATIENCE).unwrap()
+            && !(line.starts_with(begin) && line.ends_with(end))
+        {}
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
 }
 
 /// The rows of `playground status`, once they are as they should be.

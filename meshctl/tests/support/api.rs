@@ -21,6 +21,10 @@ pub(crate) struct Script {
     pub(crate) pods: BTreeMap<(&'static str, u16, &'static str), String>,
     /// What every PATCH is answered with.
     pub(crate) patch: Option<(u16, String)>,
+    /// The namespaces there are: into another nothing is patched. None: all.
+    pub(crate) namespaces: Option<&'static [&'static str]>,
+    /// A path whose question is never answered.
+    pub(crate) hangs: Option<&'static str>,
 }
 
 /// Serves until the test ends; its threads end with the process.
@@ -63,8 +67,18 @@ fn answer(mut stream: &TcpStream, path: &str, head: usize, script: &Script) {
     let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).unwrap();
-    let patch = script.patch.clone().filter(|_| text.starts_with("patch "));
     let path = path.split('?').next().unwrap_or_default();
+    if script.hangs == Some(path) {
+        // Until the client leaves.
+        let _ = stream.read(&mut [0]);
+        return;
+    }
+    let absent = || {
+        let namespace = path.split_once("/namespaces/")?.1.split_once('/')?.0;
+        let is_there = script.namespaces.is_none_or(|all| all.contains(&namespace));
+        (!is_there).then(|| (404, status(404, &format!("namespaces \"{namespace}\" not found"))))
+    };
+    let patch = script.patch.clone().filter(|_| text.starts_with("patch ")).map(|answer| absent().unwrap_or(answer));
     let missing = || (404, status(404, &format!("{path} is not scripted")));
     let (status, body) = patch.or_else(|| script.lists.get(path).cloned()).unwrap_or_else(missing);
     let length = body.len();

@@ -66,6 +66,14 @@ impl Check {
                 "It is renewed long before that; something keeps it from being renewed.",
                 "kubectl -n mesh-system logs deployment/mesh-injector",
             ),
+            Self::WebhookTrusted => facts(
+                "webhook-trusted",
+                C::ControlPlane,
+                "the API server trusts the webhook's certificate",
+                "The API server asks a webhook only if its certificate is signed by the caBundle of the webhook \
+                 configuration; it is the injector that writes it there, or whoever made the certificate.",
+                "kubectl -n mesh-system rollout restart deployment/mesh-injector, and its log if that does not help.",
+            ),
             Self::TrustAnchorsValid => facts(
                 "trust-anchors-valid",
                 C::Identity,

@@ -5,7 +5,10 @@ use mesh_proto::names;
 
 use super::name;
 use crate::{
-    check::{Finding, observe::Observed},
+    check::{
+        Finding,
+        observe::{Observed, verify},
+    },
     filter::show_span,
 };
 
@@ -57,7 +60,7 @@ pub(super) fn webhook_cert_valid(observed: &Observed) -> Vec<Finding> {
     if observed.now >= certificate.not_after {
         findings.push(Finding::new(format!("it expired at {}", certificate.not_after)));
     }
-    let service = format!("{}.{}.svc", names::INJECTOR_NAME, observed.mesh_namespace);
+    let service = service(observed);
     if !certificate.names.contains(&service) {
         let names = certificate.names.join(", ");
         findings.push(Finding::new(format!("the API server asks for {service}; the certificate is for {names}")));
@@ -72,6 +75,36 @@ pub(super) fn webhook_cert_expiring(observed: &Observed) -> Vec<Finding> {
         return Vec::new();
     }
     vec![Finding::new(format!("it expires in {}, at {}", show_span(left.unsigned_abs()), certificate.not_after))]
+}
+
+pub(super) fn webhook_trusted(observed: &Observed) -> Vec<Finding> {
+    // That there is no injector at all is told already.
+    if observed.parts(names::INJECTOR_NAME).is_empty() {
+        return Vec::new();
+    }
+    let entries = match &observed.registered {
+        None => return Vec::new(),
+        Some(Err(unseen)) => {
+            let text = format!("the API server has no webhook configuration to go by: {}", unseen.reason);
+            return vec![Finding::new(text).fix("meshctl install | kubectl apply -f -")];
+        }
+        Some(Ok(registered)) => &registered.0,
+    };
+    let chain = observed.webhook.as_ref().and_then(|webhook| webhook.as_ref().ok()).map(|it| &it.chain);
+    let finding = |(entry, bundle): &(String, Option<Vec<u8>>)| match bundle {
+        None => Some(Finding::new(format!("{entry} has no caBundle: the injector has not written it"))),
+        Some(bundle) => {
+            // What is not presented was told already.
+            let reason = verify(chain?, bundle, &service(observed), observed.now).err()?;
+            Some(Finding::new(format!("caBundle of {entry}: {reason}")))
+        }
+    };
+    entries.iter().filter_map(finding).collect()
+}
+
+/// The name by which the API server asks for the webhook.
+fn service(observed: &Observed) -> String {
+    format!("{}.{}.svc", names::INJECTOR_NAME, observed.mesh_namespace)
 }
 
 pub(super) fn objects_in_force(observed: &Observed) -> Vec<Finding> {

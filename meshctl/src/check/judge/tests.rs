@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::check::{
     Verdict,
-    observe::{Certificate, Controller, Key, Objects, Rejected, Stream},
+    observe::{Certificate, Controller, Key, Objects, Registered, Rejected, Stream},
 };
 
 const NOW: &str = "2026-11-21T10:00:00Z";
@@ -77,7 +77,9 @@ fn mesh() -> Mesh {
                 names: vec!["mesh-injector.mesh-system.svc".into()],
                 not_before: time("2026-11-01T00:00:00Z"),
                 not_after: time("2027-01-30T00:00:00Z"),
+                chain: Vec::new(),
             })),
+            registered: Some(Ok(Registered::default())),
         },
     }
 }
@@ -147,6 +149,15 @@ const BROKEN: &[Broken] = &[
     }),
     (&[Check::WebhookCertExpiring], "it expires in 3d14h", |mesh| {
         mesh.webhook().not_after = "2026-11-25T00:00:00Z".parse().unwrap();
+    }),
+    (&[Check::WebhookTrusted], "pod.inject has no caBundle", |mesh| {
+        mesh.observed.registered = Some(Ok(Registered(vec![("pod.inject".into(), None)])));
+    }),
+    (&[Check::WebhookTrusted], "caBundle of pod.inject: it holds no certificate", |mesh| {
+        mesh.observed.registered = Some(Ok(Registered(vec![("pod.inject".into(), Some(b"nonsense".to_vec()))])));
+    }),
+    (&[Check::WebhookTrusted], "has no webhook configuration to go by: not found", |mesh| {
+        mesh.observed.registered = Some(Err("not found".into()));
     }),
     (&[Check::TrustAnchorsValid], "root \"CN=root\" expired", |mesh| {
         mesh.config["trustBundle"]["rootList"][0]["notAfter"] = "2026-11-20T00:00:00Z".into();
@@ -255,6 +266,7 @@ fn what_may_not_be_looked_at_is_neither_good_nor_absent() {
     mesh.observed.webhook = None;
     let mut observed = mesh.observed();
     observed.hidden = Some("not allowed to list pods in namespace mesh-system: no".into());
+    observed.registered = Some(Err(Unseen { reason: "get is refused".into(), not_allowed: true }));
     observed.namespaces_hidden = Some("not allowed to get namespace shop: no".into());
     observed.proxies[0].1 = Err(Unseen { reason: "port-forward is refused".into(), not_allowed: true });
     let bad = bad(&observed);
@@ -262,7 +274,7 @@ fn what_may_not_be_looked_at_is_neither_good_nor_absent() {
         bad.iter().all(|(_, verdict, texts)| *verdict == Verdict::NotAllowed && !texts[0].contains("there is no")),
         "{bad:#?}"
     );
-    assert_eq!(bad.len(), 11, "{bad:#?}");
+    assert_eq!(bad.len(), 12, "{bad:#?}");
     let own = judge(&observed, Extent::Proxies);
     let open: Vec<Check> = own.iter().filter(|one| one.verdict != Verdict::Ok).map(|one| one.check).collect();
     assert_eq!(open, [Check::ProxiesAnswer, Check::PodsMeshed], "the control plane was not asked for");

@@ -23,6 +23,11 @@ impl Tellers {
         Self { tapped, clients }
     }
 
+    /// One more is tapped.
+    pub(super) fn hear(&mut self, pod: &PodInfo) {
+        self.tapped.insert((pod.namespace.clone(), pod.workload_or_name()));
+    }
+
     /// Whether the client's proxy tells, of a request over mutual TLS to `workload`: the server's does where it is tapped too.
     pub(super) fn is_told_by_client(&self, namespace: &str, workload: &str) -> bool {
         self.clients || !self.tapped.contains(&(namespace.to_owned(), workload.to_owned()))

@@ -10,9 +10,12 @@ use serde::Serialize;
 
 use crate::{cluster::PodInfo, resource::Resource};
 
-/// Pods by address.
+/// Pods by address: as they are, and as they were at the look before, for what ends a little later.
 #[derive(Debug)]
-pub(super) struct Names(HashMap<IpAddr, Named>);
+pub(super) struct Names {
+    now: HashMap<IpAddr, Named>,
+    before: HashMap<IpAddr, Named>,
+}
 
 #[derive(Debug, Clone)]
 struct Named {
@@ -35,16 +38,12 @@ pub(super) struct End {
 
 impl Names {
     pub(super) fn new(pods: &[PodInfo]) -> Self {
-        let mut names = HashMap::new();
-        for pod in pods {
-            for ip in &pod.ips {
-                names.insert(
-                    *ip,
-                    Named { namespace: pod.namespace.clone(), pod: pod.name.clone(), workload: pod.workload.clone() },
-                );
-            }
-        }
-        Self(names)
+        Self { now: by_address(pods), before: HashMap::new() }
+    }
+
+    /// Who is who from now on.
+    pub(super) fn learn(&mut self, pods: &[PodInfo]) {
+        self.before = std::mem::replace(&mut self.now, by_address(pods));
     }
 
     /// Who asked, and who was asked.
@@ -59,7 +58,8 @@ impl Names {
     }
 
     fn end(&self, address: SocketAddr, identity: Option<&Identity>) -> End {
-        let pod = self.0.get(&address.ip().to_canonical());
+        let ip = address.ip().to_canonical();
+        let pod = self.now.get(&ip).or_else(|| self.before.get(&ip));
         End {
             address,
             namespace: pod.map(|named| named.namespace.clone()),
@@ -69,6 +69,15 @@ impl Names {
             identity: identity.map(ToString::to_string),
         }
     }
+}
+
+fn by_address(pods: &[PodInfo]) -> HashMap<IpAddr, Named> {
+    let named = |pod: &PodInfo| Named {
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        workload: pod.workload.clone(),
+    };
+    pods.iter().flat_map(|pod| pod.ips.iter().map(move |ip| (*ip, named(pod)))).collect()
 }
 
 impl End {
@@ -110,6 +119,7 @@ mod tests {
         super::line::tests::{event, pods},
         *,
     };
+    use crate::commands::fixture;
 
     #[test]
     fn ends_are_found_by_what_users_name() {
@@ -117,5 +127,17 @@ mod tests {
         for (resource, is) in [("deploy/load", true), ("pod/load-1", true), ("ns/shop", true), ("deploy/web", false)] {
             assert_eq!(source.is(&resource.parse().unwrap()), is, "{resource}");
         }
+    }
+
+    #[test]
+    fn who_has_just_left_is_still_known_and_who_came_is_known_by_the_same_address() {
+        let mut names = Names::new(&pods());
+        names.learn(&[]);
+        assert_eq!(names.ends(&event()).0.workload().1, "deployment/load");
+        names.learn(&[fixture::pod("new-1", Some("new"), true, "10.244.0.5")]);
+        assert_eq!(names.ends(&event()).0.workload().1, "deployment/new");
+        names.learn(&[]);
+        names.learn(&[]);
+        assert_eq!(names.ends(&event()).0.workload().1, "");
     }
 }
