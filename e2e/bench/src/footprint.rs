@@ -18,14 +18,18 @@ const IDLE: Duration = Duration::from_secs(1);
 /// Between two questions whether it is ready.
 const PAUSE: Duration = Duration::from_micros(500);
 
-pub(crate) fn measure(proxy: &Path, starts: u32, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) fn measure(proxy: &Path, starts: u8, report: &mut Report) -> anyhow::Result<()> {
     let mesh = Mesh::start(Settings::new(proxy))?;
     let (mut ready, mut resident, mut anonymous) = (Vec::new(), Vec::new(), Vec::new());
-    let pod = Pod::new("a", "web", 1);
-    mesh.control.apply(&pod.file(), &pod.manifest(true))?;
     mesh.control.apply("service.yaml", &manifests::service("web", ("app", "web"), [10, 96, 0, 1].into()))?;
-    for _ in 0..starts {
-        let member = mesh.unready_member(&pod)?;
+    // Each start is of another pod: one that starts again and again is held back after ten certificates (contracts §5).
+    let names: Vec<_> = (1..=starts).map(|host| (host, format!("web-{host}"))).collect();
+    let pods: Vec<_> = names.iter().map(|(host, name)| Pod::new(name, "web", *host)).collect();
+    for pod in &pods {
+        mesh.control.apply(&pod.file(), &pod.manifest(true))?;
+    }
+    for pod in &pods {
+        let member = mesh.unready_member(pod)?;
         while !member.is_ready() {
             anyhow::ensure!(member.started().elapsed() < mesh_testbed::wait::DEADLINE, "not ready:\n{}", member.log());
             thread::sleep(PAUSE);

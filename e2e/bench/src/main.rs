@@ -25,8 +25,8 @@ struct Cli {
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// How often a proxy is started.
-    #[arg(long, default_value = "11", value_name = "COUNT")]
-    starts: u32,
+    #[arg(long, default_value = "11", value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..=200))]
+    starts: u8,
     /// How often each kind of object is changed.
     #[arg(long, default_value = "100", value_name = "COUNT")]
     changes: u32,
