@@ -2,36 +2,33 @@
 //!
 //! Pure: it sees the environment through [`Strings`], so tests need none. The variables are those that the injector writes.
 
+mod groups;
 mod limits;
+mod values;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     env::VarError,
     fmt,
-    net::{IpAddr, Ipv6Addr},
     path::PathBuf,
     str::FromStr,
     sync::Arc,
     time::Duration,
 };
 
-use mesh_proto::{identity::Identity, names, ports::BadList, probe};
-use mesh_runtime::telemetry::{self, Format};
+use mesh_proto::{names, ports::BadList, probe};
 
-use super::{AccessLog, Config, DataConfig, HostPort, Pod, Skipped, Traces, TrustSources, Unresolved};
+use self::values::{access_log, log_filter, log_format, mark, unresolved, within};
+use super::{Config, DataConfig, Pod, Skipped};
 
 /// Log filter where none is given.
 const DEFAULT_LOG: &str = "info";
-/// Share of traces that are sampled where a collector is given and no share.
-const DEFAULT_SAMPLE: f64 = 0.1;
 /// Most worker threads: beyond the cores of a large node they only cost memory.
 const MAX_WORKERS: usize = 64;
 /// Longest a drain may take where nothing is said: below the 30 s that Kubernetes gives a pod to end.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(25);
 /// Longest drain that may be asked for, in seconds.
 const MAX_DRAIN: u64 = 3600;
-/// Most addresses a pod has (Kubernetes: one of each family).
-const MAX_POD_IPS: usize = 16;
 
 /// Where variables are looked up.
 pub trait Strings {
@@ -227,142 +224,6 @@ impl<S: Strings> Reader<'_, S> {
         self.optional(variable, |text| text.parse().map_err(|error: BadList| error.to_string()), FIX)
             .unwrap_or_default()
     }
-
-    fn pod_ips(&mut self) -> Vec<IpAddr> {
-        const FIX: &str = "set it to the pod's status.podIPs, e.g. 10.1.2.3,fd00::3";
-        let text = self.required(names::ENV_POD_IPS, FIX);
-        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-        let addresses: Result<Vec<IpAddr>, _> = entries
-            .take(MAX_POD_IPS)
-            .map(|entry| entry.parse().map_err(|_| format!("{entry:?} is no address")))
-            .collect();
-        let addresses = addresses.and_then(|addresses| {
-            let none = addresses.is_empty() && !text.is_empty();
-            if none { Err("has no address".to_owned()) } else { Ok(addresses) }
-        });
-        addresses.unwrap_or_else(|reason| {
-            self.wrong(names::ENV_POD_IPS, Some(&text), reason, FIX);
-            Vec::new()
-        })
-    }
-
-    /// Kubernetes gives a pod that names no service account `default`.
-    fn identity(&mut self, namespace: &str) -> Option<Identity> {
-        const FIX: &str = "use the names of the pod's own namespace and service account";
-        let domain = self.look_up(names::ENV_TRUST_DOMAIN, FIX).unwrap_or_else(|| names::DEFAULT_TRUST_DOMAIN.into());
-        let account = self.look_up(names::ENV_SERVICE_ACCOUNT, FIX).unwrap_or_else(|| "default".into());
-        // A namespace that is not set is reported already; each of the others is looked at by itself.
-        let of = |domain: &str, namespace: &str, account: &str| Identity::new(domain, namespace, account);
-        if let Err(error) = of(&domain, "default", "default") {
-            self.wrong(names::ENV_TRUST_DOMAIN, Some(&domain), error.to_string(), "use the mesh's trust domain");
-        }
-        if let Err(error) = of(names::DEFAULT_TRUST_DOMAIN, "default", &account) {
-            self.wrong(names::ENV_SERVICE_ACCOUNT, Some(&account), error.to_string(), FIX);
-        }
-        if !namespace.is_empty()
-            && let Err(error) = of(names::DEFAULT_TRUST_DOMAIN, namespace, "default")
-        {
-            self.wrong(names::ENV_POD_NAMESPACE, Some(namespace), error.to_string(), FIX);
-        }
-        of(&domain, namespace, &account).ok()
-    }
-
-    fn controller(&mut self) -> Option<HostPort> {
-        const FIX: &str = "write host:port, e.g. mesh-controller.mesh-system.svc:8443";
-        let text = self.required(names::ENV_CONTROLLER_ADDR, FIX);
-        if text.is_empty() {
-            return None;
-        }
-        host_port(&text).map_err(|reason| self.wrong(names::ENV_CONTROLLER_ADDR, Some(&text), reason, FIX)).ok()
-    }
-
-    fn traces(&mut self) -> Option<Traces> {
-        const FIX: &str =
-            "write http://host:port of a collector that takes OTLP over gRPC, e.g. http://otel.observability:4317";
-        let endpoint = self.optional(names::ENV_TRACE_ENDPOINT, collector, FIX);
-        let sample = self.optional(names::ENV_TRACE_SAMPLE, |text| within(text, 0.0, 1.0), "write a share, e.g. 0.1");
-        Some(Traces { endpoint: endpoint?, sample: sample.unwrap_or(DEFAULT_SAMPLE) })
-    }
-
-    /// Which file or text is usable is found out when it is read ([`crate::trust`]); here only that there is any.
-    fn trust(&mut self) -> TrustSources {
-        const FIX: &str = "inject the pod again, or give a file in MESH_TRUST_BUNDLE_FILE";
-        let state_dir = self.look_up(names::ENV_STATE_DIR, "write the path of a memory-backed directory");
-        let file = self.look_up(names::ENV_TRUST_BUNDLE_FILE, FIX);
-        let pem = self.look_up(names::ENV_TRUST_BUNDLE, FIX);
-        if file.is_none() && pem.is_none() && state_dir.is_none() {
-            self.wrong(names::ENV_TRUST_BUNDLE, None, "is not set, and no other source of roots of trust is", FIX);
-        }
-        TrustSources { state_dir: state_dir.map(Into::into), file: file.map(Into::into), pem }
-    }
-}
-
-fn host_port(text: &str) -> Result<HostPort, String> {
-    let (host, port) = text.rsplit_once(':').ok_or("has no port")?;
-    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| format!("{port:?} is no port"))?;
-    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host = match in_brackets {
-        Some(address) if address.parse::<Ipv6Addr>().is_ok() => address,
-        Some(address) => return Err(format!("{address:?} is no IPv6 address")),
-        None if host.contains(':') => return Err("an IPv6 address stands in brackets".into()),
-        None => host,
-    };
-    let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
-    if host.is_empty() || host.len() > 253 || !host.bytes().all(in_name) {
-        return Err(format!("{host:?} is no host name"));
-    }
-    Ok(HostPort { host: host.to_owned(), port })
-}
-
-fn access_log(text: &str) -> Result<AccessLog, String> {
-    [AccessLog::Off, AccessLog::Json]
-        .into_iter()
-        .find(|known| known.as_str() == text)
-        .ok_or_else(|| "is neither".into())
-}
-
-fn collector(text: &str) -> Result<HostPort, String> {
-    let rest = match text.split_once("://") {
-        Some(("http", rest)) => rest,
-        Some((scheme, _)) => return Err(format!("{scheme} is not spoken")),
-        None => return Err("has no http://".into()),
-    };
-    host_port(rest.strip_suffix('/').unwrap_or(rest))
-}
-
-fn mark(text: &str) -> Result<u32, String> {
-    let number = match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
-    };
-    number.filter(|mark| *mark != 0).ok_or_else(|| "is not a number from 1 to 0xffffffff".into())
-}
-
-fn unresolved(text: &str) -> Result<Unresolved, String> {
-    [Unresolved::Refuse, Unresolved::PassThrough]
-        .into_iter()
-        .find(|known| known.as_str() == text)
-        .ok_or_else(|| "is neither".into())
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    telemetry::check(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
-}
-
-fn log_format(text: &str) -> Result<Format, String> {
-    match text {
-        "plain" => Ok(Format::Plain),
-        "json" => Ok(Format::Json),
-        _ => Err("is neither plain nor json".into()),
-    }
-}
-
-fn within<T: FromStr + PartialOrd + fmt::Display>(text: &str, least: T, most: T) -> Result<T, String> {
-    let number: Option<T> = text.parse().ok();
-    number
-        .filter(|number| *number >= least && *number <= most)
-        .ok_or_else(|| format!("is not a number from {least} to {most}"))
 }
 
 #[cfg(test)]
@@ -442,23 +303,6 @@ mod tests {
     }
 
     #[test]
-    fn controller_addresses() {
-        for (text, good) in [
-            ("mesh-controller.mesh-system.svc:8443", true),
-            ("10.0.0.1:1", true),
-            ("[::1]:8443", true),
-            ("host", false),
-            ("host:0", false),
-            ("host:99999", false),
-            (":8443", false),
-            ("[host]:1", false),
-            ("https://host:1", false),
-        ] {
-            assert_eq!(host_port(text).is_ok(), good, "{text}");
-        }
-    }
-
-    #[test]
     fn every_setting_is_shown_with_its_source_and_without_certificate_text() {
         let mut env = good();
         env.insert(names::ENV_TRACE_ENDPOINT, "http://otel:4317/".into());
@@ -475,19 +319,5 @@ mod tests {
         assert_eq!(shown(names::ENV_TRUST_BUNDLE), ("3 bytes", "environment"));
         assert!(settings.iter().all(|setting| !setting.value.contains("PEM")));
         assert!(env.keys().all(|name| shown(name).1 == "environment"), "nothing that is set is left out");
-    }
-
-    #[test]
-    fn collectors_are_spoken_to_in_clear_text() {
-        for (text, good) in [
-            ("http://otel:4317", true),
-            ("http://[fd00::1]:4317/", true),
-            ("https://otel:4317", false),
-            ("otel:4317", false),
-            ("http://otel", false),
-            ("http://otel:4317/v1/traces", false),
-        ] {
-            assert_eq!(collector(text).is_ok(), good, "{text}");
-        }
     }
 }

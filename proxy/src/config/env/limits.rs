@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_proto::names;
 
-use super::{Reader, Strings, within};
+use super::{Reader, Strings, values::within};
 use crate::config::Limits;
 
 /// Most connections that may be asked for: what a process could hold with a million descriptors.
