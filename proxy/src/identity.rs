@@ -55,8 +55,8 @@ pub struct Schedule {
 
 impl Default for Schedule {
     fn default() -> Self {
-        // The shortest life that a controller gives is 5 s.
-        Self { after: 0.7, jitter: 0.05, at_least: Duration::from_secs(1) }
+        // reliability.md §1.3: a proxy whose clock is wrong, or whose certificates are short, keeps off the controller.
+        Self { after: 0.7, jitter: 0.05, at_least: Duration::from_secs(10) }
     }
 }
 
@@ -129,7 +129,8 @@ mod tests {
             let wait = schedule.wait(left, random);
             assert!(wait > day.mul_f64(low) && wait < day.mul_f64(high), "{wait:?}");
         }
-        assert_eq!(schedule.wait(Duration::ZERO, 0.5), Duration::from_secs(1));
-        assert_eq!(schedule.wait(Duration::from_secs(5), 1.0), Duration::from_millis(3750));
+        assert_eq!(schedule.wait(Duration::ZERO, 0.5), Duration::from_secs(10));
+        assert_eq!(schedule.wait(Duration::from_secs(12), 0.5), Duration::from_secs(10));
+        assert_eq!(schedule.wait(Duration::from_secs(20), 1.0), Duration::from_secs(15));
     }
 }

@@ -1,7 +1,5 @@
 //! The root of trust is replaced under load, step by step, and nobody notices.
 
-use std::{collections::BTreeSet, time::Duration};
-
 use mesh_testbed::{
     CaStep, Member, Mesh, Settings,
     member::Pod,
@@ -9,10 +7,16 @@ use mesh_testbed::{
     until,
 };
 
-use crate::{WEB, http, lines, load::under_load, mesh, settings};
+use crate::{
+    WEB, http,
+    identity::{SHORT_LIFE, renewed},
+    lines,
+    load::under_load,
+    mesh, settings,
+};
 
 pub(crate) fn a_root_is_rotated_under_load_and_nobody_notices() -> anyhow::Result<()> {
-    let mesh = mesh(Settings { leaf_lifetime: Duration::from_secs(7), ..settings() })?;
+    let mesh = mesh(Settings { leaf_lifetime: SHORT_LIFE, ..settings() })?;
     let members = [mesh.member(&Pod::new("a", "web", 1))?, mesh.member(&Pod::new("client", "client", 2))?];
     let client = &members[1];
     let (mut connection, _) = client.run(|| Lines::connect(lines(WEB)))??;
@@ -33,7 +37,7 @@ pub(crate) fn a_root_is_rotated_under_load_and_nobody_notices() -> anyhow::Resul
     Ok(())
 }
 
-fn rotate(mesh: &Mesh, members: &[Member], is_over: impl Fn() -> bool) -> anyhow::Result<()> {
+fn rotate(mesh: &Mesh, members: &[Member], is_over: &dyn Fn() -> bool) -> anyhow::Result<()> {
     let trusted = |count: usize| {
         until("every proxy has the roots of the step", || {
             let all = members.iter().all(|member| member.roots().is_ok_and(|roots| roots.len() == count));
@@ -44,20 +48,9 @@ fn rotate(mesh: &Mesh, members: &[Member], is_over: impl Fn() -> bool) -> anyhow
     trusted(2)?;
     mesh.control.rotate(CaStep::SwitchIssuer)?;
     // The first may be of the moment before.
-    renewed(members, &is_over)?;
+    renewed(members, 2, is_over)?;
     mesh.control.rotate(CaStep::DropRoots)?;
     trusted(1)?;
     // With the new root alone, connections are made and certificates are renewed.
-    renewed(members, &is_over)
-}
-
-/// Waits until everyone had two certificates more.
-fn renewed(members: &[Member], is_over: impl Fn() -> bool) -> anyhow::Result<()> {
-    let mut serials = vec![BTreeSet::new(); members.len()];
-    until("every certificate is renewed twice", || {
-        for (seen, member) in serials.iter_mut().zip(members) {
-            seen.extend(member.serial());
-        }
-        (is_over() || serials.iter().all(|seen| seen.len() > 2)).then_some(())
-    })
+    renewed(members, 2, is_over)
 }
