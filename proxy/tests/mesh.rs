@@ -11,6 +11,8 @@ mod away;
 mod changes;
 #[path = "it/support/collector.rs"]
 mod collector;
+#[path = "mesh/destinations.rs"]
+mod destinations;
 #[path = "mesh/drain.rs"]
 mod drain;
 #[path = "mesh/elsewhere.rs"]
@@ -54,103 +56,58 @@ fn main() -> ExitCode {
     if let Some(ended) = mesh_testbed::enter() {
         return ended;
     }
-    let tests: &[(&str, Test)] = &[
-        (
-            "a_request_and_a_connection_go_by_service_over_mutual_tls",
-            thread::a_request_and_a_connection_go_by_service_over_mutual_tls,
-        ),
-        (
-            "certificates_are_renewed_under_load_and_nobody_notices",
-            identity::certificates_are_renewed_under_load_and_nobody_notices,
-        ),
-        ("a_root_is_rotated_under_load_and_nobody_notices", rotation::a_root_is_rotated_under_load_and_nobody_notices),
-        ("a_token_of_another_account_makes_no_proxy_ready", identity::a_token_of_another_account_makes_no_proxy_ready),
-        ("an_expired_token_makes_no_proxy_ready", identity::an_expired_token_makes_no_proxy_ready),
-        (
-            "what_is_known_outlives_the_controller_and_what_is_not_is_refused",
-            away::what_is_known_outlives_the_controller_and_what_is_not_is_refused,
-        ),
-        ("a_changed_route_is_in_force", changes::a_changed_route_is_in_force),
-        ("a_changed_authorization_is_in_force", changes::a_changed_authorization_is_in_force),
-        (
-            "an_open_connection_does_not_outlive_its_permission",
-            changes::an_open_connection_does_not_outlive_its_permission,
-        ),
-        (
-            "the_access_log_has_a_line_for_every_request_and_connection_and_no_query",
-            telemetry::the_access_log_has_a_line_for_every_request_and_connection_and_no_query,
-        ),
-        (
-            "a_route_decides_by_a_path_with_one_reading_and_refuses_others",
-            paths::a_route_decides_by_a_path_with_one_reading_and_refuses_others,
-        ),
-        (
-            "what_is_for_the_pod_itself_is_shown_on_loopback_only",
-            admin::what_is_for_the_pod_itself_is_shown_on_loopback_only,
-        ),
-        (
-            "what_a_proxy_counts_is_described_family_by_family_and_label_by_label",
-            telemetry::what_a_proxy_counts_is_described_family_by_family_and_label_by_label,
-        ),
-        (
-            "a_malformed_request_is_refused_with_a_code_and_never_forwarded",
-            malformed::a_malformed_request_is_refused_with_a_code_and_never_forwarded,
-        ),
-        (
-            "a_request_is_one_trace_through_both_proxies_and_in_their_access_logs",
-            telemetry::a_request_is_one_trace_through_both_proxies_and_in_their_access_logs,
-        ),
-        ("no_request_is_lost_when_a_pod_under_load_ends", drain::no_request_is_lost_when_a_pod_under_load_ends),
-        (
-            "a_draining_proxy_serves_on_until_its_clients_let_go",
-            drain::a_draining_proxy_serves_on_until_its_clients_let_go,
-        ),
-        (
-            "at_the_deadline_and_at_a_second_signal_what_is_left_is_cut",
-            drain::at_the_deadline_and_at_a_second_signal_what_is_left_is_cut,
-        ),
-        (
-            "connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other",
-            overload::connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other,
-        ),
-        (
-            "connections_are_refused_when_descriptors_run_short",
-            overload::connections_are_refused_when_descriptors_run_short,
-        ),
-        (
-            "connections_and_requests_are_refused_when_memory_runs_short",
-            overload::connections_and_requests_are_refused_when_memory_runs_short,
-        ),
-        (
-            "a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_not",
-            slow::a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_not,
-        ),
-        (
-            "floods_of_frames_end_their_own_connection_and_harm_nobody_else",
-            floods::floods_of_frames_end_their_own_connection_and_harm_nobody_else,
-        ),
-        (
-            "what_one_application_refuses_goes_to_the_other_and_is_seen_once",
-            elsewhere::what_one_application_refuses_goes_to_the_other_and_is_seen_once,
-        ),
-        (
-            "a_pod_whose_proxy_is_gone_costs_no_request_and_no_connection",
-            elsewhere::a_pod_whose_proxy_is_gone_costs_no_request_and_no_connection,
-        ),
-        (
-            "hostile_servers_harm_neither_the_proxy_nor_requests_to_others",
-            upstreams::hostile_servers_harm_neither_the_proxy_nor_requests_to_others,
-        ),
-        ("a_malformed_manifest_changes_nothing_else", changes::a_malformed_manifest_changes_nothing_else),
-    ];
     let trial = |(name, test): &(&str, Test)| {
         let test = *test;
         Trial::test(*name, move || test().map_err(|error| Failed::from(format!("{error:#}"))))
     };
-    libtest_mimic::run(&Arguments::from_args(), tests.iter().chain(protocols::ALL).map(trial).collect()).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), TESTS.iter().chain(protocols::ALL).map(trial).collect()).exit_code()
 }
 
 type Test = fn() -> anyhow::Result<()>;
+
+/// Tests by their names.
+macro_rules! tests {
+    ($($module:ident::$test:ident)*) => {
+        &[$((stringify!($test), $module::$test)),*]
+    };
+}
+
+const TESTS: &[(&str, Test)] = tests! {
+    thread::a_request_and_a_connection_go_by_service_over_mutual_tls
+    identity::certificates_are_renewed_under_load_and_nobody_notices
+    rotation::a_root_is_rotated_under_load_and_nobody_notices
+    identity::a_token_of_another_account_makes_no_proxy_ready
+    identity::an_expired_token_makes_no_proxy_ready
+    away::what_is_known_outlives_the_controller_and_what_is_not_is_refused
+    changes::a_changed_route_is_in_force
+    changes::a_changed_authorization_is_in_force
+    changes::an_open_connection_does_not_outlive_its_permission
+    telemetry::the_access_log_has_a_line_for_every_request_and_connection_and_no_query
+    paths::a_route_decides_by_a_path_with_one_reading_and_refuses_others
+    admin::what_is_for_the_pod_itself_is_shown_on_loopback_only
+    telemetry::what_a_proxy_counts_is_described_family_by_family_and_label_by_label
+    malformed::a_malformed_request_is_refused_with_a_code_and_never_forwarded
+    telemetry::a_request_is_one_trace_through_both_proxies_and_in_their_access_logs
+    drain::no_request_is_lost_when_a_pod_under_load_ends
+    drain::a_draining_proxy_serves_on_until_its_clients_let_go
+    drain::at_the_deadline_and_at_a_second_signal_what_is_left_is_cut
+    overload::connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other
+    overload::connections_are_refused_when_descriptors_run_short
+    overload::connections_and_requests_are_refused_when_memory_runs_short
+    slow::a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_not
+    floods::floods_of_frames_end_their_own_connection_and_harm_nobody_else
+    elsewhere::what_one_application_refuses_goes_to_the_other_and_is_seen_once
+    elsewhere::a_pod_whose_proxy_is_gone_costs_no_request_and_no_connection
+    upstreams::hostile_servers_harm_neither_the_proxy_nor_requests_to_others
+    destinations::a_service_is_routed_over_mutual_tls_byte_for_byte
+    destinations::a_pod_is_dialled_by_its_address_as_it_is_meshed
+    destinations::the_own_pod_is_handed_over_in_process
+    destinations::what_is_outside_the_mesh_is_passed_through
+    destinations::a_client_outside_the_mesh_reaches_the_pods_own_address_only
+    destinations::the_proxys_own_ports_are_refused
+    destinations::loopback_is_not_redirected
+    changes::a_malformed_manifest_changes_nothing_else
+};
 
 /// Cluster IP of the Service `web`: the pods with this label.
 const WEB: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);

@@ -17,16 +17,24 @@ pub fn namespace() -> String {
 
 /// A meshed pod with the label `app` and its own name as the label `pod`.
 pub fn pod(name: &str, account: &str, app: &str, addresses: Addresses, ready: bool) -> String {
-    let ready = if ready { "True" } else { "False" };
     let sidecar = names::CONTAINER_PROXY;
+    let sidecar = format!("\n  initContainers:\n    - {{name: {sidecar}, image: proxy, restartPolicy: Always}}");
+    any_pod(name, account, app, &sidecar, addresses, ready)
+}
+
+/// A pod without a sidecar; account and labels are called like it, and it is ready.
+pub fn plain_pod(name: &str, addresses: Addresses) -> String {
+    any_pod(name, name, name, "", addresses, true)
+}
+
+fn any_pod(name: &str, account: &str, app: &str, sidecar: &str, addresses: Addresses, ready: bool) -> String {
+    let ready = if ready { "True" } else { "False" };
     format!(
         r"apiVersion: v1
 kind: Pod
 metadata: {{name: {name}, namespace: {NAMESPACE}, uid: {uid}, labels: {{app: {app}, pod: {name}}}}}
 spec:
-  serviceAccountName: {account}
-  initContainers:
-    - {{name: {sidecar}, image: proxy, restartPolicy: Always}}
+  serviceAccountName: {account}{sidecar}
   containers:
     - name: app
       image: app

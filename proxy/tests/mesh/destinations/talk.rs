@@ -17,7 +17,7 @@ use mesh_runtime::tasks::Tasks;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// `length` bytes without a pattern.
-pub(crate) fn body(length: u32) -> Vec<u8> {
+pub(super) fn body(length: u32) -> Vec<u8> {
     (0..length).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect()
 }
 
@@ -27,7 +27,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Posts the bytes as HTTP/1.1 and returns the answer's body.
-pub(crate) fn http1(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn http1(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let bytes = Bytes::copy_from_slice(bytes);
     block_on(async move {
         let tasks = Tasks::new();
@@ -44,7 +44,7 @@ pub(crate) fn http1(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The same as HTTP/2.
-pub(crate) fn http2(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn http2(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let bytes = Bytes::copy_from_slice(bytes);
     block_on(async move {
         let tasks = Tasks::new();
@@ -63,7 +63,7 @@ pub(crate) fn http2(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Sends the bytes, ends its side, and returns what comes back, turned around.
-pub(crate) fn reversed(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn reversed(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut socket = connect(address);
     socket.write_all(bytes).unwrap();
     socket.shutdown(Shutdown::Write).unwrap();
@@ -74,14 +74,14 @@ pub(crate) fn reversed(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What the server says by itself, to its end.
-pub(crate) fn read_banner(address: SocketAddr) -> String {
+pub(super) fn read_banner(address: SocketAddr) -> String {
     let mut text = String::new();
     connect(address).read_to_string(&mut text).unwrap();
     text
 }
 
 /// Expects a reset instead of an answer.
-pub(crate) fn is_reset(address: SocketAddr, text: &[u8]) {
+pub(super) fn is_reset(address: SocketAddr, text: &[u8]) {
     let mut read = Vec::new();
     let result = TcpStream::connect_timeout(&address, DEADLINE).and_then(|mut socket| {
         socket.set_read_timeout(Some(DEADLINE))?;
@@ -90,16 +90,6 @@ pub(crate) fn is_reset(address: SocketAddr, text: &[u8]) {
     });
     let error = result.expect_err("a reset");
     assert!(matches!(error.raw_os_error(), Some(104 | 32)), "{error} after {read:?}");
-}
-
-/// First line and mesh code of the answer to a request.
-pub(crate) fn first_line_and_code(address: SocketAddr) -> (String, Option<String>) {
-    let mut socket = connect(address);
-    socket.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-    let mut text = String::new();
-    socket.read_to_string(&mut text).unwrap();
-    let code = text.lines().find_map(|line| line.strip_prefix("mesh-error: ")).map(str::to_owned);
-    (text.lines().next().unwrap_or_default().to_owned(), code)
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
