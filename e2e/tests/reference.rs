@@ -7,6 +7,7 @@ use std::fs;
 use mesh_e2e::sources::root;
 use mesh_injector::events::Events;
 use mesh_injector::reason::Code;
+use mesh_injector::reconcile;
 use mesh_injector::server::Injections;
 use mesh_injector::settings::table::{SETTINGS, Target};
 use mesh_proto::names;
@@ -135,7 +136,8 @@ fn annotations_page() -> String {
          annotation of the API server, and the reason of the Event on the pod's owner (`kubectl events`). Refusals are told at\n\
          `kubectl apply` too, as a warning: a pod that cannot be meshed is still a pod, and policy treats it as outside the\n\
          mesh. `meshctl list` also says `restart-needed`: the pod is older than the label, and would get a sidecar if it were\n\
-         created now.\n\n\
+         created now, or no webhook answered then. The injector looks for such pods every 30 seconds: `uninjected_pods` counts\n\
+         them, and each has an Event that says so.\n\n\
          | code | what it means | what to do |\n|---|---|---|\n",
     );
     for code in Code::ALL {
@@ -155,6 +157,7 @@ fn metrics_page() -> String {
     mesh_controller::metrics::Metrics::new(&controller);
     let injector = Metrics::new();
     Events::nowhere().register(&injector);
+    reconcile::Counts::default().register(&injector);
     Injections::default().register(&injector);
 
     let mut page = String::from(

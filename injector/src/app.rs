@@ -22,6 +22,7 @@ use crate::{
     config::{Args, Config},
     events::Events,
     namespaces::Namespaces,
+    reconcile::{self, Reconciler},
     secret::Keeper,
     server::{self, Webhook},
 };
@@ -70,7 +71,7 @@ impl Bound {
     /// Serves until `shutdown` resolves, and as much longer as the configuration says.
     pub async fn run(self, log: LogHandle, shutdown: impl Future<Output = ()>) {
         let Self { webhook: bound, admin, config, .. } = self;
-        let Config { mesh, namespaces, tls_dir, trust_bundle_file, linger, .. } = config;
+        let Config { mesh, namespaces, tls_dir, trust_bundle_file, evict, linger, .. } = config;
         let tasks = Tasks::new();
         let _ends_with_us = tasks.token().drop_guard();
         let readiness = Readiness::new();
@@ -81,8 +82,12 @@ impl Bound {
         if let Some(client) = cluster {
             let keeper = Keeper::new(client.clone(), tls_dir.clone());
             tasks.spawn_until_cancelled("webhook secret", keeper.keep());
-            let (events, writer) = Events::new(client);
+            let (events, writer) = Events::new(client.clone());
             tasks.spawn_until_cancelled("events", writer.run());
+            let counts = reconcile::Counts::default();
+            counts.register(&metrics);
+            let reconciler = Reconciler::new(client, events.clone(), counts, evict);
+            tasks.spawn_until_cancelled("reconciler", reconciler.run());
             webhook.events = events;
         }
         webhook.injections.register(&metrics);

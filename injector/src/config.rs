@@ -59,6 +59,9 @@ pub struct Args {
     /// Socket mark that exempts the proxy's sockets from the redirect, where its user id cannot
     #[arg(long, value_name = "MARK", value_parser = mark)]
     pub socket_mark: Option<u32>,
+    /// Evict the pods that should have a sidecar and have none, one of a workload at a time and within its disruption budget
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    pub evict: bool,
     /// Log filter of the injector
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
@@ -82,6 +85,8 @@ pub struct Config {
     pub webhook_addr: SocketAddr,
     /// Where the admin server listens.
     pub admin_addr: SocketAddr,
+    /// Whether pods that got no sidecar are evicted.
+    pub evict: bool,
     /// How long it goes on after it was told to end.
     pub linger: Duration,
 }
@@ -114,6 +119,7 @@ impl Args {
             trust_bundle_file: self.trust_bundle_file,
             webhook_addr: self.webhook_addr,
             admin_addr: self.admin_addr,
+            evict: self.evict,
             linger,
         })
     }

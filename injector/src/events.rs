@@ -1,6 +1,6 @@
 //! What was decided about a pod, as an Event on its owner: `kubectl describe` of the ReplicaSet, StatefulSet, Job … shows it.
 //!
-//! [`Told`] is made by `review` (pure), queued by `server`, and written by [`Writer::run`], which `app` runs where there is
+//! [`Told`] is made by `review` (pure) and queued by `server`, or by `reconcile` about the pod itself, and written by [`Writer::run`], which `app` runs where there is
 //! an API server. An Event is a help and never a condition: nobody waits for one, and what cannot be written is counted and
 //! forgotten. A rollout of a thousand pods says the same thing once.
 
@@ -26,7 +26,7 @@ use prometheus_client::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::pod::Owner;
+use crate::pod::Reference;
 
 /// Most that wait to be written; more are counted as dropped.
 const QUEUE: usize = 256;
@@ -41,13 +41,18 @@ const MAX_NOTE: usize = 1024;
 /// What was done, in the terms of the API: an action by a controller.
 const ACTION: &str = "InjectSidecar";
 
+/// Reason of the Event on a pod that would get a sidecar if it were created now; `meshctl list` says the same.
+pub const RESTART_NEEDED: &str = "restart-needed";
+
 /// One decision, for the owner of the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Told {
     /// Namespace of pod and owner.
     pub namespace: String,
-    /// Whose pod it is.
-    pub owner: Owner,
+    /// The owner of the pod, or the pod.
+    pub regarding: Reference,
+    /// There is one such Event of it at a time, whoever writes it; else one more is written each time.
+    pub once: bool,
     /// `injected`, or the stable code of why not.
     pub reason: &'static str,
     /// Whether somebody asked for a sidecar and gets none.
@@ -67,7 +72,7 @@ pub struct Events {
 pub struct Writer {
     client: Client,
     queue: mpsc::Receiver<Told>,
-    said: Said,
+    said: Recently,
     counted: Counts,
 }
 
@@ -97,7 +102,7 @@ impl Events {
     pub fn new(client: Client) -> (Self, Writer) {
         let (sender, queue) = mpsc::channel(QUEUE);
         let counted = Counts::default();
-        let writer = Writer { client, queue, said: Said::default(), counted: counted.clone() };
+        let writer = Writer { client, queue, said: Recently::new(REPEAT_AFTER), counted: counted.clone() };
         (Self { queue: Some(sender), counted }, writer)
     }
 
@@ -122,7 +127,7 @@ impl Writer {
     pub async fn run(mut self) {
         let mut last_problem = None;
         while let Some(told) = self.queue.recv().await {
-            if !self.said.is_news(&told, Instant::now()) {
+            if !self.said.is_news(&told.regarding.uid, told.reason, Instant::now()) {
                 self.counted.add("repeated");
                 continue;
             }
@@ -131,6 +136,10 @@ impl Writer {
             let options = PostParams::default();
             let problem = match tokio::time::timeout(DEADLINE, events.create(&options, &event)).await {
                 Ok(Ok(_)) => None,
+                Ok(Err(kube::Error::Api(status))) if told.once && status.is_already_exists() => {
+                    self.counted.add("repeated");
+                    continue;
+                }
                 Ok(Err(error)) => Some(error.to_string().chars().take(200).collect()),
                 Err(_elapsed) => Some(format!("no answer within {DEADLINE:?}")),
             };
@@ -145,33 +154,44 @@ impl Writer {
     }
 }
 
-/// What was said of late, oldest first.
-#[derive(Debug, Default)]
-struct Said(VecDeque<(Instant, String, &'static str)>);
+/// What was said or done of late, oldest first.
+#[derive(Debug)]
+pub(crate) struct Recently {
+    within: Duration,
+    what: VecDeque<(Instant, String, &'static str)>,
+}
 
-impl Said {
-    /// Whether it was not said of this owner within [`REPEAT_AFTER`]; from now on it was.
-    fn is_news(&mut self, told: &Told, now: Instant) -> bool {
-        while self.0.front().is_some_and(|(at, ..)| now.duration_since(*at) >= REPEAT_AFTER) {
-            self.0.pop_front();
+impl Recently {
+    /// Nothing yet; what happened is forgotten after `within`.
+    pub(crate) fn new(within: Duration) -> Self {
+        Self { within, what: VecDeque::new() }
+    }
+
+    /// Whether this did not happen to this object of late; from now on it did.
+    pub(crate) fn is_news(&mut self, uid: &str, reason: &'static str, now: Instant) -> bool {
+        while self.what.front().is_some_and(|(at, ..)| now.duration_since(*at) >= self.within) {
+            self.what.pop_front();
         }
-        if self.0.iter().any(|(_, uid, reason)| *uid == told.owner.uid && *reason == told.reason) {
+        if self.what.iter().any(|(_, of, why)| of == uid && *why == reason) {
             return false;
         }
-        if self.0.len() == REMEMBERED {
-            self.0.pop_front();
+        if self.what.len() == REMEMBERED {
+            self.what.pop_front();
         }
-        self.0.push_back((now, told.owner.uid.clone(), told.reason));
+        self.what.push_back((now, uid.to_owned(), reason));
         true
     }
 }
 
 fn event(told: &Told, now: SystemTime) -> Event {
-    let Owner { api_version, kind, name, uid } = told.owner.clone();
+    let Reference { api_version, kind, name, uid } = told.regarding.clone();
+    let prefix = format!("{}-", names::INJECTOR_NAME);
+    let once = told.once.then(|| format!("{prefix}{uid}"));
     let namespace = Some(told.namespace.clone());
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", names::INJECTOR_NAME)),
+            generate_name: once.is_none().then_some(prefix),
+            name: once,
             namespace: namespace.clone(),
             ..ObjectMeta::default()
         },
@@ -205,28 +225,35 @@ mod tests {
     use super::*;
 
     fn told(uid: &str, reason: &'static str) -> Told {
-        let owner = Owner {
+        let regarding = Reference {
             api_version: "apps/v1".into(),
             kind: "ReplicaSet".into(),
             name: "web-5d8".into(),
             uid: uid.to_owned(),
         };
-        Told { namespace: "shop".into(), owner, reason, is_warning: reason != "injected", note: "ü".repeat(1000) }
+        Told {
+            namespace: "shop".into(),
+            regarding,
+            once: false,
+            reason,
+            is_warning: reason != "injected",
+            note: "ü".repeat(1000),
+        }
     }
 
     #[test]
     fn the_same_is_said_once_in_ten_minutes_of_an_owner() {
-        let (mut said, start) = (Said::default(), Instant::now());
+        let (mut said, start) = (Recently::new(REPEAT_AFTER), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        assert!(said.is_news(&told("a", "injected"), start));
-        assert!(!said.is_news(&told("a", "injected"), after(599)));
-        assert!(said.is_news(&told("a", "name-taken"), after(599)), "something else");
-        assert!(said.is_news(&told("b", "injected"), after(599)), "of another");
-        assert!(said.is_news(&told("a", "injected"), after(600)));
+        assert!(said.is_news("a", "injected", start));
+        assert!(!said.is_news("a", "injected", after(599)));
+        assert!(said.is_news("a", "name-taken", after(599)), "something else");
+        assert!(said.is_news("b", "injected", after(599)), "of another");
+        assert!(said.is_news("a", "injected", after(600)));
         for owner in 0..2 * REMEMBERED {
-            said.is_news(&told(&owner.to_string(), "injected"), after(601));
+            said.is_news(&owner.to_string(), "injected", after(601));
         }
-        assert_eq!(said.0.len(), REMEMBERED);
+        assert_eq!(said.what.len(), REMEMBERED);
     }
 
     #[test]

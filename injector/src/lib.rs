@@ -16,6 +16,7 @@
 //! | [`manifest`] | the same for YAML text, comments kept |
 //! | [`pod`] | reading a pod as a JSON value |
 //! | [`events`] | what was decided, told to the pod's owner |
+//! | [`reconcile`] | finds pods that got no sidecar and should have one |
 //! | [`server`], [`bodies`] | the HTTPS webhook and its limits |
 //! | [`certificate`], [`namespaces`] | what it reads besides |
 //! | [`secret`] | in a cluster, the certificate: made, renewed, told to the API server |
@@ -33,6 +34,7 @@ pub mod patch;
 pub mod pod;
 pub mod probes;
 pub mod reason;
+pub mod reconcile;
 pub mod review;
 pub mod secret;
 pub mod server;

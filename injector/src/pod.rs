@@ -59,9 +59,9 @@ fn strings(map: Option<&Value>) -> impl Iterator<Item = (&str, &str)> {
     map.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
 }
 
-/// The object that made the pod.
+/// One object, whatever its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
+pub struct Reference {
     /// E.g. `apps/v1`.
     pub api_version: String,
     /// E.g. `ReplicaSet`.
@@ -73,10 +73,15 @@ pub struct Owner {
 }
 
 /// What made the pod; none for a bare pod.
-pub fn owner(pod: &Value) -> Option<Owner> {
+pub fn owner(pod: &Value) -> Option<Reference> {
     let reference = controller(pod)?;
     let field = |field| text(reference, field).map(str::to_owned);
-    Some(Owner { api_version: field("apiVersion")?, kind: field("kind")?, name: field("name")?, uid: field("uid")? })
+    Some(Reference {
+        api_version: field("apiVersion")?,
+        kind: field("kind")?,
+        name: field("name")?,
+        uid: field("uid")?,
+    })
 }
 
 /// What the pod belongs to, as `kind/name`; none for a bare pod.

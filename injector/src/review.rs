@@ -203,14 +203,21 @@ fn told(review: &Review, code: Option<Reason>, warnings: &[String]) -> Option<To
     if code.as_ref().is_some_and(|reason| matches!(reason.code, Code::AlreadyInjected | Code::SystemNamespace)) {
         return None;
     }
-    let owner = pod::owner(&review.object)?;
+    let regarding = pod::owner(&review.object)?;
     let (reason, said) = match &code {
         None => ("injected", "sidecar added".to_owned()),
         Some(reason) => (reason.code(), format!("no sidecar: {}", reason.text())),
     };
     let more = warnings.iter().filter(|_| code.is_none());
     let note = std::iter::once(&said).chain(more).map(String::as_str).collect::<Vec<_>>().join("; ");
-    Some(Told { namespace: review.namespace.clone(), owner, reason, is_warning: !warnings.is_empty(), note })
+    Some(Told {
+        namespace: review.namespace.clone(),
+        regarding,
+        once: false,
+        reason,
+        is_warning: !warnings.is_empty(),
+        note,
+    })
 }
 
 /// One line of at most [`MAX_WARNING`] bytes: a warning travels as a header.

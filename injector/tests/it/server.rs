@@ -294,6 +294,7 @@ async fn the_injector_follows_its_certificate_and_trust_bundle() {
         trust_bundle_file: Some(bundle.clone()),
         webhook_addr: any,
         admin_addr: any,
+        evict: false,
         linger: Duration::ZERO,
     };
     let injector = app::Bound::bind(config).await.unwrap();
@@ -342,6 +343,7 @@ async fn an_injector_that_is_to_end_answers_those_who_are_still_sent_to_it() {
         trust_bundle_file: None,
         webhook_addr: any,
         admin_addr: any,
+        evict: false,
         linger: Duration::from_hours(1),
     };
     let injector = app::Bound::bind(config).await.unwrap();
