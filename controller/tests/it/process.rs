@@ -73,14 +73,15 @@ fn it_serves_shows_itself_on_the_admin_port_and_ends_in_order() {
         }
     }
     let admin = admin.expect("the log names the admin address");
-    let pages = std::iter::repeat_with(|| get(&admin, "/objects")).take(10_000);
-    let objects =
-        pages.into_iter().find(|page| page.contains("\"Namespace\":1")).expect("the namespace is known in time");
+    let soon = |path: &str, wanted: &str| {
+        let mut pages = std::iter::repeat_with(|| get(&admin, path)).take(10_000);
+        pages.find(|page| page.contains(wanted)).unwrap_or_else(|| panic!("{path} never has {wanted}"))
+    };
+    let objects = soon("/objects", "\"Namespace\":1");
     assert!(objects.contains("b.yaml:1: Pod without metadata.name"), "{objects}");
     assert!(get(&admin, "/proxies").ends_with("[]"));
-    assert!(get(&admin, "/ready").starts_with("HTTP/1.1 200"));
-    let metrics = get(&admin, "/metrics");
-    assert!(metrics.contains("mesh_controller_objects{kind=\"Namespace\"} 1"), "{metrics}");
+    soon("/ready", "HTTP/1.1 200");
+    soon("/metrics", "mesh_controller_objects{kind=\"Namespace\"} 1");
     kill(Pid::from_raw(child.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
     assert!(child.0.wait().unwrap().success());
 }

@@ -33,7 +33,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt as _;
 
@@ -59,11 +59,26 @@ const PACE: Pace = Pace {
     mirror: Duration::from_millis(200),
     bundles: Duration::from_millis(300),
     lease: lease::Pace {
-        duration: Duration::from_secs(2),
-        believed: Duration::from_millis(1500),
+        duration: Duration::from_secs(4),
+        believed: Duration::from_secs(3),
         look: Duration::from_millis(200),
     },
 };
+
+/// Between two questions of [`until`].
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Asks again and again, about what nobody reports, until it is so; fails the test with the last answer when it takes too long.
+pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(not_yet) => assert!(Instant::now() < deadline, "after {DEADLINE:?}: {not_yet}"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
 
 pub(crate) struct Mesh {
     pub(crate) addr: SocketAddr,
@@ -196,16 +211,17 @@ impl Mesh {
         self.problems_until(unexpected, |problems| !problems.contains(unexpected)).await;
     }
 
+    /// Waits until nothing is wrong.
+    pub(crate) async fn no_problems(&self) {
+        self.problems_until("nothing is wrong", |problems| problems == "{}").await;
+    }
+
     async fn problems_until(&self, what: &str, wanted: impl Fn(&str) -> bool) {
-        let deadline = tokio::time::Instant::now() + DEADLINE;
-        loop {
+        until(async || {
             let problems = self.problems().await;
-            if wanted(&problems) {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "{what}: {problems}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            if wanted(&problems) { Ok(()) } else { Err(format!("{what}: {problems}")) }
+        })
+        .await;
     }
 
     pub(crate) fn roots(&self) -> &[Bytes] {

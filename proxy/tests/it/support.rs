@@ -7,7 +7,6 @@ pub(crate) mod proxy;
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use mesh_proto::{
@@ -38,7 +37,7 @@ use tokio::{
 use crate::matrix::stage;
 pub(crate) use crate::{
     authority::{Authority, identity},
-    matrix::stage::{SOON, soon},
+    matrix::stage::{SOON, soon, until},
 };
 
 /// Where clients believe to connect to; nothing is there.
@@ -95,15 +94,7 @@ impl Pod {
 
     /// Whether a metric stands there with this value; waits for it, because it may be written after the answer.
     pub(crate) async fn counted(&self, line: &str) {
-        let deadline = tokio::time::Instant::now() + SOON;
-        loop {
-            let text = self.metrics.encode();
-            if text.lines().any(|known| known == line) {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "{line}\nnever was in\n{text}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        counted(&self.metrics, line).await;
     }
 
     /// Counted by code.
@@ -114,6 +105,16 @@ impl Pod {
     pub(crate) fn metrics(&self) -> String {
         self.metrics.encode()
     }
+}
+
+/// Waits until a metric stands there with this value.
+pub(crate) async fn counted(metrics: &mesh_runtime::metrics::Metrics, line: &str) {
+    until(async || {
+        let text = metrics.encode();
+        let is_there = text.lines().any(|known| known == line);
+        is_there.then_some(()).ok_or_else(|| format!("{line}\nnot in\n{text}"))
+    })
+    .await;
 }
 
 /// Settings of a pod whose connections all go to `destination`. Its ports are free ones.

@@ -1,6 +1,6 @@
 //! Spans of requests, as a collector and as the next in line see them.
 
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{net::TcpListener, sync::Arc};
 
 use mesh_proto::workload::Protocol;
 use mesh_proxy::{
@@ -13,7 +13,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     authority::Authority,
-    support::{App, Pod, SOON, allow, client_with, closed_port, collector::Collector, exchange, meshed, server_with},
+    support::{
+        App, Pod, SOON, allow, client_with, closed_port,
+        collector::{Collected, Collector},
+        counted, exchange, meshed, server_with, until,
+    },
 };
 
 /// An application that keeps the heads it sees.
@@ -55,15 +59,6 @@ fn pods(app: &App, near: Traces, far: Traces) -> (Pod, Pod) {
     (client, server)
 }
 
-/// Waits until the metric has this value.
-async fn counted(metrics: &mesh_runtime::metrics::Metrics, line: &str) {
-    let deadline = tokio::time::Instant::now() + SOON;
-    while !metrics.encode().lines().any(|known| known == line) {
-        assert!(tokio::time::Instant::now() < deadline, "{line} never was in\n{}", metrics.encode());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 fn request(path: &str, headers: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: web\r\n{headers}connection: close\r\n\r\n")
 }
@@ -82,22 +77,15 @@ async fn one_span_per_side_continues_the_clients_trace_and_the_application_is_to
     exchange(client.outbound, &request("/not", &format!("traceparent: {}\r\n", parent.replace("-01", "-00")))).await;
 
     let both = async |path: &'static str| {
-        let deadline = tokio::time::Instant::now() + SOON;
-        loop {
-            let found = collector.find(0, |it| it.attribute("url.path") == path);
-            if let [first, second] = &found[..] {
-                // CLIENT is 3, SERVER 2.
-                return if first.span.kind == 3 {
-                    (first.clone(), second.clone())
-                } else {
-                    (second.clone(), first.clone())
-                };
-            }
-            assert!(tokio::time::Instant::now() < deadline, "{found:#?}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(async || {
+            let mut found = collector.find(0, |it| it.attribute("url.path") == path);
+            // CLIENT is 3, SERVER 2.
+            found.sort_by_key(|it| it.span.kind);
+            <[Collected; 2]>::try_from(found).map_err(|found| format!("{found:#?}"))
+        })
+        .await
     };
-    let (outbound, inbound) = both("/continued").await;
+    let [inbound, outbound] = both("/continued").await;
     assert_eq!((outbound.trace().as_str(), outbound.parent().as_str()), (&parent[3..35], &parent[36..52]));
     assert_eq!((inbound.trace(), inbound.parent()), (outbound.trace(), outbound.id()));
     for span in [&outbound, &inbound] {
@@ -117,7 +105,7 @@ async fn one_span_per_side_continues_the_clients_trace_and_the_application_is_to
     assert_eq!(outbound.attribute("peer.service"), "web");
 
     // The server's share is nothing, and yet it continues what the client's proxy began.
-    let (outbound, inbound) = both("/begun").await;
+    let [inbound, outbound] = both("/begun").await;
     assert_eq!((outbound.parent().as_str(), inbound.parent()), ("", outbound.id()));
     let told: Vec<String> = seen
         .lock()
@@ -156,6 +144,5 @@ async fn what_no_exporter_takes_is_dropped_and_counted() {
         exchange(client.outbound, &request("/", "")).await;
     }
     // The server's queue is gone altogether.
-    let page = metrics.encode();
-    assert!(page.contains("trace_spans_dropped_total{reason=\"queue\"} 3"), "{page}");
+    counted(&metrics, "trace_spans_dropped_total{reason=\"queue\"} 3").await;
 }

@@ -18,6 +18,8 @@ use crate::support::{
     App, Authority, Pod, allow, client, closed_port, config, exchange, identity, meshed, plain, server, soon,
 };
 
+/// What an attempt takes that nobody answers, at least.
+const TRY: Duration = Duration::from_secs(1);
 const GET: &str = "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
 
 /// A port whose queue of connections is full: the kernel drops what asks for one more.
@@ -57,12 +59,14 @@ async fn an_endpoint_that_does_not_answer_is_given_a_second_twice_and_then_fails
         let begun = Instant::now();
         timed_out(&exchange(pod.outbound, GET).await);
         assert!(begun.elapsed() >= Duration::from_secs(2), "{:?}", begun.elapsed());
-        let begun = Instant::now();
+        let mut waited = 0;
         for _ in 0..10 {
+            let begun = Instant::now();
             timed_out(&exchange(pod.outbound, GET).await);
+            waited += u32::from(begun.elapsed() >= TRY);
         }
         // Now and then one of them is the one that tries.
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(waited <= 5, "{waited} of 10");
         pod.counted(r#"mesh_error_total{direction="outbound",code="connect-timeout"} 11"#).await;
     }
 }
@@ -83,7 +87,7 @@ async fn an_application_that_does_not_answer_is_given_100_ms_and_told_by_its_own
         assert!(begun.elapsed() >= Duration::from_millis(100), "tried every time: {:?}", begun.elapsed());
         quickest = quickest.min(begun.elapsed());
     }
-    assert!(quickest < Duration::from_millis(500), "{quickest:?}");
+    assert!(quickest < TRY, "{quickest:?}, as long as an endpoint of the mesh is given");
 }
 
 #[tokio::test]
@@ -96,12 +100,14 @@ async fn with_another_endpoint_no_request_fails_and_few_wait() {
     })
     .await;
     let pod = client(&Authority::new(), Protocol::Http1, vec![plain(full.address), plain(app.address)]);
-    let begun = Instant::now();
+    let mut waited = 0;
     for _ in 0..50 {
+        let begun = Instant::now();
         let answer = exchange(pod.outbound, GET).await;
         assert!(answer.ends_with("ok"), "{answer}");
+        waited += u32::from(begun.elapsed() >= TRY);
     }
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(waited <= 10, "{waited} of 50");
 }
 
 #[tokio::test]
@@ -129,8 +135,12 @@ async fn connections_that_carry_no_requests_are_reset_with_the_same_codes() {
 #[tokio::test]
 async fn without_endpoints_a_request_fails_at_once() {
     let pod = client(&Authority::new(), Protocol::Http1, vec![]);
-    let begun = Instant::now();
-    let answer = exchange(pod.outbound, GET).await;
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("mesh-error: no-endpoints\r\n"), "{answer}");
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let mut quickest = Duration::MAX;
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let answer = exchange(pod.outbound, GET).await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("mesh-error: no-endpoints\r\n"), "{answer}");
+        quickest = quickest.min(begun.elapsed());
+    }
+    assert!(quickest < TRY, "{quickest:?}");
 }

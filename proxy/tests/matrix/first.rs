@@ -12,6 +12,7 @@ use mesh_proto::workload::Protocol;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::Notify,
     time::Instant,
 };
 
@@ -59,10 +60,11 @@ pub(crate) async fn a_server_that_speaks_first_is_heard_within_100_ms(stage: &im
 pub(crate) async fn a_client_that_hesitates_and_then_speaks_http_is_routed_per_request(stage: &impl Stage) {
     for ip in stage.families() {
         let (listener, way) = stage.open(Protocol::Detect, ip);
-        let connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&connections);
+        let (connections, opened) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let (counted, opening) = (Arc::clone(&connections), Arc::clone(&opened));
         let _app = App::on(listener, move |mut socket| {
             counted.fetch_add(1, Ordering::Relaxed);
+            opening.notify_one();
             async move {
                 let mut read = Vec::new();
                 while socket.read_buf(&mut read).await.is_ok_and(|n| n > 0) {
@@ -75,12 +77,7 @@ pub(crate) async fn a_client_that_hesitates_and_then_speaks_http_is_routed_per_r
         });
         let mut socket = way.connect();
         // Until the way is open: the application sees a connection before the client has spoken.
-        soon(async {
-            while connections.load(Ordering::Relaxed) == 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
+        soon(opened.notified()).await;
         for _ in 0..3 {
             socket.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
             let mut answer = Vec::new();

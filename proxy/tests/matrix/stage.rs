@@ -10,10 +10,15 @@ use std::{
 
 use mesh_proto::workload::Protocol;
 use mesh_runtime::tasks::Tasks;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
 
-/// Longest any test waits for anything.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// Longest any test waits for anything, on a machine that does ten other things too; only what fails waits for it.
+pub(crate) const SOON: Duration = Duration::from_mins(2);
+/// Between two questions of [`until`].
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Two pods, each with its proxy.
 pub(crate) trait Stage {
@@ -61,18 +66,14 @@ impl Way {
 
     /// Waits until the series of a family with all these labels come to `at_least`: it may be written after the answer.
     pub(crate) async fn counted(&self, side: Side, family: &str, labels: &[&str], at_least: u64) {
-        let deadline = tokio::time::Instant::now() + SOON;
-        loop {
+        until(async || {
             let text = self.between.metrics(side);
             let of_family = |line: &&str| line.strip_prefix(family).is_some_and(|rest| rest.starts_with('{'));
             let series = text.lines().filter(of_family).filter(|line| labels.iter().all(|label| line.contains(label)));
             let sum: u64 = series.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
-            if sum >= at_least {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "{family} {labels:?}: {sum} of {at_least}\n{text}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+            if sum >= at_least { Ok(()) } else { Err(format!("{family} {labels:?}: {sum} of {at_least}\n{text}")) }
+        })
+        .await;
     }
 }
 
@@ -109,6 +110,18 @@ impl App {
 /// Fails the test when it takes too long.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(SOON, future).await.expect("it takes too long")
+}
+
+/// Asks again and again, about what nobody reports, until it is so; fails the test with the last answer when it takes too long.
+pub(crate) async fn until<T>(mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(not_yet) => assert!(Instant::now() < deadline, "after {SOON:?}: {not_yet}"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// So many bytes without a pattern.

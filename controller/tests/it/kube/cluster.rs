@@ -3,10 +3,9 @@
 use http::StatusCode;
 use mesh_controller::{CaArgs, CaStep};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use super::server::ApiServer;
-use crate::support::{DEADLINE, Mesh, pod};
+use crate::support::{Mesh, pod};
 
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/mesh-system/leases/mesh-controller";
 const FOUND: &str = "get /api/v1/configmaps";
@@ -37,15 +36,11 @@ async fn start(api: &ApiServer) -> Mesh {
 
 /// Waits for an object to be so.
 async fn stored(api: &ApiServer, path: &str, wanted: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    let object = || {
         let object = api.stored(path);
-        if wanted(object.as_ref()) {
-            return object;
-        }
-        assert!(Instant::now() < deadline, "{path}: {object:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+        if wanted(object.as_ref()) { Ok(object) } else { Err(object) }
+    };
+    api.until(path, object).await
 }
 
 fn pem(object: &Value) -> String {
@@ -77,11 +72,7 @@ fn leads(mesh: &Mesh) -> bool {
 }
 
 async fn until(what: &str, wanted: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !wanted() {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    crate::support::until(async || wanted().then_some(()).ok_or_else(|| what.to_owned())).await;
 }
 
 #[tokio::test]

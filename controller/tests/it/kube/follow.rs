@@ -178,7 +178,7 @@ async fn a_kind_that_the_cluster_does_not_have_counts_as_empty_until_it_is_insta
     let mesh = mesh(&api).await;
     let mut proxy = proxy(&mesh).await;
     subscribed(&mut proxy).await;
-    assert_eq!(mesh.problems().await, "{}");
+    mesh.no_problems().await;
     api.allow(&format!("list {ROUTES}"));
     api.put(
         "

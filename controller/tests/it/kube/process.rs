@@ -14,11 +14,11 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::TcpStream,
     process::{Child, ChildStderr, Command},
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use super::server::{ApiServer, PODS, POLICIES};
-use crate::support::{DEADLINE, pod, service};
+use crate::support::{DEADLINE, pod, service, until};
 
 const SECRET: &str = "/api/v1/namespaces/mesh-system/secrets/mesh-ca";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/mesh-system/leases/mesh-controller";
@@ -77,15 +77,11 @@ async fn get(addr: &str, path: &str) -> String {
 
 /// Waits until a page of the admin port has it.
 async fn shows(addr: &str, path: &str, wanted: &str) -> String {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
+    until(async || {
         let page = get(addr, path).await;
-        if page.contains(wanted) {
-            return page;
-        }
-        assert!(Instant::now() < deadline, "{path} without {wanted}: {page}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+        if page.contains(wanted) { Ok(page) } else { Err(format!("{path} without {wanted}: {page}")) }
+    })
+    .await
 }
 
 #[tokio::test]

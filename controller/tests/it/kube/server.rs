@@ -5,6 +5,7 @@ mod recording;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fmt::Debug,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,7 +19,7 @@ use tokio::{
     net::TcpListener,
     sync::watch,
     task::{AbortHandle, JoinSet},
-    time::{Duration, Instant},
+    time::{Instant, timeout_at},
 };
 
 pub(crate) use self::recording::Exchange;
@@ -51,6 +52,8 @@ struct Shared {
     state: Mutex<State>,
     /// Counts changes of the state, for open watches.
     changed: watch::Sender<u64>,
+    /// Counts what was asked, and answered or about to be.
+    answered: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -88,7 +91,11 @@ impl ApiServer {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            changed: watch::Sender::new(0),
+            answered: watch::Sender::new(0),
+        });
         let server = Self { addr, shared, running: Mutex::default(), owner: Mutex::default() };
         server.serve(listener);
         server
@@ -270,10 +277,22 @@ impl ApiServer {
 
     /// Waits until something was asked `times` times since the start.
     pub(crate) async fn asked(&self, question: &str, times: usize) {
+        let enough = || (self.count(question) >= times).then_some(()).ok_or_else(|| self.count(question));
+        self.until(&format!("{question} was asked {times} times"), enough).await;
+    }
+
+    /// Waits until what was asked of it has led to this; else says what is there instead.
+    pub(crate) async fn until<T, E: Debug>(&self, what: &str, mut wanted: impl FnMut() -> Result<T, E>) -> T {
+        let mut answered = self.shared.answered.subscribe();
         let deadline = Instant::now() + DEADLINE;
-        while self.count(question) < times {
-            assert!(Instant::now() < deadline, "{question} was asked {} times", self.count(question));
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        loop {
+            match wanted() {
+                Ok(found) => return found,
+                Err(instead) => {
+                    let changed = timeout_at(deadline, answered.changed()).await;
+                    assert!(changed.is_ok(), "{what}: {instead:?}");
+                }
+            }
         }
     }
 

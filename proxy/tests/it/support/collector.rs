@@ -16,17 +16,17 @@ use opentelemetry_proto::tonic::{
     common::v1::{KeyValue, any_value::Value},
     trace::v1::Span,
 };
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
-/// Longest a test waits for a span; one leaves the proxy within two seconds.
-const SOON: Duration = Duration::from_secs(20);
+/// Longest a test waits for a span; one leaves the proxy within two seconds, and the machine may be busy.
+const SOON: Duration = Duration::from_mins(2);
 
 /// A running collector; it ends with the value.
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
-    spans: Arc<Mutex<Vec<Collected>>>,
+    kept: Arc<Kept>,
     tasks: Tasks,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,8 +40,14 @@ pub(crate) struct Collected {
     pub(crate) traceparent: Option<String>,
 }
 
-#[derive(Clone)]
-struct Keep(Arc<Mutex<Vec<Collected>>>);
+#[derive(Default)]
+struct Kept {
+    spans: Mutex<Vec<Collected>>,
+    /// There are more.
+    came: Condvar,
+}
+
+struct Keep(Arc<Kept>);
 
 #[tonic::async_trait]
 impl TraceService for Keep {
@@ -51,13 +57,14 @@ impl TraceService for Keep {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let traceparent =
             request.metadata().get("traceparent").map(|value| value.to_str().unwrap_or_default().to_owned());
-        let mut spans = self.0.lock();
+        let mut spans = self.0.spans.lock();
         for group in request.into_inner().resource_spans {
             let resource = group.resource.map(|resource| resource.attributes).unwrap_or_default();
             for span in group.scope_spans.into_iter().flat_map(|scope| scope.spans) {
                 spans.push(Collected { span, resource: resource.clone(), traceparent: traceparent.clone() });
             }
         }
+        self.0.came.notify_all();
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
@@ -66,8 +73,8 @@ impl Collector {
     pub(crate) fn start(listener: TcpListener) -> Self {
         listener.set_nonblocking(true).expect("a listener");
         let address = listener.local_addr().expect("a listener");
-        let (spans, tasks) = (Arc::default(), Tasks::new());
-        let service = TraceServiceServer::new(Keep(Arc::clone(&spans)));
+        let (kept, tasks) = (Arc::<Kept>::default(), Tasks::new());
+        let service = TraceServiceServer::new(Keep(Arc::clone(&kept)));
         let ending = tasks.cancelled();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("an event loop");
@@ -80,19 +87,20 @@ impl Collector {
                 }
             });
         });
-        Self { address, spans, tasks, thread: Some(thread) }
+        Self { address, kept, tasks, thread: Some(thread) }
     }
 
     /// Every span that is `wanted`, once there are so many.
     pub(crate) fn find(&self, count: usize, wanted: impl Fn(&Collected) -> bool) -> Vec<Collected> {
         let deadline = Instant::now() + SOON;
+        let mut spans = self.kept.spans.lock();
         loop {
-            let found: Vec<_> = self.spans.lock().iter().filter(|it| wanted(it)).cloned().collect();
+            let found: Vec<_> = spans.iter().filter(|it| wanted(it)).cloned().collect();
             if found.len() >= count {
                 return found;
             }
-            assert!(Instant::now() < deadline, "{count} spans never came: {:#?}", self.spans.lock());
-            std::thread::sleep(Duration::from_millis(10));
+            let late = self.kept.came.wait_until(&mut spans, deadline.into_std()).timed_out();
+            assert!(!late, "{count} spans never came: {spans:#?}");
         }
     }
 }

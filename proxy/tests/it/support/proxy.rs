@@ -28,7 +28,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{SOON, allow, controller::Controller};
+use super::{SOON, allow, controller::Controller, until};
 use crate::authority::Authority;
 
 /// A proxy that asks a controller.
@@ -92,15 +92,12 @@ impl Proxy {
 
     /// Waits until a line of the metrics begins so.
     pub(crate) async fn counted(&self, line: &str) {
-        let deadline = tokio::time::Instant::now() + SOON;
-        loop {
+        until(async || {
             let page = self.get("/metrics").await;
-            if page.lines().any(|known| known.starts_with(line)) {
-                return;
-            }
-            assert!(tokio::time::Instant::now() < deadline, "{line}\nnever was in\n{page}");
-            tokio::task::yield_now().await;
-        }
+            let is_there = page.lines().any(|known| known.starts_with(line));
+            is_there.then_some(()).ok_or_else(|| format!("{line}\nnot in\n{page}"))
+        })
+        .await;
     }
 
     pub(crate) async fn certified(&self) {

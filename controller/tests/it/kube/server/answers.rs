@@ -43,6 +43,12 @@ impl Query {
 }
 
 pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let answer = found(Arc::clone(&shared), request).await;
+    shared.answered.send_modify(|count| *count += 1);
+    Ok(answer)
+}
+
+async fn found(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let (request, body) = request.into_parts();
     let (path, query) = (request.uri.path().to_owned(), Query::parse(&request.uri));
     // Read, so that the connection can be used again.
@@ -66,12 +72,12 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
         fault
     };
     if let Some((status, body)) = fault {
-        return Ok(full(status, body));
+        return full(status, body);
     }
     if let Some(response) = played(&shared, &question) {
-        return Ok(response);
+        return response;
     }
-    Ok(match verb {
+    match verb {
         "watch" => watched(shared, &path, &query),
         "list" | "next" => listed(&shared.state.lock(), &path, &query),
         "get" if path == CONFIG_MAPS => named(&shared.state.lock(), &query.field_selector),
@@ -81,7 +87,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
         },
         "replace" => replaced(&mut shared.state.lock(), &path, &serde_json::from_slice(&body).unwrap()),
         _ => created(&mut shared.state.lock(), &path, &serde_json::from_slice(&body).unwrap()),
-    })
+    }
 }
 
 /// Objects of one name, of every namespace.
