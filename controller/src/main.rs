@@ -7,7 +7,7 @@ use mesh_controller::{Args, CaArgs, MintArgs};
 
 /// Discovery, policy and identity of the mesh.
 #[derive(Debug, Parser)]
-#[command(name = "mesh-controller", version = mesh_runtime::build_info::VERSION)]
+#[command(name = "mesh-controller", version = mesh_runtime::build_info::line())]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -13,6 +13,7 @@ JSON
 awk '{
     version = substr($2, 2); licence = $0; sub(/^[^ ]+ [^ ]+ ?/, "", licence); gsub(/\//, " OR ", licence)
     if (licence == "") licence = "NOASSERTION"
+    id = $1 "-" version; gsub(/[^A-Za-z0-9.-]/, "-", id)
     if (NR > 1) printf ",\n"
-    printf "  {\"SPDXID\":\"SPDXRef-%s-%s\",\"name\":\"%s\",\"versionInfo\":\"%s\",\"licenseDeclared\":\"%s\",\"downloadLocation\":\"NOASSERTION\"}", $1, version, $1, version, licence
-} END { print "\n ]}" }' | sed 's/"SPDXRef-\([^"]*\)[_+]/"SPDXRef-\1-/g'
+    printf "  {\"SPDXID\":\"SPDXRef-%s\",\"name\":\"%s\",\"versionInfo\":\"%s\",\"licenseDeclared\":\"%s\",\"downloadLocation\":\"NOASSERTION\"}", id, $1, version, licence
+} END { print "\n ]}" }'

@@ -8,7 +8,9 @@ source "$(dirname "$0")/common.sh"
 if [[ -z ${KUBECONFIG:-} ]]; then
     [[ -f $state/admin.kubeconfig ]] || die "no cluster runs: just cluster-up, or set KUBECONFIG"
     export KUBECONFIG=$state/admin.kubeconfig PATH=$bin:$PATH
-    "$here/import.sh"
+    import=("$here/import.sh")
+    [[ $(id -u) == 0 ]] || import=(sudo --non-interactive env MESH_CLUSTER_CACHE="$(dirname "$cache")" "$here/import.sh")
+    "${import[@]}"
     # What a cluster has that uses the Gateway API: given by the tests, once the mesh runs without.
     export MESH_E2E_GATEWAY_API=$cache/gateway-api.yaml
 fi

@@ -122,6 +122,8 @@ contexts: [{name: mesh, context: {cluster: mesh, user: $1}}]
 current-context: mesh
 YAML
     chmod 600 "$state/$1.kubeconfig"
+    # Whoever started the cluster by sudo uses it.
+    [[ $1 != admin || -z ${SUDO_UID:-} ]] || chown "$SUDO_UID" "$state/$1.kubeconfig"
 }
 
 kubectl() { "$bin/kubectl" --kubeconfig "$state/admin.kubeconfig" "$@"; }

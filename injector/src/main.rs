@@ -5,7 +5,7 @@ use mesh_injector::config::Args;
 
 /// Puts the mesh's sidecar into pods as they are created
 #[derive(Parser)]
-#[command(name = "mesh-injector", version)]
+#[command(name = "mesh-injector", version = mesh_runtime::build_info::line())]
 enum Cli {
     /// Serve the webhook until SIGTERM
     Run(Args),

@@ -8,7 +8,7 @@ use mesh_proxy::cli::Command;
 
 /// The sidecar of the mesh.
 #[derive(Debug, Parser)]
-#[command(name = "mesh-proxy", version)]
+#[command(name = "mesh-proxy", version = mesh_runtime::build_info::line())]
 struct Cli {
     #[command(subcommand)]
     command: Command,

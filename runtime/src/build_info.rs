@@ -2,6 +2,8 @@
 //!
 //! Knows nothing at run time: everything is fixed when the crate is compiled.
 
+use std::sync::LazyLock;
+
 /// Version of the workspace, e.g. `0.1.0`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -12,8 +14,9 @@ pub const COMMIT: &str = match option_env!("MESH_COMMIT") {
 };
 
 /// Both, as one line for people: `0.1.0 (commit 60359b7)`.
-pub fn print() -> String {
-    format!("{VERSION} (commit {COMMIT})")
+pub fn line() -> &'static str {
+    static LINE: LazyLock<String> = LazyLock::new(|| format!("{VERSION} (commit {COMMIT})"));
+    &LINE
 }
 
 #[cfg(test)]
@@ -21,8 +24,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn print_names_version_and_commit() {
-        let line = print();
+    fn the_line_names_version_and_commit() {
+        let line = line();
         assert!(line.starts_with(VERSION), "{line}");
         assert!(line.contains(COMMIT), "{line}");
     }

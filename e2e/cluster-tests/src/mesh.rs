@@ -4,8 +4,9 @@ use std::sync::OnceLock;
 
 use anyhow::{anyhow, ensure};
 use mesh_proto::names;
+use serde_json::json;
 
-use crate::program::{kubectl, meshctl};
+use crate::program::{kubectl, meshctl, until};
 
 /// What `meshctl install` prints.
 ///
@@ -25,18 +26,36 @@ pub fn install() -> anyhow::Result<()> {
         .get_or_init(|| {
             let install = || {
                 kubectl(&["apply", "--filename", "-"], &manifest()?)?.ok()?;
-                for deployment in [names::CONTROLLER_NAME, names::INJECTOR_NAME] {
-                    let name = format!("deployment/{deployment}");
-                    let arguments =
-                        ["--namespace", names::SYSTEM_NAMESPACE, "rollout", "status", &name, "--timeout=240s"];
-                    kubectl(&arguments, "")?.ok()?;
-                }
-                let check = meshctl(&["check", "--wait", "--timeout=120s"], "")?;
-                ensure!(check.code == Some(0), "{check}");
-                Ok(())
+                ready()
             };
             install().map_err(|error: anyhow::Error| format!("{error:#}"))
         })
         .clone()
         .map_err(|error| anyhow!(error))
+}
+
+/// Waits until the control plane is up, `meshctl check` finds nothing wrong, and the next pod will be meshed.
+///
+/// # Errors
+/// What `kubectl` or `meshctl` said.
+pub fn ready() -> anyhow::Result<()> {
+    for deployment in [names::CONTROLLER_NAME, names::INJECTOR_NAME] {
+        let name = format!("deployment/{deployment}");
+        kubectl(&["--namespace", names::SYSTEM_NAMESPACE, "rollout", "status", &name, "--timeout=240s"], "")?.ok()?;
+    }
+    let check = meshctl(&["check", "--wait", "--timeout=120s"], "")?;
+    ensure!(check.code == Some(0), "{check}");
+    until("the API server reaches the webhook", || {
+        let admitted =
+            kubectl(&["create", "--dry-run=server", "--output", "json", "--filename", "-"], &labelled_pod())?;
+        ensure!(admitted.clone().ok()?.contains(names::CONTAINER_REDIRECT), "{admitted}");
+        Ok(())
+    })
+}
+
+/// The rules that lead from the Service to a new pod of the injector come a moment after the pod is ready.
+fn labelled_pod() -> String {
+    let metadata = json!({"name": "looked-at", "namespace": "default", "labels": {names::LABEL_INJECT: "enabled"}});
+    let containers = json!([{"name": "none", "image": "none.invalid/none"}]);
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": containers}}).to_string()
 }

@@ -29,3 +29,18 @@ fn the_control_plane_is_up_at_the_first_attempt() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+#[ignore = "needs a cluster: just e2e"]
+fn an_image_holds_one_program_that_knows_its_commit_and_no_shell() -> anyhow::Result<()> {
+    mesh::install()?;
+    for name in [names::CONTROLLER_NAME, names::INJECTOR_NAME] {
+        let deployment = format!("deployment/{name}");
+        let exec = ["--namespace", names::SYSTEM_NAMESPACE, "exec", &deployment, "--"];
+        let version = kubectl(&[&exec[..], &[&format!("/{name}"), "--version"]].concat(), "")?.ok()?;
+        ensure!(version.starts_with(name) && version.contains(" (commit "), "{version}");
+        let shell = kubectl(&[&exec[..], &["sh", "-c", "true"]].concat(), "")?;
+        ensure!(shell.code != Some(0) && shell.stderr.contains("executable file not found"), "{shell}");
+    }
+    Ok(())
+}

@@ -1,6 +1,8 @@
 //! What the mesh does on a real Kubernetes, seen through `kubectl` and `meshctl`.
 
+mod faults;
 mod install;
+mod load;
 mod rollout;
 mod shop;
 mod workloads;

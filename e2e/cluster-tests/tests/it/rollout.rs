@@ -1,7 +1,8 @@
 //! A Deployment is restarted while it is asked.
 
-use anyhow::{Context as _, ensure};
 use mesh_cluster_tests::{Namespace, mesh};
+
+use crate::load;
 
 /// How often: a fault that shows once in a while shows.
 const RESTARTS: usize = 20;
@@ -32,15 +33,6 @@ spec:
           readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1}
 ";
 
-const CLIENT: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: client}
-spec:
-  containers:
-    - {name: load, image: "mesh-shop:dev", args: [load, "--url=http://orders/", --rate=50]}
-"#;
-
 #[test]
 #[ignore = "needs a cluster: just e2e"]
 fn a_deployment_restarts_twenty_times_under_load_and_no_request_fails() -> anyhow::Result<()> {
@@ -48,14 +40,10 @@ fn a_deployment_restarts_twenty_times_under_load_and_no_request_fails() -> anyho
     let namespace = Namespace::meshed("mesh-e2e-rollout")?;
     namespace.apply(SERVER)?;
     namespace.rolled_out("deployment/orders")?;
-    namespace.apply(CLIENT)?;
-    namespace.run(&["wait", "--for=condition=Ready", "pod/client", "--timeout=240s"])?.ok()?;
+    load::start(&namespace)?;
     for _ in 0..RESTARTS {
         namespace.run(&["rollout", "restart", "deployment/orders"])?.ok()?;
         namespace.rolled_out("deployment/orders")?;
     }
-    let said = namespace.run(&["logs", "client", "--container=load"])?.ok()?;
-    let last = said.lines().last().context("the client says how it goes every ten seconds")?;
-    ensure!(last.ends_with(", 0 failed, 0 unanswered") && !last.starts_with("0 "), "{said}");
-    Ok(())
+    load::never_failed(&namespace)
 }

@@ -1,0 +1,43 @@
+//! What is killed comes back by itself, and what runs goes on meanwhile.
+
+use anyhow::ensure;
+use mesh_cluster_tests::{Namespace, kubectl, mesh};
+use mesh_proto::names;
+
+use crate::load;
+
+const SHOP: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: orders}
+spec:
+  selector: {app: orders}
+  ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: orders, labels: {app: orders}}
+spec:
+  containers: [{name: orders, image: "mesh-shop:dev", args: [orders]}]
+"#;
+
+#[test]
+#[ignore = "needs a cluster: just e2e"]
+fn all_pods_of_the_control_plane_die_at_once_and_nobody_notices() -> anyhow::Result<()> {
+    mesh::install()?;
+    let namespace = Namespace::meshed("mesh-e2e-faults")?;
+    namespace.apply(SHOP)?;
+    namespace.run(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=240s"])?.ok()?;
+    load::start(&namespace)?;
+
+    let system = ["--namespace", names::SYSTEM_NAMESPACE];
+    kubectl(&[&system[..], &["delete", "pods", "--all", "--grace-period=0", "--force"]].concat(), "")?.ok()?;
+    mesh::ready()?;
+
+    // It is let in by what came back, and has its certificate from there.
+    namespace.apply(&SHOP.replace("name: orders, labels", "name: orders-2, labels"))?;
+    namespace.run(&["wait", "--for=condition=Ready", "pod/orders-2", "--timeout=240s"])?.ok()?;
+    let pod = &namespace.objects("pods", "app=orders")?[1];
+    ensure!(pod["spec"]["initContainers"][0]["name"] == names::CONTAINER_PROXY, "{:#}", pod["spec"]);
+    load::never_failed(&namespace)
+}
