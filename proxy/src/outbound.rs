@@ -38,7 +38,7 @@ const FIRST_WORD: Duration = Duration::from_millis(10);
 /// Read at once from a server that speaks first; banners are short.
 const BANNER: usize = 2 * 1024;
 
-/// How long a client whose destination cannot be resolved has to show that it speaks HTTP and wants an answer.
+/// How long a client that is refused before it has spoken has to show that it speaks HTTP and wants an answer.
 const REFUSAL_WAIT: Duration = Duration::from_millis(250);
 /// How long a client that there is no place for may take to hear that.
 const REFUSAL_STAY: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketA
         Err(error) => {
             return match worker.config().unresolved {
                 Unresolved::PassThrough => tcp::pass_through(&worker, socket, side).await,
-                Unresolved::Refuse => refuse(&worker, socket, side, error).await,
+                Unresolved::Refuse => refuse(&worker, socket, &side, error).await,
             };
         }
     };
@@ -109,6 +109,7 @@ impl Connection {
                 tcp::serve(&self, &compiled, client.into(), banner, early).await;
             }
             Err(Failed::Gone) => {}
+            Err(Failed::Unheard(error, socket)) => refuse(&self.worker, socket, &self.side, error).await,
             Err(Failed::Refused(error, socket)) => {
                 report(&self.worker, &self.side, &error);
                 reset(&socket);
@@ -159,7 +160,8 @@ impl Connection {
                 if let Some(opened) = opened {
                     let (member, mut server) = match opened {
                         Ok(opened) => opened,
-                        Err(error) => return Err(Failed::Refused(error, socket)),
+                        // A busy client may be about to speak HTTP, and would understand an answer.
+                        Err(error) => return Err(Failed::Unheard(error, socket)),
                     };
                     let mut banner = BytesMut::with_capacity(BANNER);
                     let server_first = tokio::select! {
@@ -209,6 +211,8 @@ enum Failed {
     Gone,
     /// Reset, and reported.
     Refused(ProxyError, TcpStream),
+    /// Refused before the client has said anything: answered if it speaks HTTP in a moment, else as above.
+    Unheard(ProxyError, TcpStream),
 }
 
 fn refused(socket: TcpStream, detail: &'static str) -> Failed {
@@ -220,12 +224,12 @@ pub(crate) async fn overloaded(worker: &Rc<Worker>, socket: TcpStream, source: S
     let Ok(destination) = listen::original_dst(worker.config(), &socket) else { return reset(&socket) };
     let side = Side::outbound(worker, source, destination);
     // A client of HTTP/2 may stay where it was refused.
-    let _ = within(REFUSAL_STAY, refuse(worker, socket, side, error)).await;
+    let _ = within(REFUSAL_STAY, refuse(worker, socket, &side, error)).await;
 }
 
-/// Refuses a connection whose destination cannot be resolved: an answer where the client speaks HTTP first, else a reset.
-async fn refuse(worker: &Rc<Worker>, mut socket: TcpStream, side: Side, error: ProxyError) {
-    report(worker, &side, &error);
+/// Refuses a connection: an answer where the client speaks HTTP first, else a reset.
+async fn refuse(worker: &Rc<Worker>, mut socket: TcpStream, side: &Side, error: ProxyError) {
+    report(worker, side, &error);
     let mut sniffer = Sniffer::default();
     let heard = within(REFUSAL_WAIT, sniffer.listen(&mut socket)).await;
     let version = match heard {
