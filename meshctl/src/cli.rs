@@ -18,6 +18,7 @@ use crate::{
     },
     complete,
     filter::{LatencyFloor, StatusRange, duration, window},
+    install::Profile,
     resource::Resource,
 };
 
@@ -58,8 +59,14 @@ pub(crate) enum Command {
     Inject(Inject),
     /// Remove the sidecar from manifests that `inject` made
     Uninject(Uninject),
-    /// Print the manifest of the control plane for `kubectl apply -f -`
+    /// Say what the mesh makes of a workload: meshed or not and why, its ports, who is let in
+    Describe(Describe),
+    /// Print the manifest of the control plane for `kubectl apply -f -`, or apply it
     Install(Install),
+    /// Show what this release of meshctl would change of an installation, or change it
+    Upgrade(Upgrade),
+    /// Print what `kubectl delete -f -` takes to remove the mesh, the webhook first
+    Uninstall(Uninstall),
     /// Explain a code, check, annotation, status or topic; without one, list them
     Explain(Explain),
     /// Show the versions of meshctl, the controller and the proxies
@@ -103,7 +110,7 @@ pub(crate) enum FailOn {
 /// `meshctl stat`.
 #[derive(Debug, Args)]
 pub(crate) struct Stat {
-    /// Only these workloads, pods or namespaces, e.g. deploy/web
+    /// Only these workloads, pods or namespaces, e.g. deploy/web, or deploy for every Deployment
     #[arg(value_name = "RESOURCE", add = ArgValueCompleter::new(complete::resources))]
     pub(crate) resources: Vec<Resource>,
     /// Only what they send to this workload, Service or namespace, as their own proxies see it
@@ -129,7 +136,7 @@ pub(crate) struct Stat {
 /// `meshctl tap`.
 #[derive(Debug, Args)]
 pub(crate) struct Tap {
-    /// Only the proxies of this workload, pod or namespace, e.g. deploy/web
+    /// Only the proxies of this workload, pod or namespace, e.g. deploy/web; pods that come later are tapped too
     #[arg(add = ArgValueCompleter::new(complete::resources))]
     pub(crate) resource: Option<Resource>,
     /// Only traffic to this workload, pod, service or namespace
@@ -255,9 +262,60 @@ pub(crate) struct Uninject {
 /// `meshctl install`.
 #[derive(Debug, Args)]
 pub(crate) struct Install {
-    /// Set a value, e.g. --set trustDomain=example.org
+    #[command(flatten)]
+    pub(crate) values: Values,
+    /// Apply it too, and wait until it works
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Longest that --apply may take (exit code 4)
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, requires = "apply")]
+    pub(crate) timeout: Duration,
+}
+
+/// What fills the manifest: defaults, then --ha and --profile, then files, then --set.
+#[derive(Debug, Args)]
+pub(crate) struct Values {
+    /// Set a value, e.g. --set trustDomain=example.org; may be given several times
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Take values from a file written like deploy/values.yaml; may be given several times
+    #[arg(long = "values", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Three replicas of each part, and pods of the mesh do not start while the injector is away
+    #[arg(long)]
+    pub(crate) ha: bool,
+    /// Who may connect where nothing else is said: permissive (the default), authenticated or deny
+    #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
+    pub(crate) profile: Option<Profile>,
+}
+
+/// `meshctl upgrade`.
+#[derive(Debug, Args)]
+pub(crate) struct Upgrade {
+    #[command(flatten)]
+    pub(crate) values: Values,
+    /// Apply it too, and wait until it works
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Longest that --apply may take (exit code 4)
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, requires = "apply")]
+    pub(crate) timeout: Duration,
+}
+
+/// `meshctl uninstall`.
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// Even while pods run with a sidecar
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `meshctl describe`.
+#[derive(Debug, Args)]
+pub(crate) struct Describe {
+    /// A workload, pod or namespace, e.g. deploy/web
+    #[arg(add = ArgValueCompleter::new(complete::resources))]
+    pub(crate) resource: Resource,
 }
 
 /// `meshctl explain`.

@@ -67,6 +67,14 @@ pub(crate) enum ClusterError {
         /// The API server's words.
         reason: String,
     },
+    /// What was asked for is not there.
+    #[error("ask for {what}: {reason}")]
+    NotFound {
+        /// What was asked.
+        what: String,
+        /// The API server's words.
+        reason: String,
+    },
     /// No playground runs.
     #[error("no playground is running (nothing answers at {0})")]
     NotRunning(PathBuf),

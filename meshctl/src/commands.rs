@@ -4,39 +4,34 @@ pub(crate) mod admin;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod connections;
+pub(crate) mod describe;
 pub(crate) mod diagnostics;
 pub(crate) mod explain;
 pub(crate) mod identity;
 pub(crate) mod inject;
+pub(crate) mod install;
 pub(crate) mod list;
 pub(crate) mod pages;
 pub(crate) mod stat;
 pub(crate) mod tap;
+pub(crate) mod uninstall;
+pub(crate) mod upgrade;
 pub(crate) mod version;
 
 use crate::{
     cli,
     cluster::PodInfo,
     failure::{Exit, Failure},
-    install::{self, Values},
     printer::Printer,
     resource::Resource,
 };
-
-/// `meshctl install`: prints the manifest.
-pub(crate) fn install(args: &cli::Install, printer: &Printer) -> Result<(), Failure> {
-    let failed = |error: install::ValuesError| {
-        let keys = Values::defaults().keys().join(", ");
-        Failure::new(Exit::Usage, error.to_string()).fix(format!("--set KEY=VALUE, where KEY is one of {keys}"))
-    };
-    let values = Values::defaults().set_all(&args.set).map_err(failed)?;
-    printer.data(&install::render(&values))
-}
 
 /// Refuses an output form that the command does not have: a wrong command line is one whether or not a cluster answers.
 pub(crate) fn refuse_form(command: &cli::Command, printer: &Printer) -> Result<(), Failure> {
     match command {
         cli::Command::Tap(_) => printer.only(tap::FORMS),
+        cli::Command::Describe(_) => printer.only(describe::FORMS),
+        cli::Command::Upgrade(_) => printer.only(upgrade::FORMS),
         cli::Command::Stat(args) if args.watch => printer.only(stat::ROUNDS),
         cli::Command::Diagnostics(args) => match args.view {
             cli::View::ProxyMetrics(_) => printer.only(diagnostics::METRICS),

@@ -128,7 +128,9 @@ impl From<ClusterError> for Failure {
             ClusterError::TimedOut { .. } => {
                 Self::new(Exit::TimedOut, text).fix("--request-timeout gives it longer; -v shows what takes its time")
             }
-            ClusterError::Socket { .. } | ClusterError::Answer { .. } => Self::new(Exit::Unreachable, text),
+            ClusterError::Socket { .. } | ClusterError::NotFound { .. } | ClusterError::Answer { .. } => {
+                Self::new(Exit::Unreachable, text)
+            }
         }
     }
 }

@@ -3,8 +3,12 @@
 //! `meshctl install` prints it; the playground applies the very same objects, so that the two cannot drift. Two renders
 //! are byte-equal. Substitution is strict: a placeholder without a value, and a value nobody asks for, is an error.
 
+pub(crate) mod objects;
+pub(crate) mod progress;
+
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
 use mesh_proto::{identity::is_trust_domain, inbound::DefaultPolicy};
 
 /// The templates, in the order in which they are applied.
@@ -19,12 +23,26 @@ const DEFAULTS: &str = include_str!("../../deploy/values.yaml");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Values(BTreeMap<String, String>);
 
+/// Who may connect where nothing else is said, by a name that says why one would want it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    /// Everybody, meshed or not: nothing breaks on the day of the installation
+    Permissive,
+    /// Only meshed pods, whoever they are
+    Authenticated,
+    /// Nobody whom no AuthorizationPolicy lets in
+    Deny,
+}
+
 /// A value that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ValuesError {
     /// `--set` without an equals sign.
     #[error("--set {0:?} is not KEY=VALUE")]
     NotAPair(String),
+    /// A file of values is none.
+    #[error("not a file of values: {0}")]
+    NotRead(String),
     /// No template knows the key.
     #[error("there is no value {key:?}{}", .near.as_ref().map(|near| format!("; did you mean {near:?}?")).unwrap_or_default())]
     Unknown {
@@ -72,6 +90,49 @@ impl Values {
         })?;
         value.clone_into(slot);
         Ok(self)
+    }
+
+    /// With all that is in a file like `deploy/values.yaml`; what it does not name stays.
+    pub(crate) fn file(self, text: &str) -> Result<Self, ValuesError> {
+        let unread = |reason: String| ValuesError::NotRead(reason.lines().next().unwrap_or_default().to_owned());
+        // A copy of the defaults is a file of values too.
+        let text = text.replace("${version}", env!("CARGO_PKG_VERSION"));
+        let tree: serde_json::Value = serde_saphyr::from_str(&text).map_err(|error| unread(error.to_string()))?;
+        if !(tree.is_object() || tree.is_null()) {
+            return Err(ValuesError::NotRead("it does not begin with a key".to_owned()));
+        }
+        let mut values = BTreeMap::new();
+        flatten("", &tree, &mut values);
+        values.iter().filter(|(key, _)| !key.is_empty()).try_fold(self, |all, (key, value)| all.set(key, value))
+    }
+
+    /// For clusters whose pods must not start without the mesh, whatever node is lost. Pods that are asked to keep apart and
+    /// budgets for their disruption are always there.
+    #[must_use]
+    pub(crate) fn highly_available(mut self) -> Self {
+        for (key, value) in
+            [("controller.replicas", "3"), ("injector.replicas", "3"), ("injector.failurePolicy", "Fail")]
+        {
+            self.0.insert(key.to_owned(), value.to_owned());
+        }
+        self
+    }
+
+    /// With the policy of a profile.
+    #[must_use]
+    pub(crate) fn profile(mut self, profile: Profile) -> Self {
+        let policy = match profile {
+            Profile::Permissive => DefaultPolicy::Allow,
+            Profile::Authenticated => DefaultPolicy::Authenticated,
+            Profile::Deny => DefaultPolicy::Deny,
+        };
+        self.0.insert("defaultPolicy".to_owned(), policy.as_str().to_owned());
+        self
+    }
+
+    /// One value.
+    pub(crate) fn get(&self, key: &str) -> &str {
+        self.0.get(key).map(String::as_str).unwrap_or_default()
     }
 
     /// With `KEY=VALUE` pairs as written on the command line.
@@ -312,6 +373,42 @@ mod tests {
         let deployment = numeric.iter().find(|object| object["kind"] == "Deployment").unwrap();
         let container = &deployment["spec"]["template"]["spec"]["containers"][0];
         assert_eq!(container["image"], "123", "a name stays text");
+    }
+
+    #[test]
+    fn a_file_is_laid_over_the_defaults_and_names_what_it_does_not_know() {
+        let file = |text: &str| Values::defaults().file(text);
+        let values = file("controller:\n  replicas: 2\nproxy: {image: 'registry/x:1'}\n").unwrap();
+        assert_eq!((values.get("controller.replicas"), values.get("proxy.image")), ("2", "registry/x:1"));
+        assert_eq!(values.get("injector.replicas"), "1");
+        assert_eq!(file("").unwrap(), Values::defaults());
+        assert_eq!(file(DEFAULTS).map(|values| values.get("logLevel").to_owned()), Ok("info".to_owned()));
+        for (text, says) in [
+            ("controller: {replica: 2}", "did you mean \"controller.replicas\""),
+            ("controller: {replicas: many}", "is not a number"),
+            ("- a", "not a file of values"),
+            ("a: [", "not a file of values"),
+        ] {
+            let error = file(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn three_of_each_and_nobody_starts_without_the_mesh_where_that_is_wanted() {
+        let objects = objects(&render(&Values::defaults().highly_available().profile(Profile::Deny)));
+        let of = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).cloned().collect::<Vec<_>>();
+        for deployment in of("Deployment") {
+            assert_eq!(deployment["spec"]["replicas"], 3);
+            let apart = &deployment["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"];
+            assert!(apart["preferredDuringSchedulingIgnoredDuringExecution"][0]["weight"].is_number(), "{deployment}");
+        }
+        let budgets = of("PodDisruptionBudget");
+        assert_eq!(budgets.len(), 2);
+        assert!(budgets.iter().all(|budget| budget["spec"]["maxUnavailable"] == 1));
+        let webhook = of("MutatingWebhookConfiguration");
+        assert!(webhook[0]["webhooks"].as_array().unwrap().iter().all(|entry| entry["failurePolicy"] == "Fail"));
+        assert!(render(&Values::defaults().profile(Profile::Deny)).contains("--default-policy=deny"));
     }
 
     #[test]

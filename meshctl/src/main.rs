@@ -73,7 +73,7 @@ fn run(cli: &Cli, printer: &Printer) -> Result<ExitCode, Failure> {
         Command::Playground(args) => return playground::run(args, printer),
         Command::Inject(args) => commands::inject::inject(args, printer)?,
         Command::Uninject(args) => commands::inject::uninject(args, printer)?,
-        Command::Install(args) => commands::install(args, printer)?,
+        Command::Install(args) if !args.apply => commands::install::print(args, printer)?,
         Command::Explain(args) => commands::explain::run(args.topic.as_deref(), printer)?,
         Command::Completion(args) => commands::completion::run(args.shell, printer)?,
         _ => look(cli, printer)?,
@@ -106,6 +106,10 @@ async fn look_at(cli: &Cli, printer: &Printer) -> Result<(), Failure> {
     let namespace = cluster.scope(&cli.globals);
     let namespace = namespace.as_deref();
     match &cli.command {
+        Command::Install(args) => commands::install::apply(&cluster, args, printer).await,
+        Command::Upgrade(args) => commands::upgrade::run(&cluster, args, printer).await,
+        Command::Uninstall(args) => commands::uninstall::run(&cluster, args, printer).await,
+        Command::Describe(args) => commands::describe::run(&cluster, namespace, args, printer).await,
         Command::List => commands::list::run(&cluster, namespace, printer).await,
         Command::Stat(args) => commands::stat::run(&cluster, namespace, args, printer).await,
         Command::Tap(args) => commands::tap::run(&cluster, namespace, args, printer).await,

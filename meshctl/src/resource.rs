@@ -13,6 +13,8 @@ pub(crate) enum Resource {
     Pod(String),
     /// The pods of a workload, `kind/name` with the full kind.
     Workload(String),
+    /// The pods of every workload of a kind: `deploy`, as in `kubectl get deploy`.
+    Kind(&'static str),
     /// Traffic to a Service.
     Service(String),
 }
@@ -36,7 +38,8 @@ impl FromStr for Resource {
             return if text.is_empty() {
                 Err(format!("nothing is named: {hint}"))
             } else {
-                Ok(Self::Pod(text.to_owned()))
+                let kind = WORKLOADS.iter().find(|(_, names)| names.contains(&text));
+                Ok(kind.map_or_else(|| Self::Pod(text.to_owned()), |(full, _)| Self::Kind(full)))
             };
         };
         if name.is_empty() || name.contains('/') {
@@ -73,6 +76,9 @@ impl Resource {
             Self::Namespace(name) => name == namespace,
             Self::Pod(name) => name == pod,
             Self::Workload(name) => Some(name.as_str()) == workload,
+            Self::Kind(kind) => {
+                workload.and_then(|workload| workload.split_once('/')).is_some_and(|(of, _)| of == *kind)
+            }
             Self::Service(_) => false,
         }
     }
@@ -84,6 +90,7 @@ impl std::fmt::Display for Resource {
             Self::Namespace(name) => write!(f, "namespace/{name}"),
             Self::Pod(name) => write!(f, "pod/{name}"),
             Self::Workload(name) => f.write_str(name),
+            Self::Kind(kind) => f.write_str(kind),
             Self::Service(name) => write!(f, "service/{name}"),
         }
     }
@@ -118,8 +125,14 @@ mod tests {
             ("po/web-1", Resource::Pod("web-1".into())),
             ("svc/web", Resource::Service("web".into())),
             ("ns/shop", Resource::Namespace("shop".into())),
+            ("deploy", Resource::Kind("deployment")),
+            ("statefulsets", Resource::Kind("statefulset")),
         ] {
             assert_eq!(text.parse(), Ok(expected));
+        }
+        let deployments: Resource = "deploy".parse().unwrap();
+        for (workload, is) in [(Some("deployment/web"), true), (Some("deployments/x"), false), (None, false)] {
+            assert_eq!(deployments.names("shop", "web-1", workload), is, "{workload:?}");
         }
         assert_eq!("web-1".parse(), Ok(Resource::Pod("web-1".into())));
         for text in ["", "deploy/", "deploy/a/b", "gizmo/web", "/web"] {

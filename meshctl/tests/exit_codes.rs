@@ -30,6 +30,10 @@ const CLUSTER: &[(&str, Codes)] = &[
     ("diagnostics config", [Some(0), None, Some(3), Some(3), Some(4), Some(6)]),
     ("version", [Some(0), None, Some(3), Some(3), Some(4), Some(0)]),
     ("check", [None, Some(1), Some(3), Some(3), Some(4), Some(1)]),
+    ("describe pod/web-0", [Some(0), None, Some(3), Some(3), Some(4), Some(6)]),
+    // A meshed pod keeps it; and nothing is installed.
+    ("uninstall", [Some(1), None, Some(3), Some(3), Some(4), Some(6)]),
+    ("upgrade", [Some(6), None, Some(3), Some(3), Some(4), Some(6)]),
     ("check --pre", [None, Some(1), Some(3), Some(3), Some(4), None]),
 ];
 
@@ -51,6 +55,11 @@ const LOCAL: &[(&str, i32, bool)] = &[
     ("completion bash", 0, false),
     ("install", 0, false),
     ("install --set nope=1", 2, false),
+    ("install --ha --profile deny", 0, false),
+    ("install --values /nonexistent", 6, false),
+    ("uninstall --playground", 2, false),
+    ("describe", 2, true),
+    ("describe deploy/web --playground", 3, true),
     ("nonsense", 2, true),
     ("stat gizmo/web", 2, true),
     ("list --playground", 3, true),
@@ -72,6 +81,8 @@ const REFUSED: &[&str] = &[
     "diagnostics proxy-metrics -o json",
     "version -o name",
     "check -o name",
+    "describe pod/web-0 -o name",
+    "upgrade -o name",
 ];
 
 fn meshctl(home: &Path, line: &str) -> Output {
@@ -117,6 +128,7 @@ fn cluster(not_after: &str) -> Script {
     script.lists.insert("/api/v1/namespaces", list(json!([{"metadata": {"name": "shop"}}])));
     script.lists.insert("/api/v1/services", list(json!([])));
     script.lists.insert("/version", (200, json!({"major": "1", "minor": "28"}).to_string()));
+    script.lists.insert("/api/v1/configmaps", list(json!([])));
     let review = json!({"status": {"allowed": true}}).to_string();
     script.lists.insert("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", (201, review));
     script.patch = Some((200, "{}".to_owned()));
@@ -145,6 +157,7 @@ fn forbidden() -> Script {
         "/api/v1/namespaces/shop/pods",
         "/api/v1/namespaces/mesh-system/pods",
         "/version",
+        "/apis/apps/v1/namespaces/mesh-system/deployments/mesh-controller",
     ] {
         script.lists.insert(path, (403, status(403, "it is forbidden")));
     }
@@ -201,6 +214,7 @@ const WITHOUT_CONTROLLER: &[(&str, i32, &str)] = &[
     ("diagnostics config", 0, "spiffe://cluster.local/ns/shop/sa/web"),
     ("diagnostics proxy-metrics", 0, "request_total"),
     ("version", 0, "controller"),
+    ("describe pod/web-0", 0, "spiffe://cluster.local/ns/shop/sa/web"),
     ("check --proxy", 0, "proxies-answer"),
     ("check", 1, "controller-ready"),
 ];

@@ -95,11 +95,14 @@ fn list_shows_the_namespace_of_the_context_or_the_one_that_is_asked_for() {
 #[test]
 fn a_proxy_is_asked_through_a_port_forward() {
     let user = User::of(&format!("http://{}", serve(open())));
-    let output = user.meshctl("identity sts/web -o json");
-    assert!(output.status.success(), "{}", text(&output.stderr));
-    let identities: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(identities["items"][0]["identity"], "spiffe://cluster.local/ns/shop/sa/web");
-    assert_eq!(identities["items"][0]["pod"], "web-0");
+    // A kind alone is every workload of it, as in kubectl.
+    for line in ["identity sts/web -o json", "identity sts -o json"] {
+        let output = user.meshctl(line);
+        assert!(output.status.success(), "{line}: {}", text(&output.stderr));
+        let identities: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(identities["items"][0]["identity"], "spiffe://cluster.local/ns/shop/sa/web");
+        assert_eq!(identities["items"][0]["pod"], "web-0");
+    }
 }
 
 #[test]

@@ -96,6 +96,7 @@ fn every_command_fits_the_terminal_and_is_whole_through_a_pipe() {
         ("proxy-metrics", "diagnostics proxy-metrics deploy/web-v1"),
         ("check", "check"),
         ("version", "version"),
+        ("describe", "describe ns/shop"),
         ("explain", "explain denied"),
         ("explain-list", "explain"),
         ("help", "help"),
@@ -169,6 +170,11 @@ fn cluster() -> Script {
     script.lists.insert("/api/v1/namespaces/shop/pods", list(&pods));
     script.lists.insert("/api/v1/namespaces/mesh-system/pods", list(std::slice::from_ref(&system)));
     script.lists.insert("/api/v1/pods", list(&[pods, vec![system]].concat()));
+    let service = |name: &str, app: &str| {
+        json!({"metadata": {"name": name, "namespace": "shop"},
+            "spec": {"selector": {"app": app}, "ports": [{"port": 80, "targetPort": "http"}]}})
+    };
+    script.lists.insert("/api/v1/services", list(&[service("web", "web-v1"), service("elsewhere", "other")]));
     let enabled = json!({"metadata": {"name": "shop", "labels": {"meshctl.dev/inject": "enabled"}}});
     script.lists.insert("/api/v1/namespaces", list(&[enabled, json!({"metadata": {"name": "mesh-system"}})]));
     script.lists.insert(
@@ -200,10 +206,10 @@ fn pod(namespace: &str, owner: &str, name: &str, last: u8) -> Value {
     json!({
         "metadata": {
             "name": name, "namespace": namespace, "creationTimestamp": "2026-01-01T00:00:00Z",
-            "labels": {"pod-template-hash": hash}, "annotations": {"meshctl.dev/proxy-version": "0.1.0"},
+            "labels": {"pod-template-hash": hash, "app": owner}, "annotations": {"meshctl.dev/proxy-version": "0.1.0"},
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": name.rsplit_once('-').unwrap().0, "uid": "1", "controller": true}],
         },
-        "spec": {"serviceAccountName": owner, "initContainers": init, "containers": [{"name": "app", "image": "x"}]},
+        "spec": {"serviceAccountName": owner, "initContainers": init, "containers": [{"name": "app", "image": "x", "ports": [{"containerPort": 8080, "name": "http"}]}]},
         "status": {"podIPs": [{"ip": format!("10.244.0.{last}")}], "conditions": [{"type": "Ready", "status": "True"}]},
     })
 }
@@ -215,6 +221,8 @@ fn config(account: &str) -> Value {
         "ageSeconds": 1.0, "settings": [], "controller": {"connected": true, "ageSeconds": 0}, "targets": 0,
         "certificate": {"serial": "0a", "issuer": "CN=root", "notBefore": "2020-01-01T00:00:00Z", "notAfter": "2020-01-02T00:00:00Z"},
         "trustBundle": {"trustDomain": "cluster.local", "source": "stream", "roots": 1, "rootList": []},
+        "inbound": {"version": 4, "ageSeconds": 1.0, "default": {"protocol": "detect", "defaultPolicy": "allow"}, "ports": [
+            {"port": 8080, "protocol": "http/1", "defaultPolicy": "allow", "rules": ["allow shop/only-recommendations-of-the-day"]}]},
     })
 }
 

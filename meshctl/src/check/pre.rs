@@ -17,7 +17,10 @@ use super::{Check, Finding, Outcome};
 use crate::{
     cluster::{Cluster, ClusterError},
     failure::{Exit, Failure},
-    install::{self, Values},
+    install::{
+        Values,
+        objects::{Object, Resource, objects},
+    },
     playground::paths::RuntimeDir,
     roles::Role,
 };
@@ -27,20 +30,10 @@ const OLDEST: (u32, u32) = (1, 29);
 const VERSION: &str = "/version";
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 
-/// What is created, and where.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Resource {
-    group: String,
-    version: String,
-    /// As in URLs.
-    plural: String,
-    namespace: Option<String>,
-}
-
 /// Asks an API server. Every check has its own deadline: what one of them waits for in vain does not keep the others. The
 /// exit code is of the first that was not answered. Fails where the server cannot be reached at all.
 pub(crate) async fn cluster(cluster: &Cluster) -> Result<(Vec<Outcome>, Option<Exit>), ClusterError> {
-    let objects = manifest();
+    let objects = objects(&Values::defaults());
     let (version, allowed, accepted) =
         tokio::join!(cluster.get(VERSION), allowed(cluster, &objects), accepted(cluster, &objects));
     let Some(version) = version else { return Ok((Vec::new(), None)) };
@@ -73,26 +66,28 @@ fn late(error: &ClusterError) -> Option<Finding> {
 }
 
 /// Whether this user may create each kind of object.
-async fn allowed(cluster: &Cluster, objects: &[Value]) -> Result<Outcome, ClusterError> {
-    let resources: BTreeSet<Resource> = objects.iter().map(Resource::of).collect();
+async fn allowed(cluster: &Cluster, objects: &[Object]) -> Result<Outcome, ClusterError> {
+    let resources: BTreeSet<Resource> = objects.iter().map(Object::resource).collect();
     let rights = join_all(resources.iter().map(|resource| may_create(cluster, resource))).await;
     let missing = rights.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
     Ok(Outcome::not_allowed(Check::InstallAllowed, missing))
 }
 
 /// Whether the API server takes each object, and how many it could not be asked about.
-async fn accepted(cluster: &Cluster, objects: &[Value]) -> Result<Outcome, ClusterError> {
+async fn accepted(cluster: &Cluster, objects: &[Object]) -> Result<Outcome, ClusterError> {
     let answers = join_all(objects.iter().map(|object| dry_run(cluster, object))).await;
     let (mut refused, mut hidden, mut waiting) = (Vec::new(), Vec::new(), BTreeMap::<&str, usize>::new());
     for (object, answer) in objects.iter().zip(answers) {
-        let name = format!("{} {}", text(object, "/kind"), text(object, "/metadata/name"));
+        let name = object.title();
         match answer {
             Ok(()) => {}
             Err(ClusterError::Forbidden { reason, .. }) => hidden.push(Finding::new(format!("{name}: {reason}"))),
-            Err(ClusterError::Answer { reason, .. }) if waits_for_namespace(object, &reason) => {
-                *waiting.entry(text(object, "/metadata/namespace")).or_default() += 1;
+            Err(ClusterError::NotFound { reason, .. }) if waits_for_namespace(object, &reason) => {
+                *waiting.entry(object.namespace().unwrap_or_default()).or_default() += 1;
             }
-            Err(ClusterError::Answer { reason, .. }) => refused.push(Finding::new(format!("{name}: {reason}"))),
+            Err(ClusterError::NotFound { reason, .. } | ClusterError::Answer { reason, .. }) => {
+                refused.push(Finding::new(format!("{name}: {reason}")));
+            }
             Err(error) => return Err(error),
         }
     }
@@ -138,43 +133,8 @@ pub(crate) async fn machine() -> Outcome {
     Outcome::error(Check::PlaygroundRuns, findings)
 }
 
-/// The objects that `meshctl install` prints.
-fn manifest() -> Vec<Value> {
-    serde_saphyr::from_multiple(&install::render(&Values::defaults())).unwrap_or_default()
-}
-
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-impl Resource {
-    fn of(object: &Value) -> Self {
-        let api = text(object, "/apiVersion");
-        let (group, version) = api.split_once('/').unwrap_or(("", api));
-        let namespace = Some(text(object, "/metadata/namespace")).filter(|name| !name.is_empty());
-        Self {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            plural: plural(text(object, "/kind")),
-            namespace: namespace.map(str::to_owned),
-        }
-    }
-
-    fn path(&self) -> String {
-        let api = if self.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", self.group) };
-        let namespace = self.namespace.as_ref().map(|name| format!("/namespaces/{name}")).unwrap_or_default();
-        format!("{api}/{}{namespace}/{}", self.version, self.plural)
-    }
-}
-
-/// How URLs name a kind.
-fn plural(kind: &str) -> String {
-    let kind = kind.to_ascii_lowercase();
-    match kind.strip_suffix('y') {
-        Some(stem) => format!("{stem}ies"),
-        None if kind.ends_with('s') => format!("{kind}es"),
-        None => format!("{kind}s"),
-    }
 }
 
 /// What this user may not do, if so.
@@ -198,17 +158,15 @@ async fn may_create(cluster: &Cluster, resource: &Resource) -> Result<Option<Fin
 }
 
 /// What the API server would make of the object.
-async fn dry_run(cluster: &Cluster, object: &Value) -> Result<(), ClusterError> {
-    let path = Resource::of(object).path();
-    let url = format!("{path}/{}?dryRun=All&fieldManager=meshctl&force=true", text(object, "/metadata/name"));
-    let answer = cluster.send(Method::PATCH, &url, "application/apply-patch+yaml", object).await;
+async fn dry_run(cluster: &Cluster, object: &Object) -> Result<(), ClusterError> {
+    let url = format!("{}?dryRun=All&fieldManager=meshctl&force=true", object.url());
+    let answer = cluster.send(Method::PATCH, &url, "application/apply-patch+yaml", &object.0).await;
     answer.map_or(Ok(()), |answer| answer.map(drop))
 }
 
 /// Whether that is all that keeps the object from being tried.
-fn waits_for_namespace(object: &Value, reason: &str) -> bool {
-    let namespace = text(object, "/metadata/namespace");
-    !namespace.is_empty() && reason.contains(&format!("namespaces \"{namespace}\" not found"))
+fn waits_for_namespace(object: &Object, reason: &str) -> bool {
+    object.namespace().is_some_and(|namespace| reason.contains(&format!("namespaces \"{namespace}\" not found")))
 }
 
 fn too_old(version: &Value) -> Vec<Finding> {
@@ -239,29 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn objects_of_the_manifest_have_the_urls_of_their_kinds() {
-        let paths: BTreeSet<String> = manifest().iter().map(|object| Resource::of(object).path()).collect();
-        for path in [
-            "/api/v1/namespaces",
-            "/api/v1/namespaces/mesh-system/services",
-            "/apis/apps/v1/namespaces/mesh-system/deployments",
-            "/apis/networking.k8s.io/v1/namespaces/mesh-system/networkpolicies",
-            "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
-        ] {
-            assert!(paths.contains(path), "{path}: {paths:#?}");
-        }
-        assert_eq!(plural("Ingress"), "ingresses");
-    }
-
-    #[test]
     fn what_goes_into_a_namespace_that_is_not_there_yet_is_counted_and_no_finding() {
         assert_eq!(untried(&BTreeMap::new(), 28), None);
         let text = untried(&BTreeMap::from([("mesh-system", 18)]), 28).unwrap();
         assert!(text.starts_with("18 of 28 objects could not be tried") && text.contains("the other 10"), "{text}");
-        let object = json!({"metadata": {"namespace": "mesh-system"}});
+        let object = Object(json!({"metadata": {"namespace": "mesh-system"}}));
         assert!(waits_for_namespace(&object, "namespaces \"mesh-system\" not found"));
         assert!(!waits_for_namespace(&object, "admission webhook \"x\" denied the request"));
-        assert!(!waits_for_namespace(&json!({"metadata": {}}), "namespaces \"\" not found"));
+        assert!(!waits_for_namespace(&Object(json!({"metadata": {}})), "namespaces \"\" not found"));
     }
 }

@@ -172,6 +172,9 @@ impl Client {
             {
                 ClusterError::Forbidden { what, reason: status.message.clone() }
             }
+            kube::Error::Api(status) if status.code == 404 => {
+                ClusterError::NotFound { what, reason: status.message.clone() }
+            }
             kube::Error::Api(status) => ClusterError::Answer { what, reason: status.message.clone() },
             kube::Error::Auth(_) => ClusterError::Kubeconfig { reason },
             // A refused upgrade does not carry the answer's text.

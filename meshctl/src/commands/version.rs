@@ -68,12 +68,15 @@ async fn ask(globals: &Globals, versions: &mut Versions) -> Result<(), Failure> 
 /// The tag of the image of the container that has the name of a part of the mesh.
 fn image_version(pod: &Pod, part: &str) -> Option<String> {
     let spec = pod.spec.as_ref()?;
-    let image = spec.containers.iter().filter_map(|container| container.image.as_deref()).find(|image| {
-        let name = image.rsplit('/').next().unwrap_or(image);
-        name.split([':', '@']).next() == Some(part)
-    })?;
-    let tag = image.split('@').next().unwrap_or(image).rsplit('/').next()?.split_once(':');
-    Some(tag.map_or("unknown", |(_, tag)| tag).to_owned())
+    let mut images = spec.containers.iter().filter_map(|container| container.image.as_deref());
+    images.find_map(|image| tag(image, part)).map(str::to_owned)
+}
+
+/// The tag of an image, if it is that of a part of the mesh.
+pub(crate) fn tag<'a>(image: &'a str, part: &str) -> Option<&'a str> {
+    let name = image.split('@').next().unwrap_or(image).rsplit('/').next()?;
+    let (name, tag) = name.split_once(':').unwrap_or((name, "unknown"));
+    (name == part).then_some(tag)
 }
 
 fn count(versions: impl Iterator<Item = String>) -> Vec<Count> {

@@ -1,11 +1,12 @@
 //! Pages of prose: how the mesh works, as far as a user must know. What they say is fixed in docs/contracts.md.
 
 use super::{About, Page};
-use crate::failure::Exit;
+use crate::{failure::Exit, install::Values};
 
 pub(super) fn pages() -> Vec<Page> {
     let mut pages: Vec<Page> = TOPICS.iter().map(page).collect();
     pages.push(exit_codes());
+    pages.push(install());
     pages
 }
 
@@ -24,6 +25,28 @@ fn page(topic: &Topic) -> Page {
         details: topic.details.iter().map(|&paragraph| paragraph.to_owned()).collect(),
         fix: None,
         example: Some(topic.example.to_owned()),
+    }
+}
+
+/// From the very values that the command takes.
+fn install() -> Page {
+    let values = Values::defaults();
+    let lines: Vec<String> = values.keys().iter().map(|key| format!("  {key:<24}{}", values.get(key))).collect();
+    Page {
+        name: "install".to_owned(),
+        about: About::Topic,
+        summary: "What --set and --values may say, with what is said where nobody does.".to_owned(),
+        details: vec![
+            lines.join("\n"),
+            "--profile permissive, authenticated or deny sets defaultPolicy; --ha sets three replicas of each part and \
+             injector.failurePolicy=Fail. Defaults come first, then --ha and --profile, then files, then --set."
+                .to_owned(),
+            "The manifest holds no secret: keys are made in the cluster. Applying it twice changes nothing.".to_owned(),
+        ],
+        fix: None,
+        example: Some(
+            "meshctl check --pre && meshctl install --apply\nmeshctl install --ha | kubectl apply -f -".to_owned(),
+        ),
     }
 }
 
@@ -193,7 +216,7 @@ const TOPICS: &[Topic] = &[
         name: "rights",
         summary: "What a user of meshctl needs to be allowed to do on a cluster.",
         details: &[
-            "  list                 list pods, get namespaces\n  stat, tap, identity  also: get and create on pods/portforward\n  check                also: list pods and port-forward in mesh-system",
+            "  list                 list pods, get namespaces\n  stat, tap, identity  also: get and create on pods/portforward\n  describe             also: list services\n  check                also: list pods and port-forward in mesh-system, get the webhook configuration\n  install, upgrade     get and patch what the manifest is made of: an administrator of the cluster\n  uninstall            get all that, list pods and configmaps everywhere; kubectl deletes",
             "A Role in one namespace is enough to look at that namespace. Whoever may port-forward to a pod reaches its \
              ports anyway, and so the proxy's own admin port is no wider a door.",
         ],

@@ -107,6 +107,7 @@ impl World {
             | "ClusterRole"
             | "ClusterRoleBinding"
             | "NetworkPolicy"
+            | "PodDisruptionBudget"
             | "ValidatingAdmissionPolicy"
             | "ValidatingAdmissionPolicyBinding"
             | "CustomResourceDefinition" => {}

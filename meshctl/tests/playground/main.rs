@@ -207,6 +207,19 @@ fn what_proxies_see_can_be_looked_at(playground: &Playground) {
     assert_eq!((&to_web["peerName"], &to_web["protocol"]), (&"shop/web:80".into(), &"http/1".into()), "{to_web}");
     assert!(to_web["tls"] == true && to_web["requests"].as_u64().unwrap() > 0, "{to_web}");
 
+    let stock = playground.ok("describe deploy/stock --playground");
+    for part in [
+        "deployment/stock in namespace shop\n",
+        "1 of 1 ready, 1 meshed, proxy 0.1.0",
+        "spiffe://cluster.local/ns/shop/sa/stock",
+        "Service stock:7000",
+        "allow shop/",
+    ] {
+        assert!(stock.contains(part), "{part}: {stock}");
+    }
+    let visitor = playground.ok("describe deploy/visitor --playground");
+    assert!(visitor.contains("(disabled-by-pod)") && visitor.contains("fix: take the label off"), "{visitor}");
+
     let rows = playground.json("diagnostics endpoints deploy/load --playground");
     let pods: BTreeSet<&str> = rows.iter().filter_map(|row| row["workload"].as_str()).collect();
     assert_eq!(pods, BTreeSet::from(["deployment/web-v1", "deployment/web-v2"]), "{rows:?}");

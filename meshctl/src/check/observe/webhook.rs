@@ -46,7 +46,7 @@ pub(super) async fn registered(cluster: &Cluster) -> Option<Result<Registered, U
     let path = format!("{CONFIGURATIONS}/{}", names::INJECTOR_NAME);
     let unseen = |error: ClusterError| match error {
         // That it is not there, in most cases.
-        ClusterError::Answer { reason, .. } => reason.into(),
+        ClusterError::NotFound { reason, .. } | ClusterError::Answer { reason, .. } => reason.into(),
         error => Unseen::from(Failure::from(error)),
     };
     Some(cluster.get(&path).await?.map(|object| entries(&object)).map_err(unseen))

@@ -104,6 +104,7 @@ impl<'a> Question<'a> {
             Some(Resource::Namespace(name)) => label("dst_namespace") == name,
             Some(Resource::Service(name)) => here && label("dst_service") == name,
             Some(Resource::Workload(name)) => here && label("dst_workload") == name,
+            Some(Resource::Kind(kind)) => here && label("dst_workload").split('/').next() == Some(kind),
             // Refused before.
             Some(Resource::Pod(_)) => false,
         }
