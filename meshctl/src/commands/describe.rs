@@ -200,11 +200,16 @@ fn why(verdict: Verdict, namespace: &Namespace, workload: &str) -> Why {
                 _ => "create it anew".to_owned(),
             }),
         },
-        Verdict::Skip(reason) | Verdict::Refuse(reason) => Why {
-            code: reason.code().to_owned(),
-            text: reason.text(),
-            fix: reason.code.fix().map(|fix| fix.replace("NAME", &namespace.name)),
-        },
+        Verdict::Skip(reason) | Verdict::Refuse(reason) => {
+            let (text, fix) = (reason.text(), reason.code.fix());
+            // Its sentence ends with the fix, which has a line of its own here.
+            let end = fix.as_ref().map(|fix| format!("; {fix}")).unwrap_or_default();
+            Why {
+                code: reason.code().to_owned(),
+                text: text.strip_suffix(&end).unwrap_or(&text).to_owned(),
+                fix: fix.map(|fix| fix.replace("NAME", &namespace.name)),
+            }
+        }
     }
 }
 

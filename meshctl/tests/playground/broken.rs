@@ -22,7 +22,7 @@ fn every_command_answers_while_a_proxy_hangs() {
     let playground = Playground::new();
     playground.ok("playground --detach");
     whole(&playground);
-    shown(&playground, "tap", "tap deploy/orders --playground --from deploy/web-v1 -c 1", mask::tap);
+    shown(&playground, "tap", "tap deploy/orders --playground --from deploy/web-v1 --status 201 -c 1", mask::tap);
     shown(&playground, "status", "playground status", mask::status);
     without_a_controller(&playground);
 
@@ -43,7 +43,7 @@ fn every_command_answers_while_a_proxy_hangs() {
         ("diagnostics proxy-metrics", 4, "# pod shop/stock", "1 of 6 proxies did not answer"),
         ("diagnostics config deploy/web-v2", 4, "", "did not answer within 4s"),
         ("check", 1, "[proxies-answer]", ""),
-        ("tap -c 1", 0, "shop/web-v1", ""),
+        ("tap --to deploy/web-v1 -c 1", 0, "shop/web-v1", ""),
         ("tap deploy/web-v2", 4, "", "the proxy did not answer within 4s"),
     ] {
         let asked = Instant::now();
@@ -94,7 +94,7 @@ fn without_a_controller(playground: &Playground) {
     ] {
         // One that was started again in between, too.
         inside.signal("mesh-controller run", Signal::SIGSTOP);
-        let output = playground.meshctl(&format!("{line} --playground"));
+        let output = playground.meshctl(&format!("{line} --playground --request-timeout 60s"));
         assert!(output.status.success() && !output.stdout.is_empty(), "{line}: {}", text(&output.stderr));
     }
     inside.signal("mesh-controller run", Signal::SIGCONT);

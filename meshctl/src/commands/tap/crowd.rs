@@ -112,12 +112,12 @@ impl Crowd {
         std::mem::take(&mut member.told)
     }
 
-    /// Takes note that one tells no more. What is worth a word now: that it never began. Of one that had begun it is seen at
-    /// the next look whether its pod is gone.
+    /// Takes note that one tells no more. What is worth a word now: that it never began, unless its pod just starts. Of one
+    /// that had begun it is seen at the next look whether its pod is gone.
     pub(super) fn ended(&mut self, place: usize) -> bool {
         let member = &mut self.members[place];
         member.listens = false;
-        !member.begun && !std::mem::replace(&mut member.told, true)
+        !member.begun && member.pod.ready && !std::mem::replace(&mut member.told, true)
     }
 
     /// Whether nobody tells, nor may begin to.
