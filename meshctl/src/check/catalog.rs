@@ -15,6 +15,7 @@ pub(crate) enum Check {
     WebhookCertValid,
     WebhookCertExpiring,
     WebhookTrusted,
+    AdmissionWorks,
     TrustAnchorsValid,
     TrustAnchorsExpiring,
     TrustAnchorsAgree,
@@ -74,7 +75,7 @@ impl Category {
 }
 impl Check {
     /// Every check, in the order in which it is shown.
-    pub(crate) const ALL: [Self; 33] = [
+    pub(crate) const ALL: [Self; 34] = [
         Self::ClusterReachable,
         Self::ControllerReady,
         Self::ControllerAnswers,
@@ -82,6 +83,7 @@ impl Check {
         Self::WebhookCertValid,
         Self::WebhookCertExpiring,
         Self::WebhookTrusted,
+        Self::AdmissionWorks,
         Self::TrustAnchorsValid,
         Self::TrustAnchorsExpiring,
         Self::TrustAnchorsAgree,

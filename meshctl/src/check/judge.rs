@@ -95,6 +95,7 @@ fn one(check: Check, observed: &Observed) -> Outcome {
         Check::WebhookCertValid => Outcome::error(check, control::webhook_cert_valid(observed)),
         Check::WebhookCertExpiring => Outcome::warning(check, control::webhook_cert_expiring(observed)),
         Check::WebhookTrusted => Outcome::error(check, control::webhook_trusted(observed)),
+        Check::AdmissionWorks => control::admission_works(observed),
         Check::TrustAnchorsValid => Outcome::error(check, identity::anchors_valid(observed)),
         Check::TrustAnchorsExpiring => Outcome::warning(check, identity::anchors_expiring(observed)),
         Check::TrustAnchorsAgree => Outcome::warning(check, identity::anchors_agree(observed)),

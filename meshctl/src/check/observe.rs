@@ -1,5 +1,6 @@
 //! Everything that checks look at, asked for at once. The only I/O of `check`; it judges nothing.
 
+mod admission;
 mod webhook;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -11,7 +12,10 @@ use mesh_proto::{admin as pages, names};
 use serde::Deserialize;
 use serde_json::Value;
 
-pub(crate) use self::webhook::{Certificate, Registered, verify};
+pub(crate) use self::{
+    admission::Admission,
+    webhook::{Certificate, Registered, verify},
+};
 use crate::{
     cluster::{Cluster, ClusterError, PodInfo},
     commands::admin,
@@ -49,6 +53,8 @@ pub(crate) struct Observed {
     pub(crate) webhook: Option<Result<Certificate, Unseen>>,
     /// Whom the API server trusts as the webhook; none on the playground, which verifies each admission itself.
     pub(crate) registered: Option<Result<Registered, Unseen>>,
+    /// What became of a pod that asks for a sidecar; none on the playground, and where there is no injector.
+    pub(crate) admission: Option<Result<Admission, Unseen>>,
 }
 
 /// Why something was not seen.
@@ -162,7 +168,7 @@ impl Observed {
         let mut meshed: Vec<PodInfo> = infos.iter().filter(in_scope).cloned().collect();
         meshed.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let part = |name: &str| infos.iter().find(|pod| is_part(pod, mesh_namespace, name));
-        let (configs, controller, webhook, registered) = tokio::join!(
+        let (configs, controller, webhook, registered, admission) = tokio::join!(
             join_all(meshed.iter().map(|pod| config(cluster, pod))),
             async {
                 match part(names::CONTROLLER_NAME) {
@@ -177,6 +183,12 @@ impl Observed {
                 }
             },
             webhook::registered(cluster),
+            async {
+                match part(names::INJECTOR_NAME) {
+                    Some(_) => admission::admission(cluster, &namespaces).await,
+                    None => None,
+                }
+            },
         );
         Ok(Self {
             playground: cluster.is_playground(),
@@ -191,6 +203,7 @@ impl Observed {
             controller,
             webhook,
             registered,
+            admission,
         })
     }
 

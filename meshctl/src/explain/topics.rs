@@ -216,7 +216,7 @@ const TOPICS: &[Topic] = &[
         name: "rights",
         summary: "What a user of meshctl needs to be allowed to do on a cluster.",
         details: &[
-            "  list                 list pods, get namespaces\n  stat, tap, identity  also: get and create on pods/portforward\n  describe             also: list services\n  check                also: list pods and port-forward in mesh-system, get the webhook configuration\n  install, upgrade     get and patch what the manifest is made of: an administrator of the cluster\n  uninstall            get all that, list pods and configmaps everywhere; kubectl deletes",
+            "  list                 list pods, get namespaces\n  stat, tap, identity  also: get and create on pods/portforward\n  describe             also: list services\n  check                also: list pods and port-forward in mesh-system, get the webhook configuration,\n                       create pods (a dry run; what may not be tried is said)\n  install, upgrade     get and patch what the manifest is made of: an administrator of the cluster\n  uninstall            get all that, list pods and configmaps everywhere; kubectl deletes",
             "A Role in one namespace is enough to look at that namespace. Whoever may port-forward to a pod reaches its \
              ports anyway, and so the proxy's own admin port is no wider a door.",
         ],

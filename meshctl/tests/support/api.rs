@@ -14,7 +14,7 @@ use tungstenite::{
     http::HeaderValue,
 };
 
-/// What is answered: status and body by path (without its query), and what each `pod:port` says to each path.
+/// What is answered: status and body by path (without its query; with `POST ` before it to what is posted), and what each `pod:port` says to each path.
 #[derive(Default)]
 pub(crate) struct Script {
     pub(crate) lists: BTreeMap<&'static str, (u16, String)>,
@@ -79,6 +79,11 @@ fn answer(mut stream: &TcpStream, path: &str, head: usize, script: &Script) {
         (!is_there).then(|| (404, status(404, &format!("namespaces \"{namespace}\" not found"))))
     };
     let patch = script.patch.clone().filter(|_| text.starts_with("patch ")).map(|answer| absent().unwrap_or(answer));
+    // A pod that is posted is no list of pods.
+    let is_post = text.starts_with("post ");
+    let posted = script.lists.get(format!("POST {path}").as_str()).cloned().filter(|_| is_post);
+    let refused = (is_post && path.ends_with("/pods")).then(|| (403, status(403, "pods is forbidden")));
+    let patch = patch.or(posted).or(refused);
     let missing = || (404, status(404, &format!("{path} is not scripted")));
     let (status, body) = patch.or_else(|| script.lists.get(path).cloned()).unwrap_or_else(missing);
     let length = body.len();

@@ -74,6 +74,14 @@ impl Check {
                  configuration; it is the injector that writes it there, or whoever made the certificate.",
                 "kubectl -n mesh-system rollout restart deployment/mesh-injector, and its log if that does not help.",
             ),
+            Self::AdmissionWorks => facts(
+                "admission-works",
+                C::ControlPlane,
+                "a pod that asks for a sidecar gets one",
+                "A pod was submitted as a dry run, which creates nothing, and came back as it was: the API server does not \
+                 reach the webhook, or is not told to ask it. New pods are not meshed, or not admitted.",
+                "kubectl -n mesh-system logs deployment/mesh-injector; may the API server reach its port 9443?",
+            ),
             Self::TrustAnchorsValid => facts(
                 "trust-anchors-valid",
                 C::Identity,

@@ -6,8 +6,8 @@ use mesh_proto::names;
 use super::name;
 use crate::{
     check::{
-        Finding,
-        observe::{Observed, verify},
+        Check, Finding, Outcome,
+        observe::{Admission, Observed, verify},
     },
     filter::show_span,
 };
@@ -100,6 +100,20 @@ pub(super) fn webhook_trusted(observed: &Observed) -> Vec<Finding> {
         }
     };
     entries.iter().filter_map(finding).collect()
+}
+
+pub(super) fn admission_works(observed: &Observed) -> Outcome {
+    let outcome = |findings| Outcome::error(Check::AdmissionWorks, findings);
+    match &observed.admission {
+        None | Some(Ok(Admission::Meshed)) => outcome(Vec::new()),
+        Some(Ok(Admission::NotTried(reason))) => {
+            outcome(Vec::new()).note(Some(format!("it could not be tried: {reason}")))
+        }
+        Some(Ok(Admission::Plain(namespace))) => {
+            outcome(vec![Finding::new(format!("a pod of namespace {namespace} was admitted as it was written"))])
+        }
+        Some(Err(unseen)) => outcome(vec![Finding::new(&unseen.reason)]),
+    }
 }
 
 /// The name by which the API server asks for the webhook.

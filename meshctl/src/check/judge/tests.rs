@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::check::{
     Verdict,
-    observe::{Certificate, Controller, Key, Objects, Registered, Rejected, Stream},
+    observe::{Admission, Certificate, Controller, Key, Objects, Registered, Rejected, Stream},
 };
 
 const NOW: &str = "2026-11-21T10:00:00Z";
@@ -80,6 +80,7 @@ fn mesh() -> Mesh {
                 chain: Vec::new(),
             })),
             registered: Some(Ok(Registered::default())),
+            admission: Some(Ok(Admission::Meshed)),
         },
     }
 }
@@ -158,6 +159,12 @@ const BROKEN: &[Broken] = &[
     }),
     (&[Check::WebhookTrusted], "has no webhook configuration to go by: not found", |mesh| {
         mesh.observed.registered = Some(Err("not found".into()));
+    }),
+    (&[Check::AdmissionWorks], "a pod of namespace shop was admitted as it was written", |mesh| {
+        mesh.observed.admission = Some(Ok(Admission::Plain("shop".into())));
+    }),
+    (&[Check::AdmissionWorks], "failed calling webhook", |mesh| {
+        mesh.observed.admission = Some(Err("failed calling webhook: connection refused".into()));
     }),
     (&[Check::TrustAnchorsValid], "root \"CN=root\" expired", |mesh| {
         mesh.config["trustBundle"]["rootList"][0]["notAfter"] = "2026-11-20T00:00:00Z".into();
@@ -278,6 +285,15 @@ fn what_may_not_be_looked_at_is_neither_good_nor_absent() {
     let own = judge(&observed, Extent::Proxies);
     let open: Vec<Check> = own.iter().filter(|one| one.verdict != Verdict::Ok).map(|one| one.check).collect();
     assert_eq!(open, [Check::ProxiesAnswer, Check::PodsMeshed], "the control plane was not asked for");
+}
+
+#[test]
+fn an_admission_that_may_not_be_tried_is_said_and_no_finding() {
+    let mut mesh = mesh();
+    mesh.observed.admission = Some(Ok(Admission::NotTried("pods is forbidden".into())));
+    let outcomes = judge(&mesh.observed(), Extent::Whole);
+    let one = outcomes.iter().find(|one| one.check == Check::AdmissionWorks).unwrap();
+    assert_eq!((one.verdict, one.note.as_deref()), (Verdict::Ok, Some("it could not be tried: pods is forbidden")));
 }
 
 #[test]
