@@ -22,9 +22,10 @@ gen:
     cargo fmt --package mesh-proto
     cargo run --quiet --locked --package mesh-proto --features crd --example crds
 
-# Write the code map and the page of errors anew, from the code.
+# Write the code map, the pages of reference and the Helm chart anew, from the code and the manifests.
 docs:
     UPDATE_DOCS=1 cargo test --quiet --locked --package mesh-e2e --test architecture --test reference
+    UPDATE_DOCS=1 cargo test --quiet --locked --package meshctl --bin meshctl -- the_page_of_commands the_chart_is_made
 
 # As `gen`, and fail on a difference.
 gen-check:

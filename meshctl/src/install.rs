@@ -3,6 +3,8 @@
 //! `meshctl install` prints it; the playground applies the very same objects, so that the two cannot drift. Two renders
 //! are byte-equal. Substitution is strict: a placeholder without a value, and a value nobody asks for, is an error.
 
+#[cfg(test)]
+mod chart;
 pub(crate) mod objects;
 pub(crate) mod progress;
 
@@ -12,12 +14,25 @@ use clap::ValueEnum;
 use mesh_proto::{identity::is_trust_domain, inbound::DefaultPolicy};
 
 /// The templates, in the order in which they are applied.
-const TEMPLATES: [(&str, &str); 3] = [
-    ("deploy/crds/authorizationpolicies.yaml", include_str!("../../deploy/crds/authorizationpolicies.yaml")),
-    ("deploy/control-plane.yaml", include_str!("../../deploy/control-plane.yaml")),
-    ("deploy/webhook.yaml", include_str!("../../deploy/webhook.yaml")),
+const TEMPLATES: [Template; 4] = [
+    Template {
+        name: "deploy/crds/authorizationpolicies.yaml",
+        text: include_str!("../../deploy/crds/authorizationpolicies.yaml"),
+        only: None,
+    },
+    Template { name: "deploy/control-plane.yaml", text: include_str!("../../deploy/control-plane.yaml"), only: None },
+    Template { name: "deploy/evict.yaml", text: include_str!("../../deploy/evict.yaml"), only: Some("injector.evict") },
+    Template { name: "deploy/webhook.yaml", text: include_str!("../../deploy/webhook.yaml"), only: None },
 ];
 const DEFAULTS: &str = include_str!("../../deploy/values.yaml");
+
+/// A file of `deploy/`.
+struct Template {
+    name: &'static str,
+    text: &'static str,
+    /// The value that must be `true` for it to be part of the manifest.
+    only: Option<&'static str>,
+}
 
 /// What fills the placeholders, by path (`injector.failurePolicy`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +145,15 @@ impl Values {
         self
     }
 
+    /// With every part that there may be: what an uninstallation looks for.
+    pub(crate) fn of_every_part() -> Self {
+        let mut values = Self::defaults();
+        for key in TEMPLATES.iter().filter_map(|template| template.only) {
+            values.0.insert(key.to_owned(), "true".to_owned());
+        }
+        values
+    }
+
     /// One value.
     pub(crate) fn get(&self, key: &str) -> &str {
         self.0.get(key).map(String::as_str).unwrap_or_default()
@@ -156,6 +180,7 @@ fn expected(key: &str, value: &str) -> Result<(), &'static str> {
             (value == "kube" || is_word(path, "/._-"), "kube or dir:/PATH")
         }
         "injector.failurePolicy" => (matches!(value, "Ignore" | "Fail"), "Ignore or Fail"),
+        "injector.evict" => (matches!(value, "true" | "false"), "true or false"),
         "controller.replicas" | "injector.replicas" => {
             (value.parse::<u8>().is_ok_and(|replicas| replicas > 0), "a number from 1 to 255")
         }
@@ -174,9 +199,12 @@ fn is_word(text: &str, marks: &str) -> bool {
 /// The whole manifest.
 pub(crate) fn render(values: &Values) -> String {
     let mut manifest = String::new();
-    for (name, template) in TEMPLATES {
+    for Template { name, text, only } in TEMPLATES {
+        if only.is_some_and(|key| values.get(key) != "true") {
+            continue;
+        }
         manifest.push_str("---\n");
-        manifest.push_str(&substitute(name, template, values));
+        manifest.push_str(&substitute(name, text, values));
     }
     manifest
 }
@@ -238,8 +266,9 @@ mod tests {
     #[test]
     fn every_value_is_used_and_every_placeholder_has_one() {
         let mut used = BTreeSet::new();
-        for (_, template) in TEMPLATES {
-            for part in template.split("${").skip(1) {
+        for Template { text, only, .. } in TEMPLATES {
+            used.extend(only.map(str::to_owned));
+            for part in text.split("${").skip(1) {
                 used.insert(part.split_once('}').unwrap().0.to_owned());
             }
         }
@@ -412,10 +441,31 @@ mod tests {
     }
 
     #[test]
+    fn the_right_to_evict_is_there_only_where_it_is_used() {
+        let role = |values: &Values| {
+            let objects = objects(&render(values));
+            objects
+                .into_iter()
+                .find(|object| object["kind"] == "ClusterRole" && object["metadata"]["name"] == "mesh-injector-evict")
+        };
+        assert_eq!(role(&Values::defaults()), None);
+        assert!(render(&Values::defaults()).contains("--evict=false"));
+        let evicting = Values::defaults().set("injector.evict", "true").unwrap();
+        assert_eq!(evicting, Values::of_every_part());
+        assert!(render(&evicting).contains("--evict=true"));
+        let rules = role(&evicting).unwrap()["rules"].clone();
+        assert_eq!(
+            rules,
+            serde_json::json!([{"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]}])
+        );
+        assert!(Values::defaults().set("injector.evict", "yes").is_err());
+    }
+
+    #[test]
     fn the_resource_definition_is_what_the_code_says() {
         use kube::CustomResourceExt as _;
         let code = serde_json::to_value(mesh_proto::crd::AuthorizationPolicy::crd()).unwrap();
-        let file: Value = serde_saphyr::from_str(TEMPLATES[0].1).unwrap();
+        let file: Value = serde_saphyr::from_str(TEMPLATES[0].text).unwrap();
         assert_eq!(file, code, "run `just gen`");
     }
 }

@@ -100,7 +100,7 @@ fn still_meshed(meshed: &BTreeSet<(String, String)>) -> Failure {
 
 /// What there is of the manifest.
 async fn installed(cluster: &Cluster) -> Result<Vec<Object>, ClusterError> {
-    let objects = objects(&Values::defaults());
+    let objects = objects(&Values::of_every_part());
     let look = |object: Object| async move {
         match cluster.get(&object.url()).await {
             Some(Ok(_)) => Ok(Some(object)),
