@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Run the tests of e2e/cluster-tests on the cluster that up.sh started, with the images of target/images; or on that of
-# KUBECONFIG, which must have the images already, with the `kubectl` of the PATH. Arguments go to the tests: test.sh install
+# KUBECONFIG, which must have the images already, with the `kubectl` of the PATH. Arguments go to the tests: test.sh shop
 set -euo pipefail
 # shellcheck source=common.sh
 source "$(dirname "$0")/common.sh"
