@@ -8,4 +8,4 @@ mod namespace;
 mod program;
 
 pub use namespace::Namespace;
-pub use program::{Output, kubectl, meshctl, until};
+pub use program::{Output, kubectl, meshctl, meshctl_path, until};

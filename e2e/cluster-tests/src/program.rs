@@ -59,13 +59,21 @@ pub fn kubectl(arguments: &[&str], stdin: &str) -> anyhow::Result<Output> {
 /// # Errors
 /// Where it cannot be run; an exit code is no error.
 pub fn meshctl(arguments: &[&str], stdin: &str) -> anyhow::Result<Output> {
+    run(meshctl_path()?, arguments, stdin)
+}
+
+/// Where that is.
+///
+/// # Errors
+/// Where it is not built.
+pub fn meshctl_path() -> anyhow::Result<PathBuf> {
     let path = match std::env::var_os("MESHCTL") {
         Some(path) => PathBuf::from(path),
         // target/debug/deps/it-… and target/debug/meshctl
         None => std::env::current_exe()?.ancestors().nth(2).context("a test is in a folder")?.join("meshctl"),
     };
     ensure!(path.exists(), "{} is not there: cargo build --package meshctl", path.display());
-    run(path, arguments, stdin)
+    Ok(path)
 }
 
 fn run(program: PathBuf, arguments: &[&str], stdin: &str) -> anyhow::Result<Output> {

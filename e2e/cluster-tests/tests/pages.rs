@@ -1,0 +1,129 @@
+//! The pages for people with a cluster, followed command by command by a reader with `meshctl` in the PATH.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, meshctl_path, until};
+use mesh_e2e::{readme::commands, sources};
+use serde_json::{Value, json};
+
+/// The page that ends with the mesh gone comes last.
+#[test]
+#[ignore = "needs a cluster: just e2e"]
+fn what_a_page_says_to_type_works() -> anyhow::Result<()> {
+    mesh::install()?;
+    for page in ["docs/pods.md", "docs/gitops.md", "docs/air-gapped.md"] {
+        follow(page)?;
+    }
+    a_user_of_one_namespace_sees_it_and_no_other()?;
+    if let Some(definitions) = env::var_os("MESH_E2E_GATEWAY_API") {
+        let definitions = definitions.to_str().context("a path in UTF-8")?;
+        kubectl(&["apply", "--server-side", "--filename", definitions], "")?.ok()?;
+    }
+    for left in ["shop", "later"] {
+        kubectl(&["delete", "namespace", left, "--ignore-not-found", "--timeout=240s"], "")?.ok()?;
+    }
+    until("namespaces that are to go are gone", || {
+        let namespaces = kubectl(&["get", "namespaces", "--output", "json"], "")?.ok()?;
+        ensure!(!namespaces.contains("deletionTimestamp"), "some are not");
+        Ok(())
+    })?;
+    follow("docs/getting-started.md")?;
+    nothing_is_left()
+}
+
+fn a_user_of_one_namespace_sees_it_and_no_other() -> anyhow::Result<()> {
+    let team = Namespace::meshed("team")?;
+    team.run(&["create", "deployment", "stock", "--image=mesh-shop:dev", "--", "/mesh-shop", "stock"])?.ok()?;
+    team.rolled_out("deployment/stock")?;
+    for account in ["developer", "stranger"] {
+        team.run(&["create", "serviceaccount", account])?.ok()?;
+    }
+    follow("docs/namespace-users.md")?;
+    let folder = tempfile::tempdir()?;
+    for (account, works) in [("developer", true), ("stranger", false)] {
+        let path = folder.path().join(account);
+        fs::write(&path, kubeconfig_of(&team, account)?)?;
+        let path = path.to_str().context("a path in UTF-8")?;
+        for command in ["list", "stat", "identity", "connections", "tap"] {
+            let mut arguments = vec![command, "--kubeconfig", path, "-n", team.name()];
+            arguments.extend(match command {
+                "stat" => &["--window", "1s"][..],
+                "identity" => &["--all"],
+                "tap" => &["--duration", "1s"],
+                _ => &[],
+            });
+            let output = meshctl(&arguments, "")?;
+            let told = output.stderr.contains("forbidden") || output.stderr.contains("may not");
+            ensure!(if works { output.code == Some(0) } else { output.code != Some(0) && told }, "{account}: {output}");
+        }
+        let elsewhere = meshctl(&["list", "--kubeconfig", path, "-n", "mesh-system"], "")?;
+        ensure!(elsewhere.code != Some(0), "{account} has no right there: {elsewhere}");
+    }
+    Ok(())
+}
+
+/// The kubeconfig of these tests, for another user.
+fn kubeconfig_of(namespace: &Namespace, account: &str) -> anyhow::Result<String> {
+    let token = namespace.run(&["create", "token", account])?.ok()?;
+    let view = kubectl(&["config", "view", "--minify", "--raw", "--flatten", "--output", "json"], "")?.ok()?;
+    let mut config: Value = serde_json::from_str(&view)?;
+    config["users"][0]["user"] = json!({"token": token.trim()});
+    Ok(config.to_string())
+}
+
+fn nothing_is_left() -> anyhow::Result<()> {
+    for kind in [
+        "namespaces",
+        "clusterroles",
+        "clusterrolebindings",
+        "mutatingwebhookconfigurations",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+        "customresourcedefinitions",
+    ] {
+        let names = kubectl(&["get", kind, "--output", "name"], "")?.ok()?;
+        let ours: BTreeSet<_> =
+            names.lines().filter(|name| name.contains("mesh-") || name.contains("meshctl.dev")).collect();
+        ensure!(ours.is_empty(), "left behind: {ours:?}");
+    }
+    let bundles = kubectl(&["get", "configmaps", "--all-namespaces", "--output", "name"], "")?.ok()?;
+    ensure!(!bundles.contains("mesh-trust-bundle"), "left behind: {bundles}");
+    Ok(())
+}
+
+/// Types every command of the page, each in a shell of its own, in a folder with `deploy` in it.
+fn follow(page: &str) -> anyhow::Result<()> {
+    let text = fs::read_to_string(sources::root().join(page))?;
+    let folder = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(sources::root().join("deploy"), folder.path().join("deploy"))?;
+    let meshctl = meshctl_path()?;
+    let paths = [PathBuf::from(meshctl.parent().context("it is in a folder")?)];
+    let path = env::join_paths(paths.into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())))?;
+    let commands = commands(&text, None);
+    ensure!(!commands.is_empty(), "{page} has no command");
+    for command in commands {
+        let output = Command::new("bash")
+            .args(["-uo", "pipefail", "-c", &command.text])
+            .current_dir(folder.path())
+            .env("PATH", &path)
+            .stdin(Stdio::null())
+            .output()?;
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        if output.status.code() != Some(expected(&command.text)) {
+            bail!("{page}:{}: {} ended with {}\n{said}", command.line, command.text, output.status);
+        }
+        ensure!(!said.trim().is_empty() || command.text.contains(" > "), "{page}:{}: it says nothing", command.line);
+    }
+    Ok(())
+}
+
+/// `diff` says by its exit code that there is a difference, and that is what is shown.
+fn expected(command: &str) -> i32 {
+    i32::from(command.contains("| diff "))
+}
