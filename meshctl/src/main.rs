@@ -17,7 +17,7 @@ mod reason;
 mod resource;
 mod roles;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use mesh_runtime::telemetry;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     // Ends the process where a shell asks for completions.
     clap_complete::CompleteEnv::with_factory(Cli::command).var(commands::completion::VARIABLE).complete();
     let words = help_topic(std::env::args_os());
-    let matches = Cli::command().color(cli::color_of(&words)).get_matches_from(words);
+    let matches = command(&words).color(cli::color_of(&words)).get_matches_from(words);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let printer = Printer::new(&cli.globals);
     if cli.globals.verbose
@@ -52,6 +52,15 @@ fn main() -> ExitCode {
             printer.fail(&failure);
             failure.code()
         }
+    }
+}
+
+/// The command line, under the name by which the person calls it: a file `kubectl-NAME` is `kubectl NAME`.
+fn command(words: &[OsString]) -> clap::Command {
+    let file = words.first().and_then(|program| Path::new(program).file_name()).map(|name| name.to_string_lossy());
+    match file.as_deref().and_then(|file| file.strip_prefix("kubectl-")) {
+        Some(name) => Cli::command().bin_name(format!("kubectl {}", name.replace('_', "-"))),
+        None => Cli::command(),
     }
 }
 

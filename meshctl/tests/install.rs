@@ -33,6 +33,8 @@ impl User {
     fn meshctl(&self, line: &str) -> (i32, String, String) {
         let output: Output = Command::new(env!("CARGO_BIN_EXE_meshctl"))
             .args(line.split_whitespace())
+            // Nothing here waits in vain, and a machine may be busy.
+            .args(["--request-timeout", "60s"])
             .env("KUBECONFIG", self.0.path().join("config"))
             .env("HOME", self.0.path())
             .env("XDG_RUNTIME_DIR", self.0.path())

@@ -29,6 +29,20 @@ fn help_is_read_in_one_glance() {
 }
 
 #[test]
+fn as_a_plugin_of_kubectl_it_goes_by_that_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugin = folder.path().join("kubectl-mesh");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_meshctl"), &plugin).unwrap();
+    let said = |line: &str| {
+        let output = Command::new(&plugin).args(line.split(' ')).output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert!(said("list -h").contains("Usage: kubectl mesh list [OPTIONS]"), "{}", said("list -h"));
+    assert!(said("describe").contains("Usage: kubectl mesh describe"), "{}", said("describe"));
+    assert!(said("version --client").starts_with("meshctl "), "{}", said("version --client"));
+}
+
+#[test]
 fn errors_say_what_failed_and_what_to_do() {
     let lines = [
         "lst",
