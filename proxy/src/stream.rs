@@ -199,11 +199,15 @@ impl Heard {
         }
     }
 
+    fn is_only_interim(&self) -> bool {
+        self.0.interim.load(Ordering::Relaxed) > MAX_INTERIM
+    }
+
     /// Waits until there were more interim answers than anybody needs.
     pub(crate) async fn only_interim(&self) {
         poll_fn(|cx| {
             self.0.waker.register(cx.waker());
-            if self.0.interim.load(Ordering::Relaxed) > MAX_INTERIM { Poll::Ready(()) } else { Poll::Pending }
+            if self.is_only_interim() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -224,6 +228,11 @@ impl<T> Noted<T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Noted<T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Whoever waits for the answer is about to give up, and wakes the connection by that. Read on, a server that says them
+        // faster than they are parsed would keep this thread from everything else.
+        if self.heard.is_only_interim() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -310,5 +319,22 @@ mod tests {
         let mut back = String::new();
         far.read_to_string(&mut back).await.unwrap();
         assert_eq!(back, "back");
+    }
+
+    #[tokio::test]
+    async fn of_a_server_that_says_only_interim_answers_no_more_is_read() {
+        let heard = Heard::default();
+        let mut endless = Noted::new(tokio::io::repeat(b'1'), heard.clone());
+        for _ in 0..MAX_INTERIM {
+            heard.interim();
+        }
+        let mut read = [0; 8];
+        assert_eq!(endless.read(&mut read).await.unwrap(), 8);
+        heard.interim();
+        tokio::select! {
+            biased;
+            read = endless.read(&mut read) => panic!("{read:?} of it"),
+            () = heard.only_interim() => {}
+        }
     }
 }

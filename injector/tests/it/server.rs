@@ -33,7 +33,7 @@ use tokio_rustls::TlsConnector;
 use crate::corpus::mesh;
 
 /// How long anything may take before a test fails.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 struct Running {
     addr: SocketAddr,

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use mesh_runtime::tasks::Tasks;
 
 /// Far more than anything takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// `length` bytes without a pattern.
 pub(super) fn body(length: u32) -> Vec<u8> {
