@@ -44,6 +44,38 @@ pub fn install_default() {
     let _ = CryptoProvider::clone(&provider()).install_default();
 }
 
+/// In an `impl` of a verifier of rustls: that the peer holds its certificate's key is checked by [`provider`], in TLS 1.3 alone.
+/// Whose certificates are good is the rest of the `impl`'s business.
+#[macro_export]
+macro_rules! signatures_of_tls13 {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &::rustls::pki_types::CertificateDer<'_>,
+            _: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            Err(::rustls::Error::General("a mesh connection is of TLS 1.3".into()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &::rustls::pki_types::CertificateDer<'_>,
+            signature: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            let algorithms = &$crate::tls::provider().signature_verification_algorithms;
+            ::rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<::rustls::SignatureScheme> {
+            $crate::tls::provider().signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+
+pub use signatures_of_tls13;
+
 #[cfg(test)]
 mod tests {
     use rustls::{ClientConfig, NamedGroup, RootCertStore};

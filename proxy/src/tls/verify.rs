@@ -4,24 +4,28 @@
 //! exactly one URI SAN, a SPIFFE id of the bundle's trust domain. Names are not looked at. Which identity is expected is
 //! the caller's business, except for [`Servers::only`]. Pure but for the clock that rustls passes in.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+mod handshake;
+mod peer;
 
-use mesh_proto::{
-    identity::{Identity, IdentityError},
-    trust::TrustBundle,
-};
+use std::{fmt, time::SystemTime};
+
+use mesh_proto::{identity::Identity, trust::TrustBundle};
 use mesh_runtime::tls::provider;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime},
-    server::danger::{ClientCertVerified, ClientCertVerifier},
+    DistinguishedName,
+    pki_types::{CertificateDer, TrustAnchor, UnixTime},
 };
 use webpki::{EndEntityCert, KeyUsage};
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{CertificateFacts, at};
+pub use self::{
+    handshake::{Clients, Servers},
+    peer::{PeerIdentityError, peer_identity},
+};
+
+pub(super) use self::peer::facts;
+
+use super::at;
 
 /// Most roots one bundle may have: two while one rotates, and some for other owners' mistakes.
 const MAX_ROOTS: usize = 32;
@@ -133,53 +137,6 @@ pub enum Rejected {
     },
 }
 
-/// Why a certificate names no identity of the mesh.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PeerIdentityError {
-    /// The peer showed no certificate.
-    #[error("the peer showed no certificate")]
-    NoCertificate,
-    /// Not X.509.
-    #[error("the certificate cannot be read: {0}")]
-    Malformed(String),
-    /// A SPIFFE certificate has exactly one URI SAN (X509-SVID §2).
-    #[error("the certificate has {0} URI SANs; an identity is exactly one")]
-    NotOneUri(usize),
-    /// The URI is no identity.
-    #[error("the certificate's URI SAN is no identity: {0}")]
-    Identity(#[from] IdentityError),
-}
-
-/// The identity that a verified peer proved.
-pub fn peer_identity(certs: Option<&[CertificateDer<'_>]>) -> Result<Identity, PeerIdentityError> {
-    let leaf = certs.and_then(<[_]>::first).ok_or(PeerIdentityError::NoCertificate)?;
-    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| PeerIdentityError::Malformed(error.to_string()))?;
-    identity_of(&leaf)
-}
-
-fn identity_of(leaf: &X509Certificate<'_>) -> Result<Identity, PeerIdentityError> {
-    let san = leaf.subject_alternative_name().map_err(|error| PeerIdentityError::Malformed(error.to_string()))?;
-    let names = san.map(|san| san.value.general_names.as_slice()).unwrap_or_default();
-    let mut uris = names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None });
-    match (uris.next(), uris.count()) {
-        (Some(uri), 0) => Ok(uri.parse()?),
-        (Some(_), others) => Err(PeerIdentityError::NotOneUri(others + 1)),
-        (None, _) => Err(PeerIdentityError::NotOneUri(0)),
-    }
-}
-
-/// What is known of a certificate whose identity was verified.
-pub(super) fn facts(leaf: &CertificateDer<'_>, identity: Identity) -> Result<CertificateFacts, Rejected> {
-    let (_, leaf) = X509Certificate::from_der(leaf).map_err(|error| Rejected::Malformed(error.to_string()))?;
-    Ok(CertificateFacts {
-        identity,
-        serial: leaf.raw_serial_as_string(),
-        issuer: leaf.issuer().to_string(),
-        not_before: at(leaf.validity().not_before.timestamp()),
-        not_after: at(leaf.validity().not_after.timestamp()),
-    })
-}
-
 impl Roots {
     /// Reads a bundle.
     pub fn new(bundle: &TrustBundle) -> Result<Self, RootsError> {
@@ -284,156 +241,6 @@ fn check(
     usages.iter().try_for_each(|usage| {
         leaf.verify_for_usage(algorithms, anchors, intermediates, now, *usage, None, None).map(drop)
     })
-}
-
-/// Verifies servers.
-#[derive(Debug)]
-pub struct Servers {
-    roots: Arc<Roots>,
-    only: Option<Identity>,
-}
-
-impl Servers {
-    /// Any identity of the mesh.
-    pub fn of_mesh(roots: Arc<Roots>) -> Self {
-        Self { roots, only: None }
-    }
-
-    /// This identity alone.
-    pub fn only(roots: Arc<Roots>, identity: Identity) -> Self {
-        Self { roots, only: Some(identity) }
-    }
-}
-
-impl ServerCertVerifier for Servers {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let identity = self.roots.verify(&chain(leaf, intermediates), Usage::Server, time(now)).map_err(alert)?;
-        match &self.only {
-            Some(expected) if *expected != identity => {
-                Err(alert(Rejected::Unexpected { identity, expected: expected.clone() }))
-            }
-            _ => Ok(ServerCertVerified::assertion()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Verifies clients, of which a certificate is required.
-#[derive(Debug)]
-pub struct Clients(Arc<Roots>);
-
-impl Clients {
-    /// Any identity of the mesh.
-    pub fn of_mesh(roots: Arc<Roots>) -> Self {
-        Self(roots)
-    }
-}
-
-impl ClientCertVerifier for Clients {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.0.subjects
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.verify(&chain(leaf, intermediates), Usage::Client, time(now)).map_err(alert)?;
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-fn chain<'a>(leaf: &CertificateDer<'a>, intermediates: &[CertificateDer<'a>]) -> Vec<CertificateDer<'a>> {
-    std::iter::once(leaf).chain(intermediates).cloned().collect()
-}
-
-fn time(now: UnixTime) -> SystemTime {
-    SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs())
-}
-
-/// As rustls wants it, with our reason kept for whoever logs the failed handshake.
-fn alert(rejected: Rejected) -> rustls::Error {
-    tracing::debug!(reason = %rejected, "a peer's certificate was refused");
-    let error = match rejected {
-        Rejected::Missing => return rustls::Error::NoCertificatesPresented,
-        other => CertificateError::Other(OtherError(Arc::new(other))),
-    };
-    rustls::Error::InvalidCertificate(error)
-}
-
-impl Rejected {
-    /// The rejection inside an error of rustls (or of I/O that carries one), where it is ours.
-    pub fn find<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(rejected) = error.downcast_ref::<Self>() {
-                return Some(rejected);
-            }
-            if let Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(other)))) =
-                error.downcast_ref::<rustls::Error>()
-            {
-                return other.downcast_ref::<Self>();
-            }
-            if let Some(inner) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-                next = Some(inner);
-                continue;
-            }
-            next = error.source();
-        }
-        None
-    }
 }
 
 impl fmt::Display for Usage {

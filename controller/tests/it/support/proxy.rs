@@ -7,11 +7,14 @@ use mesh_proto::{
     config::{ControllerMessage, Hello, Key, PROTOCOL_VERSION, ProxyMessage, Update},
     identity::Identity,
 };
-use mesh_runtime::{build_info, tls};
+use mesh_runtime::{
+    build_info,
+    tls::{self, signatures_of_tls13},
+};
 use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls::{
-    DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    RootCertStore,
+    client::danger::{ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
 };
 use tokio::sync::mpsc;
@@ -108,26 +111,5 @@ impl ServerCertVerifier for ControllerVerifier {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _leaf: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &tls::provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, leaf, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        tls::provider().signature_verification_algorithms.supported_schemes()
-    }
+    signatures_of_tls13!();
 }

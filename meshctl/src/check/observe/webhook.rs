@@ -6,14 +6,13 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use mesh_proto::names;
-use mesh_runtime::tls;
+use mesh_runtime::tls::{self, signatures_of_tls13};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, RootCertStore,
     client::{
         WebPkiServerVerifier,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        danger::{ServerCertVerified, ServerCertVerifier},
     },
-    crypto::WebPkiSupportedAlgorithms,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _};
 use serde_json::Value;
@@ -132,15 +131,13 @@ fn read(chain: Vec<CertificateDer<'static>>) -> Result<Certificate, String> {
 }
 
 fn config() -> Result<ClientConfig, rustls::Error> {
-    let provider = tls::provider();
-    let looking = Arc::new(Looking(provider.signature_verification_algorithms));
-    let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(tls::TLS13)?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(looking).with_no_client_auth())
+    let builder = ClientConfig::builder_with_provider(tls::provider()).with_protocol_versions(tls::TLS13)?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(Looking)).with_no_client_auth())
 }
 
 /// Lets every certificate through, so that a bad one can be described. Nothing is sent over the connection.
 #[derive(Debug)]
-struct Looking(WebPkiSupportedAlgorithms);
+struct Looking;
 
 impl ServerCertVerifier for Looking {
     fn verify_server_cert(
@@ -154,27 +151,7 @@ impl ServerCertVerifier for Looking {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
+    signatures_of_tls13!();
 }
 
 #[cfg(test)]
