@@ -7,6 +7,7 @@
 mod authority;
 mod bytes;
 mod control;
+mod destinations;
 mod detect;
 mod drain;
 mod hostile;
