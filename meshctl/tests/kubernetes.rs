@@ -300,6 +300,20 @@ fn a_question_that_an_api_server_does_not_answer_keeps_no_other_check() {
 }
 
 #[test]
+fn namespaces_that_are_not_told_keep_no_check_of_pods() {
+    let user = User::of(&format!("http://{}", serve(Script { hangs: Some("/api/v1/namespaces"), ..open() })));
+    let output = user.meshctl("check -o json --request-timeout 5s");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let check = |id: &str| checks.iter().find(|check| check["id"] == id).unwrap();
+    let found = check("pods-meshed")["findings"][0]["text"].as_str().unwrap();
+    assert!(found.starts_with("namespaces cannot be read: timed out: list namespaces took longer than 5s"), "{report}");
+    assert_eq!((check("pods-meshed")["result"].as_str(), output.status.code()), (Some("error"), Some(1)), "{report}");
+    assert_eq!(check("cluster-reachable")["result"], "ok", "{report}");
+    assert_eq!(check("proxies-answer")["result"], "ok", "{report}");
+}
+
+#[test]
 fn every_check_that_is_shown_has_a_page() {
     let user = User::of(&format!("http://{}", serve(pre("29", true, (200, "{}".to_owned())))));
     let meshed = User::of(&format!("http://{}", serve(open())));

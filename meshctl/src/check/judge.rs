@@ -82,7 +82,7 @@ fn not_allowed(check: Check, observed: &Observed) -> Option<Vec<Finding>> {
                 |(pod, unseen): &(&PodInfo, &Unseen)| Finding::new(format!("pod {}: {}", name(pod), unseen.reason));
             all.then(|| unseen.iter().map(finding).collect())
         }
-        Check::PodsMeshed => observed.namespaces_hidden.as_ref().map(one),
+        Check::PodsMeshed => observed.namespaces_hidden.as_ref().and_then(of),
         _ => None,
     }
 }
@@ -109,6 +109,8 @@ fn one(check: Check, observed: &Observed) -> Outcome {
         Check::ProxiesConnected => Outcome::error(check, proxies::connected(observed)),
         Check::ProxiesCurrent => Outcome::error(check, proxies::current(observed)),
         Check::RedirectPresent => Outcome::error(check, proxies::redirect(observed)),
+        // What is not known is no warning.
+        Check::PodsMeshed if observed.namespaces_hidden.is_some() => Outcome::error(check, workloads::meshed(observed)),
         Check::PodsMeshed => Outcome::warning(check, workloads::meshed(observed)),
         Check::PodsReady => Outcome::warning(check, workloads::ready(observed)),
         Check::ObjectsInForce => Outcome::error(check, control::objects_in_force(observed)),

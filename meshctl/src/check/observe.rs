@@ -42,7 +42,7 @@ pub(crate) struct Observed {
     /// Why the pods of the control plane could not be listed, where they could not.
     pub(crate) hidden: Option<String>,
     /// Why namespaces could not be read, where they could not.
-    pub(crate) namespaces_hidden: Option<String>,
+    pub(crate) namespaces_hidden: Option<Unseen>,
     /// All namespaces, by name.
     pub(crate) namespaces: BTreeMap<String, Value>,
     /// Meshed pods of the scope, and what their proxies say.
@@ -159,9 +159,11 @@ impl Observed {
             Ok(all) => (all.into_iter().filter_map(named).collect(), None),
             Err(ClusterError::Forbidden { reason, .. }) => {
                 let name = cluster.namespace().unwrap_or_default();
-                (BTreeMap::new(), Some(format!("not allowed to get namespace {name}: {reason}")))
+                let reason = format!("not allowed to get namespace {name}: {reason}");
+                (BTreeMap::new(), Some(Unseen { reason, not_allowed: true }))
             }
-            Err(error) => return Err(error),
+            // The server has answered about pods: what it does not say here keeps no other check.
+            Err(error) => (BTreeMap::new(), Some(Failure::from(error).into())),
         };
         let infos: Vec<PodInfo> = pods.iter().map(PodInfo::from_object).collect();
         let in_scope = |pod: &&PodInfo| pod.meshed && scope.is_none_or(|scope| pod.namespace == scope);

@@ -220,6 +220,9 @@ const BROKEN: &[Broken] = &[
             "restartCount": 3, "image": "", "imageID": "", "state": {"terminated": {"exitCode": 1}}}]);
     }),
     (&[Check::PodsMeshed], "pod shop/old: it is older", |mesh| mesh.pods.push(pod("shop", "old", "web", false))),
+    (&[Check::PodsMeshed], "namespaces cannot be read: timed out", |mesh| {
+        mesh.observed.namespaces_hidden = Some("timed out".into());
+    }),
     (&[Check::PodsMeshed], "(other-mesh)", |mesh| {
         let mut other = pod("shop", "old", "web", false);
         other["spec"]["containers"][0]["name"] = "istio-proxy".into();
@@ -274,7 +277,8 @@ fn what_may_not_be_looked_at_is_neither_good_nor_absent() {
     let mut observed = mesh.observed();
     observed.hidden = Some("not allowed to list pods in namespace mesh-system: no".into());
     observed.registered = Some(Err(Unseen { reason: "get is refused".into(), not_allowed: true }));
-    observed.namespaces_hidden = Some("not allowed to get namespace shop: no".into());
+    observed.namespaces_hidden =
+        Some(Unseen { reason: "not allowed to get namespace shop: no".into(), not_allowed: true });
     observed.proxies[0].1 = Err(Unseen { reason: "port-forward is refused".into(), not_allowed: true });
     let bad = bad(&observed);
     assert!(

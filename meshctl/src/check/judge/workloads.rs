@@ -21,6 +21,10 @@ fn in_scope(observed: &Observed) -> impl Iterator<Item = (&Pod, PodInfo)> {
 
 pub(super) fn meshed(observed: &Observed) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if let Some(unseen) = &observed.namespaces_hidden {
+        // Without their labels nobody can say which pods should be.
+        return vec![Finding::new(format!("namespaces cannot be read: {}", unseen.reason))];
+    }
     for (pod, info) in in_scope(observed).filter(|(_, info)| !info.meshed) {
         let Ok(object) = serde_json::to_value(pod) else { continue };
         let meta = observed.namespaces.get(&info.namespace).map(reason::meta).unwrap_or_default();
