@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// Print the manifest of the control plane for `kubectl apply -f -`, or apply it
     Install(Install),
     /// Show what this release of meshctl would change of an installation, or change it
-    Upgrade(Upgrade),
+    Upgrade(Install),
     /// Print what `kubectl delete -f -` takes to remove the mesh, the webhook first
     Uninstall(Uninstall),
     /// Explain a code, check, annotation, status or topic; without one, list them
@@ -259,7 +259,7 @@ pub(crate) struct Uninject {
     pub(crate) path: PathBuf,
 }
 
-/// `meshctl install`.
+/// `meshctl install` and `meshctl upgrade`: both render the manifest, and may apply it.
 #[derive(Debug, Args)]
 pub(crate) struct Install {
     #[command(flatten)]
@@ -287,19 +287,6 @@ pub(crate) struct Values {
     /// Who may connect where nothing else is said: permissive (the default), authenticated or deny
     #[arg(long, value_enum, value_name = "NAME", hide_possible_values = true)]
     pub(crate) profile: Option<Profile>,
-}
-
-/// `meshctl upgrade`.
-#[derive(Debug, Args)]
-pub(crate) struct Upgrade {
-    #[command(flatten)]
-    pub(crate) values: Values,
-    /// Apply it too, and wait until it works
-    #[arg(long)]
-    pub(crate) apply: bool,
-    /// Longest that --apply may take (exit code 4)
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, requires = "apply")]
-    pub(crate) timeout: Duration,
 }
 
 /// `meshctl uninstall`.

@@ -18,6 +18,8 @@ pub(crate) mod uninstall;
 pub(crate) mod upgrade;
 pub(crate) mod version;
 
+use serde::Serialize;
+
 use crate::{
     cli,
     cluster::PodInfo,
@@ -25,6 +27,31 @@ use crate::{
     printer::Printer,
     resource::Resource,
 };
+
+/// The pods of a workload in numbers, as JSON shows them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Counts {
+    pub(crate) pods: usize,
+    pub(crate) ready: usize,
+    pub(crate) meshed: usize,
+    /// Version of the proxies, where all have the same.
+    pub(crate) proxy: Option<String>,
+}
+
+impl Counts {
+    pub(crate) fn of<'a>(pods: impl Iterator<Item = &'a PodInfo> + Clone) -> Self {
+        let meshed = || pods.clone().filter(|pod| pod.meshed);
+        let version = meshed().find_map(|pod| pod.proxy_version.clone());
+        let same = meshed().all(|pod| pod.proxy_version == version);
+        Self {
+            pods: pods.clone().count(),
+            ready: pods.clone().filter(|pod| pod.ready).count(),
+            meshed: meshed().count(),
+            proxy: version.filter(|_| same),
+        }
+    }
+}
 
 /// Refuses an output form that the command does not have: a wrong command line is one whether or not a cluster answers.
 pub(crate) fn refuse_form(command: &cli::Command, printer: &Printer) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use mesh_proto::{admin as pages, names};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{admin, select};
+use super::{Counts, admin, select};
 use crate::{
     cli::{self, Output},
     cluster::{Cluster, PodInfo},
@@ -32,11 +32,8 @@ pub(crate) const FORMS: &[Output] = &[Output::Table, Output::Wide, Output::Json,
 struct Described {
     namespace: String,
     workload: String,
-    pods: usize,
-    ready: usize,
-    meshed: usize,
-    /// Version of the proxies, where all have the same.
-    proxy: Option<String>,
+    #[serde(flatten)]
+    counts: Counts,
     /// Why pods are not meshed.
     not_meshed: Option<Why>,
     /// What the first of its proxies says; of a workload all pods are alike.
@@ -165,8 +162,6 @@ fn described(
     object: impl Fn(&PodInfo) -> Value,
     services: &[Service],
 ) -> Described {
-    let version = pods.iter().find_map(|pod| pod.proxy_version.clone());
-    let same = pods.iter().all(|pod| !pod.meshed || pod.proxy_version == version);
     let first = pods.iter().find(|pod| !pod.meshed).or(pods.first()).map(object).unwrap_or_default();
     // What the injector would say of the pod as its owner wrote it.
     let written = mesh_injector::uninject::uninject(&first).ok().flatten().unwrap_or_else(|| first.clone());
@@ -175,10 +170,7 @@ fn described(
     let not_meshed = pods.iter().any(|pod| !pod.meshed).then(|| why(decision.verdict, namespace, &workload));
     Described {
         namespace: namespace.name.clone(),
-        pods: pods.len(),
-        ready: pods.iter().filter(|pod| pod.ready).count(),
-        meshed: pods.iter().filter(|pod| pod.meshed).count(),
-        proxy: version.filter(|_| same),
+        counts: Counts::of(pods.iter()),
         not_meshed,
         in_force: None,
         ports: ports(&first, &namespace.name, services),

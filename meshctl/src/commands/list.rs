@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::Counts;
 use crate::{
     cluster::{Cluster, PodInfo},
     failure::Failure,
@@ -20,11 +21,8 @@ use crate::{
 struct Row {
     namespace: String,
     workload: String,
-    pods: usize,
-    ready: usize,
-    meshed: usize,
-    /// Version of the proxies, where all have the same.
-    proxy: Option<String>,
+    #[serde(flatten)]
+    counts: Counts,
     /// Why pods are not meshed.
     reason: Option<String>,
 }
@@ -45,18 +43,11 @@ fn rows(pods: &[PodInfo], reasons: &Reasons) -> Vec<Row> {
     for pod in pods {
         workloads.entry((&pod.namespace, pod.workload_or_name())).or_default().push(pod);
     }
-    let row = |((namespace, workload), pods): ((&str, String), Vec<&PodInfo>)| {
-        let first = pods.iter().find_map(|pod| pod.proxy_version.clone());
-        let same = pods.iter().all(|pod| !pod.meshed || pod.proxy_version == first);
-        Row {
-            namespace: namespace.to_owned(),
-            workload,
-            pods: pods.len(),
-            ready: pods.iter().filter(|pod| pod.ready).count(),
-            meshed: pods.iter().filter(|pod| pod.meshed).count(),
-            proxy: first.filter(|_| same),
-            reason: pods.iter().filter(|pod| !pod.meshed).find_map(|pod| reasons.of(pod)).map(str::to_owned),
-        }
+    let row = |((namespace, workload), pods): ((&str, String), Vec<&PodInfo>)| Row {
+        namespace: namespace.to_owned(),
+        workload,
+        counts: Counts::of(pods.iter().copied()),
+        reason: pods.iter().filter(|pod| !pod.meshed).find_map(|pod| reasons.of(pod)).map(str::to_owned),
     };
     workloads.into_iter().map(row).collect()
 }
@@ -71,13 +62,14 @@ fn table(rows: &[Row]) -> Table {
         Column::name("REASON").readable(24),
     ]);
     for row in rows {
-        let tone = if row.meshed == row.pods { Tone::Good } else { Tone::Warn };
+        let Counts { pods, ready, meshed, proxy } = &row.counts;
+        let tone = if meshed == pods { Tone::Good } else { Tone::Warn };
         table.row(vec![
             Cell::text(&row.namespace),
             Cell::workload(&row.workload),
-            Cell::text(format!("{}/{}", row.meshed, row.pods)).tone(tone),
-            Cell::text(format!("{}/{}", row.ready, row.pods)),
-            Cell::text(row.proxy.as_deref().unwrap_or("-")),
+            Cell::text(format!("{meshed}/{pods}")).tone(tone),
+            Cell::text(format!("{ready}/{pods}")),
+            Cell::text(proxy.as_deref().unwrap_or("-")),
             Cell::text(row.reason.as_deref().unwrap_or("-")),
         ]);
     }

@@ -66,7 +66,7 @@ struct Outdated {
     action: String,
 }
 
-pub(crate) async fn run(cluster: &Cluster, args: &cli::Upgrade, printer: &Printer) -> Result<(), Failure> {
+pub(crate) async fn run(cluster: &Cluster, args: &cli::Install, printer: &Printer) -> Result<(), Failure> {
     let values = install::values(&args.values)?;
     refuse_playground(cluster)?;
     let started = Instant::now();

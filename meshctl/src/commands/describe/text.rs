@@ -1,7 +1,7 @@
 //! A description as people read it. Pure.
 
 use super::{Described, InForce, numbers};
-use crate::{explain::wrap, printer::table::clean};
+use crate::{commands::Counts, explain::wrap, printer::table::clean};
 
 /// Of what stands beside a word.
 const COLUMN: usize = 13;
@@ -19,8 +19,9 @@ fn describe(one: &Described, width: usize) -> String {
         let column = COLUMN - 2;
         out.push_str(&format!("  {word:<column$}{text}"));
     };
-    let proxy = one.proxy.as_ref().map(|version| format!(", proxy {version}")).unwrap_or_default();
-    row("pods", &format!("{} of {} ready, {} meshed{proxy}", one.ready, one.pods, one.meshed));
+    let Counts { pods, ready, meshed, proxy } = &one.counts;
+    let proxy = proxy.as_ref().map(|version| format!(", proxy {version}")).unwrap_or_default();
+    row("pods", &format!("{ready} of {pods} ready, {meshed} meshed{proxy}"));
     if let Some(why) = &one.not_meshed {
         row("not meshed", &format!("{} ({})", why.text, why.code));
         if let Some(fix) = &why.fix {
@@ -113,10 +114,7 @@ mod tests {
         Described {
             namespace: "shop".into(),
             workload: "deployment/web".into(),
-            pods: 2,
-            ready: 2,
-            meshed: 1,
-            proxy: Some("0.1.0".into()),
+            counts: Counts { pods: 2, ready: 2, meshed: 1, proxy: Some("0.1.0".into()) },
             not_meshed: Some(Why {
                 code: "restart-needed".into(),
                 text: "it is older".into(),
