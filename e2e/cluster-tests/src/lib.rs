@@ -6,6 +6,7 @@
 pub mod mesh;
 mod namespace;
 mod program;
+pub mod shop;
 
 pub use namespace::Namespace;
 pub use program::{Output, kubectl, meshctl, meshctl_path, until};

@@ -39,10 +39,7 @@ pub fn install() -> anyhow::Result<()> {
 /// # Errors
 /// What `kubectl` or `meshctl` said.
 pub fn ready() -> anyhow::Result<()> {
-    for deployment in [names::CONTROLLER_NAME, names::INJECTOR_NAME] {
-        let name = format!("deployment/{deployment}");
-        kubectl(&["--namespace", names::SYSTEM_NAMESPACE, "rollout", "status", &name, "--timeout=240s"], "")?.ok()?;
-    }
+    up()?;
     let check = meshctl(&["check", "--wait", "--timeout=120s"], "")?;
     ensure!(check.code == Some(0), "{check}");
     until("the API server reaches the webhook", || {
@@ -51,6 +48,18 @@ pub fn ready() -> anyhow::Result<()> {
         ensure!(admitted.clone().ok()?.contains(names::CONTAINER_REDIRECT), "{admitted}");
         Ok(())
     })
+}
+
+/// Waits until the control plane is up.
+///
+/// # Errors
+/// What `kubectl` said.
+pub fn up() -> anyhow::Result<()> {
+    for deployment in [names::CONTROLLER_NAME, names::INJECTOR_NAME] {
+        let name = format!("deployment/{deployment}");
+        kubectl(&["--namespace", names::SYSTEM_NAMESPACE, "rollout", "status", &name, "--timeout=240s"], "")?.ok()?;
+    }
+    Ok(())
 }
 
 /// The rules that lead from the Service to a new pod of the injector come a moment after the pod is ready.

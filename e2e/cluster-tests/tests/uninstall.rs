@@ -1,7 +1,7 @@
 //! `meshctl uninstall | kubectl delete -f -`. A file of its own, since nothing else can run beside it: the last of a run.
 
 use anyhow::ensure;
-use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, until};
+use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl};
 use mesh_proto::names;
 
 const POD: &str = r#"
@@ -19,7 +19,7 @@ const KINDS: &str = "customresourcedefinitions,clusterroles,clusterrolebindings,
 
 #[test]
 #[ignore = "needs a cluster: just e2e"]
-fn the_mesh_goes_only_once_nobody_is_meshed_and_leaves_nothing() -> anyhow::Result<()> {
+fn a_broken_mesh_goes_only_by_force_while_pods_are_meshed_and_leaves_nothing() -> anyhow::Result<()> {
     mesh::install()?;
     let namespace = Namespace::meshed("mesh-e2e-uninstall")?;
     namespace.apply(POD)?;
@@ -28,10 +28,14 @@ fn the_mesh_goes_only_once_nobody_is_meshed_and_leaves_nothing() -> anyhow::Resu
     ensure!(refused.code == Some(1) && refused.stdout.is_empty(), "{refused}");
     ensure!(refused.stderr.contains("in mesh-e2e-uninstall"), "{refused}");
 
-    namespace.run(&["delete", "pod", "orders"])?.ok()?;
-    // Namespaces of other tests go in the background.
-    let manifest = until("nobody is meshed any more", || meshctl(&["uninstall"], "")?.ok())?;
-    kubectl(&["delete", "--timeout=240s", "--filename", "-"], &manifest)?.ok()?;
+    // A control plane that is broken does not keep itself from going, nor does it take with it what is meshed.
+    let broken = ["set", "image", "deployment", "--all", "*=none.invalid/none:1"];
+    kubectl(&[&["--namespace", names::SYSTEM_NAMESPACE], &broken[..]].concat(), "")?.ok()?;
+    kubectl(&["--namespace", names::SYSTEM_NAMESPACE, "delete", "pods", "--all"], "")?.ok()?;
+    let forced = meshctl(&["uninstall", "--force"], "")?;
+    ensure!(forced.stderr.contains("still run with a sidecar"), "{forced}");
+    kubectl(&["delete", "--timeout=240s", "--filename", "-"], &forced.ok()?)?.ok()?;
+    namespace.run(&["wait", "--for=condition=Ready", "pod/orders", "--timeout=10s"])?.ok()?;
 
     let gone = kubectl(&["get", "namespace", names::SYSTEM_NAMESPACE, "--ignore-not-found"], "")?.ok()?;
     ensure!(gone.is_empty(), "{gone}");
@@ -39,6 +43,7 @@ fn the_mesh_goes_only_once_nobody_is_meshed_and_leaves_nothing() -> anyhow::Resu
     let left: Vec<_> = left.lines().filter(|line| line.contains("mesh") && !line.contains("mesh-e2e")).collect();
     ensure!(left.is_empty(), "{left:#?}");
     // What the mesh leaves alone works as if it had never been: pods start, and namespaces end.
+    namespace.run(&["delete", "pod", "orders"])?.ok()?;
     namespace.apply(POD)?;
     namespace.run(&["wait", "--for=condition=Ready", "pod/orders", "--timeout=240s"])?.ok()?;
     let pods = namespace.objects("pods", "")?;

@@ -1,6 +1,6 @@
 //! A Deployment is restarted while it is asked.
 
-use mesh_cluster_tests::{Namespace, mesh};
+use mesh_cluster_tests::{Namespace, mesh, shop::ORDERS_PODS};
 
 use crate::load;
 
@@ -21,16 +21,6 @@ kind: Deployment
 metadata: {name: orders}
 spec:
   replicas: 2
-  selector: {matchLabels: {app: orders}}
-  template:
-    metadata: {labels: {app: orders}}
-    spec:
-      containers:
-        - name: orders
-          image: mesh-shop:dev
-          args: [orders]
-          ports: [{name: http, containerPort: 8080}]
-          readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1}
 ";
 
 #[test]
@@ -38,7 +28,7 @@ spec:
 fn a_deployment_restarts_twenty_times_under_load_and_no_request_fails() -> anyhow::Result<()> {
     mesh::install()?;
     let namespace = Namespace::meshed("mesh-e2e-rollout")?;
-    namespace.apply(SERVER)?;
+    namespace.apply(&[SERVER, ORDERS_PODS].concat())?;
     namespace.rolled_out("deployment/orders")?;
     load::start(&namespace)?;
     for _ in 0..RESTARTS {

@@ -1,7 +1,7 @@
 //! The kinds of workloads, each injected by the API server's real admission.
 
 use anyhow::{Context as _, ensure};
-use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, until};
+use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, shop::ORDERS_PODS, until};
 use mesh_proto::names;
 use serde_json::Value;
 
@@ -41,17 +41,6 @@ spec:
   serviceName: each
   replicas: 2
   podManagementPolicy: Parallel
-  selector: {matchLabels: {app: orders}}
-  template:
-    metadata: {labels: {app: orders}}
-    spec:
-      containers:
-        - name: orders
-          image: mesh-shop:dev
-          args: [orders]
-          ports: [{name: http, containerPort: 8080}]
-          readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1}
-          livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ";
 
 /// Its init container needs the network, too, and it ends although its sidecar would run for ever.
@@ -83,7 +72,7 @@ spec:
 fn a_cron_jobs_pod_asks_with_its_identity_from_the_init_container_on_and_ends() -> anyhow::Result<()> {
     mesh::install()?;
     let namespace = Namespace::meshed("mesh-e2e-jobs")?;
-    namespace.apply(ORDERS)?;
+    namespace.apply(&[ORDERS, ORDERS_PODS].concat())?;
     namespace.rolled_out("statefulset/orders")?;
     for (account, status) in [("customer", "200 "), ("default", "403 ")] {
         let name = format!("as-{account}");

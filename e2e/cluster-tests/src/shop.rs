@@ -1,0 +1,15 @@
+//! Manifests of the demo shop's parts, for tests that need a server and are not about it.
+
+/// The order service, on port 8080, as the pods of a workload: the last fields of its `spec`.
+pub const ORDERS_PODS: &str = "  selector: {matchLabels: {app: orders}}
+  template:
+    metadata: {labels: {app: orders}}
+    spec:
+      containers:
+        - name: orders
+          image: mesh-shop:dev
+          args: [orders]
+          ports: [{name: http, containerPort: 8080}]
+          readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1}
+          livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+";
