@@ -7,11 +7,9 @@
 mod chart;
 pub(crate) mod objects;
 pub(crate) mod progress;
+mod values;
 
-use std::collections::BTreeMap;
-
-use clap::ValueEnum;
-use mesh_proto::{identity::is_trust_domain, inbound::DefaultPolicy};
+pub(crate) use self::values::{Profile, Values, ValuesError};
 
 /// The templates, in the order in which they are applied.
 const TEMPLATES: [Template; 4] = [
@@ -32,168 +30,6 @@ struct Template {
     text: &'static str,
     /// The value that must be `true` for it to be part of the manifest.
     only: Option<&'static str>,
-}
-
-/// What fills the placeholders, by path (`injector.failurePolicy`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Values(BTreeMap<String, String>);
-
-/// Who may connect where nothing else is said, by a name that says why one would want it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Profile {
-    /// Everybody, meshed or not: nothing breaks on the day of the installation
-    Permissive,
-    /// Only meshed pods, whoever they are
-    Authenticated,
-    /// Nobody whom no AuthorizationPolicy lets in
-    Deny,
-}
-
-/// A value that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ValuesError {
-    /// `--set` without an equals sign.
-    #[error("--set {0:?} is not KEY=VALUE")]
-    NotAPair(String),
-    /// A file of values is none.
-    #[error("not a file of values: {0}")]
-    NotRead(String),
-    /// No template knows the key.
-    #[error("there is no value {key:?}{}", .near.as_ref().map(|near| format!("; did you mean {near:?}?")).unwrap_or_default())]
-    Unknown {
-        /// What was given.
-        key: String,
-        /// The key that is nearest to it.
-        near: Option<String>,
-    },
-    /// Not a value of the key's kind.
-    #[error("value of {key}: {value:?} is not {expected}")]
-    Invalid {
-        /// The key.
-        key: String,
-        /// What was given.
-        value: String,
-        /// What it must be.
-        expected: &'static str,
-    },
-}
-
-impl Values {
-    /// The values of `deploy/values.yaml` for this release.
-    pub(crate) fn defaults() -> Self {
-        let text = DEFAULTS.replace("${version}", env!("CARGO_PKG_VERSION"));
-        let tree: serde_json::Value = serde_saphyr::from_str(&text).expect("deploy/values.yaml is checked by a test");
-        let mut values = BTreeMap::new();
-        flatten("", &tree, &mut values);
-        Self(values)
-    }
-
-    /// What can be set.
-    pub(crate) fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(String::as_str).filter(|key| *key != "version").collect()
-    }
-
-    /// With one value changed.
-    pub(crate) fn set(mut self, key: &str, value: &str) -> Result<Self, ValuesError> {
-        let Some(slot) = self.0.get_mut(key) else {
-            return Err(ValuesError::Unknown { key: key.to_owned(), near: nearest(key, self.0.keys()) });
-        };
-        expected(key, value).map_err(|expected| ValuesError::Invalid {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            expected,
-        })?;
-        value.clone_into(slot);
-        Ok(self)
-    }
-
-    /// With all that is in a file like `deploy/values.yaml`; what it does not name stays.
-    pub(crate) fn file(self, text: &str) -> Result<Self, ValuesError> {
-        let unread = |reason: String| ValuesError::NotRead(reason.lines().next().unwrap_or_default().to_owned());
-        // A copy of the defaults is a file of values too.
-        let text = text.replace("${version}", env!("CARGO_PKG_VERSION"));
-        let tree: serde_json::Value = serde_saphyr::from_str(&text).map_err(|error| unread(error.to_string()))?;
-        if !(tree.is_object() || tree.is_null()) {
-            return Err(ValuesError::NotRead("it does not begin with a key".to_owned()));
-        }
-        let mut values = BTreeMap::new();
-        flatten("", &tree, &mut values);
-        values.iter().filter(|(key, _)| !key.is_empty()).try_fold(self, |all, (key, value)| all.set(key, value))
-    }
-
-    /// For clusters whose pods must not start without the mesh, whatever node is lost. Pods that are asked to keep apart and
-    /// budgets for their disruption are always there.
-    #[must_use]
-    pub(crate) fn highly_available(mut self) -> Self {
-        for (key, value) in
-            [("controller.replicas", "3"), ("injector.replicas", "3"), ("injector.failurePolicy", "Fail")]
-        {
-            self.0.insert(key.to_owned(), value.to_owned());
-        }
-        self
-    }
-
-    /// With the policy of a profile.
-    #[must_use]
-    pub(crate) fn profile(mut self, profile: Profile) -> Self {
-        let policy = match profile {
-            Profile::Permissive => DefaultPolicy::Allow,
-            Profile::Authenticated => DefaultPolicy::Authenticated,
-            Profile::Deny => DefaultPolicy::Deny,
-        };
-        self.0.insert("defaultPolicy".to_owned(), policy.as_str().to_owned());
-        self
-    }
-
-    /// With every part that there may be: what an uninstallation looks for.
-    pub(crate) fn of_every_part() -> Self {
-        let mut values = Self::defaults();
-        for key in TEMPLATES.iter().filter_map(|template| template.only) {
-            values.0.insert(key.to_owned(), "true".to_owned());
-        }
-        values
-    }
-
-    /// One value.
-    pub(crate) fn get(&self, key: &str) -> &str {
-        self.0.get(key).map(String::as_str).unwrap_or_default()
-    }
-
-    /// With `KEY=VALUE` pairs as written on the command line.
-    pub(crate) fn set_all<'a>(self, pairs: impl IntoIterator<Item = &'a String>) -> Result<Self, ValuesError> {
-        pairs.into_iter().try_fold(self, |values, pair| {
-            let (key, value) = pair.split_once('=').ok_or_else(|| ValuesError::NotAPair(pair.clone()))?;
-            values.set(key, value)
-        })
-    }
-}
-
-/// What a value of `key` must be, where it is not.
-fn expected(key: &str, value: &str) -> Result<(), &'static str> {
-    let (valid, expected) = match key {
-        "trustDomain" => (is_trust_domain(value), "a trust domain: a-z, 0-9, '.', '-' and '_'"),
-        "defaultPolicy" => {
-            (value.parse::<DefaultPolicy>().is_ok(), "allow, authenticated, same-namespace, deny or audit")
-        }
-        "controller.source" => {
-            let path = value.strip_prefix("dir:/").unwrap_or_default();
-            (value == "kube" || is_word(path, "/._-"), "kube or dir:/PATH")
-        }
-        "injector.failurePolicy" => (matches!(value, "Ignore" | "Fail"), "Ignore or Fail"),
-        "injector.evict" => (matches!(value, "true" | "false"), "true or false"),
-        "controller.replicas" | "injector.replicas" => {
-            (value.parse::<u8>().is_ok_and(|replicas| replicas > 0), "a number from 1 to 255")
-        }
-        "logLevel" => (is_word(value, ",=:_"), "a log filter such as info or warn,mesh_controller=debug"),
-        _ => (is_word(value, "./:@_-") && !value.ends_with(':'), "the name of an image"),
-    };
-    if valid { Ok(()) } else { Err(expected) }
-}
-
-/// Letters and digits, and these marks: nothing that could end a scalar or change its meaning.
-fn is_word(text: &str, marks: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || marks.contains(c))
 }
 
 /// The whole manifest.
@@ -217,7 +53,7 @@ fn substitute(name: &str, template: &str, values: &Values) -> String {
         let mut rest = line;
         while let Some((before, after)) = rest.split_once("${") {
             let (key, after) = after.split_once('}').expect("templates are checked by a test: a placeholder ends");
-            let value = values.0.get(key);
+            let value = values.find(key);
             text.push_str(before);
             text.push_str(value.unwrap_or_else(|| panic!("{name} is checked by a test: {key} has a value")));
             rest = after;
@@ -225,24 +61,6 @@ fn substitute(name: &str, template: &str, values: &Values) -> String {
         text.push_str(rest);
     }
     text
-}
-
-fn flatten(path: &str, tree: &serde_json::Value, values: &mut BTreeMap<String, String>) {
-    match tree {
-        serde_json::Value::Object(fields) => {
-            for (name, value) in fields {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                flatten(&path, value, values);
-            }
-        }
-        serde_json::Value::String(text) => drop(values.insert(path.to_owned(), text.clone())),
-        other => drop(values.insert(path.to_owned(), other.to_string())),
-    }
-}
-
-fn nearest<'a>(key: &str, keys: impl Iterator<Item = &'a String>) -> Option<String> {
-    let close = |candidate: &&String| strsim::jaro_winkler(key, candidate) > 0.8;
-    keys.filter(close).max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b))).cloned()
 }
 
 #[cfg(test)]
@@ -272,7 +90,7 @@ mod tests {
                 used.insert(part.split_once('}').unwrap().0.to_owned());
             }
         }
-        let known: BTreeSet<_> = Values::defaults().0.into_keys().collect();
+        let known: BTreeSet<_> = Values::defaults().into_keys().collect();
         assert_eq!(used, known);
     }
 
@@ -370,56 +188,6 @@ mod tests {
             assert_eq!(entry["sideEffects"], "NoneOnDryRun");
             assert_eq!(entry["timeoutSeconds"], 5);
             assert_eq!(entry["rules"][0]["operations"][0], "CREATE");
-        }
-    }
-
-    #[test]
-    fn values_are_set_by_path_and_typos_are_named() {
-        let set = |pair: &str| Values::defaults().set_all([&pair.to_owned()]);
-        assert!(render(&set("trustDomain=example.org").unwrap()).contains("--trust-domain=example.org"));
-        assert_eq!(set("trustDomain"), Err(ValuesError::NotAPair("trustDomain".into())));
-        let error = set("trustdomain=x").unwrap_err().to_string();
-        assert!(error.contains("did you mean \"trustDomain\""), "{error}");
-        for (key, value) in [
-            ("logLevel", ""),
-            ("logLevel", "a b"),
-            ("logLevel", "x\ny: 1"),
-            ("logLevel", "\""),
-            ("controller.image", "foo:"),
-            ("controller.image", "=@x"),
-            ("controller.replicas", "abc"),
-            ("controller.replicas", "0"),
-            ("controller.source", "nonsense"),
-            ("controller.source", "dir:"),
-            ("injector.failurePolicy", "Maybe"),
-            ("defaultPolicy", "bogus"),
-            ("trustDomain", "Example.org"),
-        ] {
-            let error = set(&format!("{key}={value}")).unwrap_err().to_string();
-            assert!(error.contains(key) && error.contains("is not"), "{error}");
-        }
-        let numeric = objects(&render(&set("controller.image=123").unwrap()));
-        let deployment = numeric.iter().find(|object| object["kind"] == "Deployment").unwrap();
-        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!(container["image"], "123", "a name stays text");
-    }
-
-    #[test]
-    fn a_file_is_laid_over_the_defaults_and_names_what_it_does_not_know() {
-        let file = |text: &str| Values::defaults().file(text);
-        let values = file("controller:\n  replicas: 2\nproxy: {image: 'registry/x:1'}\n").unwrap();
-        assert_eq!((values.get("controller.replicas"), values.get("proxy.image")), ("2", "registry/x:1"));
-        assert_eq!(values.get("injector.replicas"), "1");
-        assert_eq!(file("").unwrap(), Values::defaults());
-        assert_eq!(file(DEFAULTS).map(|values| values.get("logLevel").to_owned()), Ok("info".to_owned()));
-        for (text, says) in [
-            ("controller: {replica: 2}", "did you mean \"controller.replicas\""),
-            ("controller: {replicas: many}", "is not a number"),
-            ("- a", "not a file of values"),
-            ("a: [", "not a file of values"),
-        ] {
-            let error = file(text).unwrap_err().to_string();
-            assert!(error.contains(says), "{text}: {error}");
         }
     }
 

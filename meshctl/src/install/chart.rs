@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::Value;
 
-use super::{DEFAULTS, TEMPLATES, Values, flatten, render};
+use super::{DEFAULTS, TEMPLATES, Values, render, values::flatten};
 
 /// What the chart consists of, by path.
 fn chart() -> BTreeMap<String, String> {
