@@ -72,7 +72,8 @@ impl Pod {
     }
 
     fn start_with(config: DataConfig, policies: Policies, credentials: Credentials, traces: Option<Traces>) -> Self {
-        let listeners = Listeners::bind(&config).unwrap();
+        // The port that is free for IPv4 may be taken for IPv6, by a test beside this one.
+        let listeners = std::iter::repeat_with(|| Listeners::bind(&config)).take(20).find_map(Result::ok).unwrap();
         let outbound = listeners.outbound_addrs().unwrap()[0];
         let inbound = SocketAddr::from(([127, 0, 0, 1], listeners.inbound_addr().unwrap().port()));
         let (metrics, drain, tap) = (mesh_runtime::metrics::Metrics::new(), Drain::new(), tap::Hub::new());
