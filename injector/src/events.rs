@@ -1,8 +1,8 @@
 //! What was decided about a pod, as an Event on its owner: `kubectl describe` of the ReplicaSet, StatefulSet, Job … shows it.
 //!
-//! [`Told`] is made by `review` (pure) and queued by `server`, or by `reconcile` about the pod itself, and written by [`Writer::run`], which `app` runs where there is
-//! an API server. An Event is a help and never a condition: nobody waits for one, and what cannot be written is counted and
-//! forgotten. A rollout of a thousand pods says the same thing once.
+//! [`Told`] is made by `review` (pure) and queued by `server`, or by `reconcile` about the pod itself, and written by
+//! [`Writer::run`], which `app` runs where there is an API server. An Event is a help and never a condition: nobody waits for
+//! one, and what cannot be written is counted and forgotten. A rollout of a thousand pods says the same thing once.
 
 use std::{
     collections::VecDeque,
@@ -26,7 +26,7 @@ use prometheus_client::{
 };
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::pod::Reference;
+use crate::{pod::Reference, problem::Problem};
 
 /// Most that wait to be written; more are counted as dropped.
 const QUEUE: usize = 256;
@@ -40,9 +40,6 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const MAX_NOTE: usize = 1024;
 /// What was done, in the terms of the API: an action by a controller.
 const ACTION: &str = "InjectSidecar";
-
-/// Reason of the Event on a pod that would get a sidecar if it were created now; `meshctl list` says the same.
-pub const RESTART_NEEDED: &str = "restart-needed";
 
 /// One decision, for the owner of the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +122,7 @@ impl Events {
 impl Writer {
     /// Writes until all [`Events`] are gone. A problem is logged once, and again when it changes.
     pub async fn run(mut self) {
-        let mut last_problem = None;
+        let mut known = Problem::default();
         while let Some(told) = self.queue.recv().await {
             if !self.said.is_news(&told.regarding.uid, told.reason, Instant::now()) {
                 self.counted.add("repeated");
@@ -144,12 +141,11 @@ impl Writer {
                 Err(_elapsed) => Some(format!("no answer within {DEADLINE:?}")),
             };
             self.counted.add(if problem.is_some() { "failed" } else { "written" });
-            if problem != last_problem
+            if known.changes(problem.as_deref())
                 && let Some(problem) = &problem
             {
                 tracing::warn!(namespace = told.namespace, "failed to write an event about an injection: {problem}");
             }
-            last_problem = problem;
         }
     }
 }

@@ -33,6 +33,7 @@ pub mod namespaces;
 pub mod patch;
 pub mod pod;
 pub mod probes;
+mod problem;
 pub mod reason;
 pub mod reconcile;
 pub mod review;

@@ -9,6 +9,10 @@ use mesh_proto::names;
 
 use crate::settings::short;
 
+/// Of a pod that has no sidecar and would get one if it were created now: it is older than the label or than the mesh, or no
+/// webhook answered. Beside the codes, because nothing about the pod itself is the reason.
+pub const RESTART_NEEDED: &str = "restart-needed";
+
 /// Why a pod gets no sidecar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {

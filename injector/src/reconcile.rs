@@ -23,8 +23,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
     decide::{self, NamespaceMeta, Verdict, decide},
-    events::{Events, RESTART_NEEDED, Recently, Told},
+    events::{Events, Recently, Told},
     pod::{self, Reference},
+    problem::Problem,
+    reason::RESTART_NEEDED,
 };
 
 /// How often it looks. The lists are of names, labels and annotations, from the API server's cache.
@@ -80,7 +82,7 @@ impl Reconciler {
     pub async fn run(mut self) {
         let mut tick = interval(PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut problem = None;
+        let mut known = Problem::default();
         loop {
             tick.tick().await;
             let looked = tokio::time::timeout(DEADLINE, self.look()).await;
@@ -89,10 +91,11 @@ impl Reconciler {
                 Ok(Err(error)) => Some(error.to_string().chars().take(200).collect()),
                 Err(_elapsed) => Some(format!("it took more than {DEADLINE:?}")),
             };
-            if let Some(text) = now.as_ref().filter(|_| now != problem) {
+            if known.changes(now.as_deref())
+                && let Some(text) = &now
+            {
                 tracing::warn!("failed to look for pods without a sidecar: {text}");
             }
-            problem = now;
         }
     }
 

@@ -30,7 +30,10 @@ use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use serde_json::json;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::certificate::{self, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, SelfSigned};
+use crate::{
+    certificate::{self, AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, SelfSigned},
+    problem::Problem,
+};
 
 /// How often the Secret and the webhook configuration are looked at.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -107,22 +110,21 @@ impl Keeper {
     /// Keeps them alike for ever. A problem is told once, and again when it changes.
     pub async fn keep(mut self) {
         let mut backoff = Backoff::new(FIRST_RETRY, PERIOD);
-        let mut problem = None;
+        let mut known = Problem::default();
         loop {
             let step = tokio::time::timeout(DEADLINE, self.step(SystemTime::now())).await;
             let now = step.unwrap_or(Err(KeepError::Late)).err().map(|error| error.to_string());
-            if now != problem {
+            let wait = if now.is_some() { backoff.wait() } else { PERIOD };
+            if now.is_none() {
+                backoff.reset();
+            }
+            if known.changes(now.as_deref()) {
                 if let Some(text) = &now {
                     tracing::warn!("{text}");
                 } else {
                     tracing::info!("the API server trusts the webhook's certificate");
                 }
             }
-            let wait = if now.is_some() { backoff.wait() } else { PERIOD };
-            if now.is_none() {
-                backoff.reset();
-            }
-            problem = now;
             tokio::time::sleep(wait).await;
         }
     }

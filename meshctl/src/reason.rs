@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use mesh_injector::decide::{self, Namespace, NamespaceMeta, Verdict};
+pub(crate) use mesh_injector::reason::RESTART_NEEDED as RESTART;
 use serde_json::Value;
 
 use crate::cluster::{Cluster, ClusterError, PodInfo};
@@ -13,9 +14,6 @@ type PodKey = (String, String);
 /// Reason codes of the pods that are not meshed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Reasons(HashMap<PodKey, &'static str>);
-
-/// The pod would be injected if it were created now: it is older than the label or than the mesh.
-pub(crate) const RESTART: &str = "restart-needed";
 
 impl Reasons {
     /// Asks for what the decision needs, where any of `pods` is not meshed.

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mesh_runtime::tls;
+use mesh_runtime::tls::{self, signatures_of_tls13};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
+    DistinguishedName, RootCertStore,
     pki_types::{CertificateDer, UnixTime},
     server::{
         ClientHello, ResolvesServerCert, WebPkiClientVerifier,
@@ -91,27 +90,7 @@ impl ClientCertVerifier for Live {
         self.clients.load().verify_client_cert(leaf, intermediates, now)
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.clients.load().verify_tls12_signature(message, leaf, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.clients.load().verify_tls13_signature(message, leaf, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.clients.load().supported_verify_schemes()
-    }
+    signatures_of_tls13!();
 }
 
 /// Verifies clients with the roots of an authority; a client may show no certificate.
