@@ -163,6 +163,28 @@ impl Cluster {
         Some(self.in_time(path, client.get(path)).await)
     }
 
+    /// The object at a path; none where there is none, and on the playground.
+    pub(crate) async fn find(&self, path: &str) -> Result<Option<serde_json::Value>, ClusterError> {
+        match self.get(path).await {
+            Some(Ok(object)) => Ok(Some(object)),
+            Some(Err(ClusterError::NotFound { .. })) | None => Ok(None),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// What the API server makes of an object that is applied on its side, or with `dry_run` would make of it; none on the
+    /// playground.
+    pub(crate) async fn apply(
+        &self,
+        path: &str,
+        object: &serde_json::Value,
+        dry_run: bool,
+    ) -> Option<Result<serde_json::Value, ClusterError>> {
+        let dry_run = if dry_run { "dryRun=All&" } else { "" };
+        let path = format!("{path}?{dry_run}fieldManager=meshctl&force=true");
+        self.send(http::Method::PATCH, &path, "application/apply-patch+yaml", object).await
+    }
+
     /// What the API server answers to an object; none on the playground.
     pub(crate) async fn send(
         &self,

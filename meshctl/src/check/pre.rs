@@ -159,8 +159,7 @@ async fn may_create(cluster: &Cluster, resource: &Resource) -> Result<Option<Fin
 
 /// What the API server would make of the object.
 async fn dry_run(cluster: &Cluster, object: &Object) -> Result<(), ClusterError> {
-    let url = format!("{}?dryRun=All&fieldManager=meshctl&force=true", object.url());
-    let answer = cluster.send(Method::PATCH, &url, "application/apply-patch+yaml", &object.0).await;
+    let answer = cluster.apply(&object.url(), &object.0, true).await;
     answer.map_or(Ok(()), |answer| answer.map(drop))
 }
 

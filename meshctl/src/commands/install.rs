@@ -3,7 +3,6 @@
 
 use std::{fs, time::Duration};
 
-use http::Method;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -84,14 +83,8 @@ pub(crate) async fn put(cluster: &Cluster, objects: &[Object], printer: &Printer
     let waiting = printer.waiting(&format!("applying {} objects…", objects.len()));
     let (mut new, mut changed) = (0, 0);
     for object in objects {
-        let before = match cluster.get(&object.url()).await {
-            Some(Ok(before)) => Some(before),
-            Some(Err(ClusterError::NotFound { .. })) | None => None,
-            Some(Err(error)) => return Err(error.into()),
-        };
-        let url = format!("{}?fieldManager=meshctl&force=true", object.url());
-        let sent = cluster.send(Method::PATCH, &url, "application/apply-patch+yaml", &object.0).await;
-        let after = match sent {
+        let before = cluster.find(&object.url()).await?;
+        let after = match cluster.apply(&object.url(), &object.0, false).await {
             Some(Ok(after)) => after,
             Some(Err(ClusterError::Answer { reason, .. })) => {
                 return Err(Failure::new(Exit::Bad, format!("{}: {reason}", object.title()))

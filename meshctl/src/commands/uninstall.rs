@@ -102,11 +102,8 @@ fn still_meshed(meshed: &BTreeSet<(String, String)>) -> Failure {
 async fn installed(cluster: &Cluster) -> Result<Vec<Object>, ClusterError> {
     let objects = objects(&Values::of_every_part());
     let look = |object: Object| async move {
-        match cluster.get(&object.url()).await {
-            Some(Ok(_)) => Ok(Some(object)),
-            Some(Err(ClusterError::NotFound { .. })) | None => Ok(None),
-            Some(Err(error)) => Err(error),
-        }
+        let found = cluster.find(&object.url()).await?;
+        Ok::<_, ClusterError>(found.map(|_| object))
     };
     let found = join_all(objects.into_iter().map(look)).await;
     Ok(found.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())

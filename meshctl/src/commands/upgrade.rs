@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use http::Method;
 use mesh_proto::names;
 use serde::Serialize;
 use serde_json::Value;
@@ -109,14 +108,10 @@ pub(crate) async fn run(cluster: &Cluster, args: &cli::Install, printer: &Printe
 /// The release that is installed, by the image of its controller.
 async fn installed(cluster: &Cluster) -> Result<String, Failure> {
     let path = format!("/apis/apps/v1/namespaces/{}/deployments/{}", names::SYSTEM_NAMESPACE, names::CONTROLLER_NAME);
-    let deployment = match cluster.get(&path).await {
-        Some(Ok(deployment)) => deployment,
-        Some(Err(ClusterError::NotFound { .. })) | None => {
-            return Err(Failure::new(Exit::NotFound, "no mesh is installed on this cluster")
-                .fix("meshctl install --apply, or meshctl install | kubectl apply -f -"));
-        }
-        Some(Err(error)) => return Err(error.into()),
-    };
+    let deployment = cluster.find(&path).await?.ok_or_else(|| {
+        Failure::new(Exit::NotFound, "no mesh is installed on this cluster")
+            .fix("meshctl install --apply, or meshctl install | kubectl apply -f -")
+    })?;
     let containers = deployment.pointer("/spec/template/spec/containers").and_then(Value::as_array);
     let mut images = containers.into_iter().flatten().filter_map(|container| container["image"].as_str());
     let found = images.find_map(|image| tag(image, names::CONTROLLER_NAME));
@@ -144,13 +139,8 @@ async fn changes(cluster: &Cluster, objects: &[Object]) -> Result<Vec<Change>, F
     let ask = |object: &Object| {
         let (object, cluster) = (object.clone(), cluster.clone());
         async move {
-            let live = match cluster.get(&object.url()).await {
-                Some(Ok(live)) => Some(live),
-                Some(Err(ClusterError::NotFound { .. })) | None => None,
-                Some(Err(error)) => return Err(Failure::from(error)),
-            };
-            let url = format!("{}?dryRun=All&fieldManager=meshctl&force=true", object.url());
-            let sent = cluster.send(Method::PATCH, &url, "application/apply-patch+yaml", &object.0).await;
+            let live = cluster.find(&object.url()).await?;
+            let sent = cluster.apply(&object.url(), &object.0, true).await;
             let refused = |error: ClusterError| match error {
                 ClusterError::Answer { reason, .. } => {
                     Failure::new(Exit::Bad, format!("nothing was changed: {}: {reason}", object.title()))
@@ -158,7 +148,7 @@ async fn changes(cluster: &Cluster, objects: &[Object]) -> Result<Vec<Change>, F
                 error => error.into(),
             };
             let then = sent.unwrap_or(Ok(Value::Null)).map_err(refused)?;
-            Ok(change(&object, live, then))
+            Ok::<_, Failure>(change(&object, live, then))
         }
     };
     let all = join_all(objects.iter().map(ask)).await;
