@@ -52,9 +52,7 @@ impl Printer {
         let color = |is_terminal: bool| match globals.color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => {
-                is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
-            }
+            Color::Auto => is_terminal && may_color(),
         };
         Self {
             output: globals.output,
@@ -249,6 +247,11 @@ pub(crate) const CLEAR_LINE: &str = "\r\x1b[K";
 /// Whether talk goes to a terminal on which a line can be written again.
 pub(crate) fn can_redraw() -> bool {
     io::stderr().is_terminal() && !is_dumb()
+}
+
+/// Whether the environment lets a terminal be coloured.
+pub(crate) fn may_color() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_dumb()
 }
 
 /// A terminal that takes no orders, or none at all.

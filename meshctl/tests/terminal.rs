@@ -42,7 +42,8 @@ impl User {
             .env("KUBECONFIG", self.0.path().join("config"))
             .env("HOME", self.0.path())
             .env("XDG_RUNTIME_DIR", self.0.path())
-            .env_remove("NO_COLOR");
+            .env_remove("NO_COLOR")
+            .env_remove("CI");
         command
     }
 
@@ -123,18 +124,25 @@ fn without_a_playground_each_command_says_how_to_get_one() {
 #[test]
 fn colour_is_for_terminals_that_want_it() {
     let user = User::new();
-    let seen = |line: &str, variable: Option<(&str, &str)>| {
+    let seen = |line: &str, variables: [Option<(&str, &str)>; 2]| {
         let mut command = user.command(line);
-        command.envs(variable);
+        command.envs(variables.into_iter().flatten());
         Terminal::start(command, 80).end()
     };
     for line in ["list -A", "check", "stat deploy/nobody", "lst", "help"] {
-        assert!(seen(line, None).colored || line == "help", "{line}");
+        assert!(seen(line, [None, None]).colored || line == "help", "{line}");
         for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
-            let plain = seen(line, Some(variable));
-            assert!(!plain.colored && !plain.written.contains("\x1b[3"), "{line} {variable:?}: {:?}", plain.written);
+            // Libraries have their own mind about colour in CI.
+            for ci in [None, Some(("CI", "true"))] {
+                let plain = seen(line, [Some(variable), ci]);
+                assert!(
+                    !plain.colored && !plain.written.contains("\x1b[3"),
+                    "{line} {variable:?}: {:?}",
+                    plain.written
+                );
+            }
         }
-        let plain = seen(&format!("{line} --color never"), None);
+        let plain = seen(&format!("{line} --color never"), [None, None]);
         assert!(!plain.colored, "{line}: {:?}", plain.written);
         let output = user.command(&format!("{line} --color always")).output().unwrap();
         assert!([output.stdout, output.stderr].concat().contains(&0x1b) || line == "help", "{line}");

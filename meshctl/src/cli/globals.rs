@@ -5,6 +5,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, ColorChoice, ValueEnum};
 use mesh_proto::names;
 
+use crate::printer::may_color;
+
 /// Options that every command takes, before or after its name.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
@@ -94,6 +96,8 @@ pub(crate) fn color_of(words: &[OsString]) -> ColorChoice {
     match words.windows(2).filter_map(after).chain(joined).last().as_deref() {
         Some("always") => ColorChoice::Always,
         Some("never") => ColorChoice::Never,
+        // clap alone would colour a dumb terminal where `CI` is set.
+        _ if !may_color() => ColorChoice::Never,
         _ => ColorChoice::Auto,
     }
 }
