@@ -21,10 +21,6 @@ fn what_a_page_says_to_type_works() -> anyhow::Result<()> {
         follow(page)?;
     }
     a_user_of_one_namespace_sees_it_and_no_other()?;
-    if let Some(definitions) = env::var_os("MESH_E2E_GATEWAY_API") {
-        let definitions = definitions.to_str().context("a path in UTF-8")?;
-        kubectl(&["apply", "--server-side", "--filename", definitions], "")?.ok()?;
-    }
     for left in ["shop", "later"] {
         kubectl(&["delete", "namespace", left, "--ignore-not-found", "--timeout=240s"], "")?.ok()?;
     }

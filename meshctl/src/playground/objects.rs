@@ -17,10 +17,11 @@ use serde_json::Value;
 use super::{addresses::Allocator, expand};
 use crate::install;
 
-/// The demo shop, as `kubectl apply -f deploy/demo` would apply it.
-const DEMO: [(&str, &str); 2] = [
+/// The demo shop, as `kubectl apply -f deploy/demo -f deploy/demo/gateway-api` would apply it.
+const DEMO: [(&str, &str); 3] = [
     ("deploy/demo/shop.yaml", include_str!("../../../deploy/demo/shop.yaml")),
-    ("deploy/demo/traffic.yaml", include_str!("../../../deploy/demo/traffic.yaml")),
+    ("deploy/demo/policy.yaml", include_str!("../../../deploy/demo/policy.yaml")),
+    ("deploy/demo/gateway-api/traffic.yaml", include_str!("../../../deploy/demo/gateway-api/traffic.yaml")),
 ];
 /// Label that the API server puts on every namespace.
 const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";

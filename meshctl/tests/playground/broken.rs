@@ -27,24 +27,24 @@ fn every_command_answers_while_a_proxy_hangs() {
     without_a_controller(&playground);
 
     // Not ended, so that nothing starts it again: it accepts connections and says nothing.
-    let hangs = playground.inside().proxy_of("web-v2");
+    let hangs = playground.inside().proxy_of("web");
     kill(hangs, Signal::SIGSTOP).unwrap();
     // Command, exit code, what is known all the same, and what is said of the rest.
     for (line, exit, known, said) in [
-        ("list", 0, "deployment/web-v2", ""),
+        ("list", 0, "deployment/web", ""),
         ("version", 0, "proxies      0.1.0 (6 pods)", ""),
         ("stat --window 1s", 4, "deployment/web-v1", "1 of 6 proxies did not answer"),
-        ("stat deploy/web-v2 --window 1s", 4, "unknown", "did not answer within 4s"),
+        ("stat deploy/web --window 1s", 4, "unknown", "did not answer within 4s"),
         ("identity --all", 4, "sa/stock", "1 of 6 proxies did not answer"),
-        ("identity deploy/web-v2", 4, "", "did not answer within 4s"),
-        ("describe deploy/web-v2", 0, "does not say what is in force", ""),
+        ("identity deploy/web", 4, "", "did not answer within 4s"),
+        ("describe deploy/web", 0, "does not say what is in force", ""),
         ("connections", 4, "shop/web:80", "1 of 6 proxies did not answer"),
         ("diagnostics endpoints", 4, "shop/web:80", "1 of 6 proxies did not answer"),
         ("diagnostics proxy-metrics", 4, "# pod shop/stock", "1 of 6 proxies did not answer"),
-        ("diagnostics config deploy/web-v2", 4, "", "did not answer within 4s"),
+        ("diagnostics config deploy/web", 4, "", "did not answer within 4s"),
         ("check", 1, "[proxies-answer]", ""),
         ("tap --to deploy/web-v1 -c 1", 0, "shop/web-v1", ""),
-        ("tap deploy/web-v2", 4, "", "the proxy did not answer within 4s"),
+        ("tap deploy/web", 4, "", "the proxy did not answer within 4s"),
     ] {
         let asked = Instant::now();
         let output = playground.meshctl(&format!("{line} --playground --request-timeout {}s", LIMIT.as_secs()));
@@ -59,7 +59,7 @@ fn every_command_answers_while_a_proxy_hangs() {
         assert_eq!(errors, usize::from(!said.is_empty()), "{line}: {talk}");
     }
     let check = playground.meshctl("check --playground --request-timeout 4s -o short");
-    assert!(text(&check.stdout).contains("fix: meshctl playground logs web-v2-"), "{}", text(&check.stdout));
+    assert!(text(&check.stdout).contains("fix: meshctl playground logs web-"), "{}", text(&check.stdout));
     kill(hangs, Signal::SIGCONT).unwrap();
 
     playground.ok("check --playground --wait -o short");

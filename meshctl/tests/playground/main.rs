@@ -29,7 +29,7 @@ use support::{Playground, text};
 const MESHED: [&str; 6] = [
     "deployment/load",
     "deployment/web-v1",
-    "deployment/web-v2",
+    "deployment/web",
     "deployment/stock",
     "deployment/prices",
     "deployment/orders",
@@ -190,7 +190,7 @@ fn stat_tells_who_asks_whom(playground: &Playground) {
     assert_eq!((&rows[0]["direction"], &rows[0]["retries"]), (&"outbound".into(), &0.0.into()));
     let rows = playground.json("stat deploy/load --playground --by backend -t 1s");
     let workloads: BTreeSet<&str> = rows.iter().filter_map(|row| row["backend"]["workload"].as_str()).collect();
-    assert_eq!(workloads, BTreeSet::from(["deployment/web-v1", "deployment/web-v2"]), "{rows:?}");
+    assert_eq!(workloads, BTreeSet::from(["deployment/web-v1", "deployment/web"]), "{rows:?}");
 
     // Round after round until the reader has seen enough.
     let mut rounds = playground.command("stat deploy/web-v1 --playground --watch -t 100ms -o ndjson");
@@ -222,7 +222,7 @@ fn what_proxies_see_can_be_looked_at(playground: &Playground) {
 
     let rows = playground.json("diagnostics endpoints deploy/load --playground");
     let pods: BTreeSet<&str> = rows.iter().filter_map(|row| row["workload"].as_str()).collect();
-    assert_eq!(pods, BTreeSet::from(["deployment/web-v1", "deployment/web-v2"]), "{rows:?}");
+    assert_eq!(pods, BTreeSet::from(["deployment/web-v1", "deployment/web"]), "{rows:?}");
     assert!(rows.iter().any(|row| row["load"]["latencyMs"].as_f64().is_some()), "{rows:?}");
 
     let metrics = playground.ok("diagnostics proxy-metrics deploy/stock --playground");
@@ -250,7 +250,7 @@ fn the_planted_fault_is_found(playground: &Playground) {
     let events = playground.ok("tap --playground --status 5xx -o ndjson -c 3");
     for event in events.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()) {
         assert!(event["status"].as_u64().unwrap() >= 500, "{event}");
-        assert_eq!(event["destination"]["workload"], "deployment/web-v2");
+        assert_eq!(event["destination"]["workload"], "deployment/web");
         assert_eq!(event["path"], "/checkout", "and no query");
     }
     // The fault shows in version two and nowhere else. It hits one in seven requests of a fifth of the traffic: a window
@@ -262,7 +262,7 @@ fn the_planted_fault_is_found(playground: &Playground) {
             row["success"].as_f64()
         };
         assert_eq!(success("deployment/web-v1"), Some(1.0));
-        success("deployment/web-v2").is_some_and(|share| share < 1.0)
+        success("deployment/web").is_some_and(|share| share < 1.0)
     });
     assert!(is_seen);
 }
@@ -289,7 +289,7 @@ fn every_check_passes(playground: &Playground) {
 
 fn typing_errors_are_explained(playground: &Playground) {
     for (line, code, part) in [
-        ("stat deploy/wbe --playground", 6, "deployment/web-v1"),
+        ("stat deploy/wbe --playground", 6, "deployment/web"),
         ("tap svc/web --playground", 2, "--to svc/NAME"),
         ("identity deploy/visitor --playground", 6, "meshctl list"),
         ("playground exec deploy/nobody -- true", 6, "selects no pod"),

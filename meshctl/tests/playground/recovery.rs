@@ -34,7 +34,7 @@ fn what_dies_is_started_again_and_the_end_of_the_first_process_is_the_end_of_all
     // Proxies hold all they know in memory: certificate, policy, destinations.
     assert!(inside.signal("mesh-proxy run", Signal::SIGKILL) >= 4);
 
-    let killed = [("mesh-controller", "controller"), ("web-v2", "web"), ("stock", "stock"), ("load", "mesh-proxy")];
+    let killed = [("mesh-controller", "controller"), ("web", "web"), ("stock", "stock"), ("load", "mesh-proxy")];
     let rows = wait(&playground, "every one was started again and is ready", |rows| {
         killed.iter().all(|(workload, container)| find(rows, workload, container)["restarts"] == 1)
             && killed.iter().all(|(workload, container)| find(rows, workload, container)["ready"] == true)

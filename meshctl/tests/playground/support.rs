@@ -104,8 +104,13 @@ impl Inside {
     pub(crate) fn proxy_of(&self, workload: &str) -> Pid {
         let is_its = |pid: &Pid| {
             let variables = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            let wanted = format!("MESH_POD_NAME={workload}-");
-            variables.split(|byte| *byte == 0).any(|variable| variable.starts_with(wanted.as_bytes()))
+            // A pod of a Deployment is WORKLOAD-HASH-RANDOM; another workload's name may begin with this one's.
+            let is_of_it = |name: &[u8]| {
+                let mut parts = name.rsplitn(3, |byte| *byte == b'-').skip(2);
+                parts.next() == Some(workload.as_bytes())
+            };
+            let name = |variable: &[u8]| variable.strip_prefix(b"MESH_POD_NAME=").is_some_and(is_of_it);
+            variables.split(|byte| *byte == 0).any(name)
         };
         let proxies = self.processes().into_iter().filter(|(_, line)| line.contains("mesh-proxy run"));
         proxies.map(|(pid, _)| pid).find(is_its).unwrap()

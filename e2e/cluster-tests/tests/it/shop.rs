@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, until};
 use serde_json::Value;
 
-const MESHED: [&str; 6] = ["load", "orders", "prices", "stock", "web-v1", "web-v2"];
+const MESHED: [&str; 6] = ["load", "orders", "prices", "stock", "web", "web-v1"];
 const VISITOR: &str = "visitor";
 
 #[test]
@@ -16,7 +16,9 @@ fn the_demo_shop_runs_meshed_as_its_manifests_are() -> anyhow::Result<()> {
     gateway_api()?;
     let shop = Namespace::meshed("shop")?;
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/demo");
-    shop.run(&["apply", "--filename", demo.to_str().context("a path in UTF-8")?])?.ok()?;
+    for folder in [demo.clone(), demo.join("gateway-api")] {
+        shop.run(&["apply", "--filename", folder.to_str().context("a path in UTF-8")?])?.ok()?;
+    }
     for name in MESHED.into_iter().chain([VISITOR]) {
         shop.rolled_out(&format!("deployment/{name}"))?;
     }
@@ -82,7 +84,7 @@ fn who_is_not_let_in_is_told_so_by_code(shop: &Namespace) -> anyhow::Result<()> 
 }
 
 fn the_planted_fault_is_found_and_came_by_mutual_tls() -> anyhow::Result<()> {
-    let arguments = ["tap", "-n", "shop", "deploy/web-v2", "--from", "deploy/load", "--status", "5xx", "-c", "1"];
+    let arguments = ["tap", "-n", "shop", "deploy/web", "--from", "deploy/load", "--status", "5xx", "-c", "1"];
     let line = meshctl(&[&arguments[..], &["-o", "ndjson"]].concat(), "")?.ok()?;
     let request: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
     ensure!(request["path"] == "/checkout" && request["tls"] == true, "{request:#}");

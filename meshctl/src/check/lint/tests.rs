@@ -17,7 +17,9 @@ fn findings(text: &str) -> Vec<String> {
 const SHOP: &str = concat!(
     include_str!("../../../../deploy/demo/shop.yaml"),
     "\n---\n",
-    include_str!("../../../../deploy/demo/traffic.yaml")
+    include_str!("../../../../deploy/demo/policy.yaml"),
+    "\n---\n",
+    include_str!("../../../../deploy/demo/gateway-api/traffic.yaml")
 );
 
 #[test]
