@@ -5,6 +5,7 @@
 
 pub mod mesh;
 mod namespace;
+pub mod page;
 mod program;
 pub mod shop;
 

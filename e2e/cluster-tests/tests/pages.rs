@@ -1,15 +1,9 @@
 //! The pages for people with a cluster, followed command by command by a reader with `meshctl` in the PATH.
 
-use std::{
-    collections::BTreeSet,
-    env, fs,
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{collections::BTreeSet, fs};
 
-use anyhow::{Context as _, bail, ensure};
-use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, meshctl_path, until};
-use mesh_e2e::{readme::commands, sources};
+use anyhow::{Context as _, ensure};
+use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, page::follow, until};
 use serde_json::{Value, json};
 
 /// The page that ends with the mesh gone comes last.
@@ -91,35 +85,4 @@ fn nothing_is_left() -> anyhow::Result<()> {
     let bundles = kubectl(&["get", "configmaps", "--all-namespaces", "--output", "name"], "")?.ok()?;
     ensure!(!bundles.contains("mesh-trust-bundle"), "left behind: {bundles}");
     Ok(())
-}
-
-/// Types every command of the page, each in a shell of its own, in a folder with `deploy` in it.
-fn follow(page: &str) -> anyhow::Result<()> {
-    let text = fs::read_to_string(sources::root().join(page))?;
-    let folder = tempfile::tempdir()?;
-    std::os::unix::fs::symlink(sources::root().join("deploy"), folder.path().join("deploy"))?;
-    let meshctl = meshctl_path()?;
-    let paths = [PathBuf::from(meshctl.parent().context("it is in a folder")?)];
-    let path = env::join_paths(paths.into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())))?;
-    let commands = commands(&text, None);
-    ensure!(!commands.is_empty(), "{page} has no command");
-    for command in commands {
-        let output = Command::new("bash")
-            .args(["-uo", "pipefail", "-c", &command.text])
-            .current_dir(folder.path())
-            .env("PATH", &path)
-            .stdin(Stdio::null())
-            .output()?;
-        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-        if output.status.code() != Some(expected(&command.text)) {
-            bail!("{page}:{}: {} ended with {}\n{said}", command.line, command.text, output.status);
-        }
-        ensure!(!said.trim().is_empty() || command.text.contains(" > "), "{page}:{}: it says nothing", command.line);
-    }
-    Ok(())
-}
-
-/// `diff` says by its exit code that there is a difference, and that is what is shown.
-fn expected(command: &str) -> i32 {
-    i32::from(command.contains("| diff "))
 }

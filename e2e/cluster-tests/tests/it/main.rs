@@ -1,5 +1,6 @@
 //! What the mesh does on a real Kubernetes, seen through `kubectl` and `meshctl`.
 
+mod certificates;
 mod faults;
 mod install;
 mod load;
