@@ -24,6 +24,11 @@ fn what_a_page_says_to_type_works() -> anyhow::Result<()> {
         Ok(())
     })?;
     follow("docs/getting-started.md")?;
+    nothing_is_left()?;
+    // Not meshed: nothing is in the way when the mesh goes.
+    let shop = Namespace::plain("shop")?;
+    shop.run(&["create", "deployment", "web", "--image=mesh-shop:dev", "--", "/mesh-shop", "web"])?.ok()?;
+    follow("docs/install.md")?;
     nothing_is_left()
 }
 
