@@ -67,3 +67,7 @@ images *args:
 # The tests on the running cluster, or on that of KUBECONFIG: e2e/cluster-tests.
 e2e *args:
     e2e/cluster/test.sh {{args}}
+
+# Measure on that cluster what is promised in numbers (docs/benchmarks.md): a table, and target/bench/cluster.json.
+bench-cluster *args:
+    e2e/cluster/bench.sh {{args}}

@@ -27,3 +27,14 @@ until_true() { # until_true SECONDS WHAT COMMAND…
         sleep 0.2
     done
 }
+# What runs on a cluster uses that of KUBECONFIG, or the one that up.sh started, which is given the images of this checkout.
+use_cluster() {
+    [[ -z ${KUBECONFIG:-} ]] || return 0
+    [[ -f $state/admin.kubeconfig ]] || die "no cluster runs: just cluster-up, or set KUBECONFIG"
+    export KUBECONFIG=$state/admin.kubeconfig PATH=$bin:$PATH
+    local import=("$here/import.sh")
+    [[ $(id -u) == 0 ]] || import=(sudo --non-interactive env MESH_CLUSTER_CACHE="$(dirname "$cache")" "$here/import.sh")
+    "${import[@]}"
+    # What a cluster has that uses the Gateway API: given by the tests, once the mesh runs without.
+    export MESH_E2E_GATEWAY_API=$cache/gateway-api.yaml
+}

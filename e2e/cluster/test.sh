@@ -5,15 +5,7 @@ set -euo pipefail
 # shellcheck source=common.sh
 source "$(dirname "$0")/common.sh"
 
-if [[ -z ${KUBECONFIG:-} ]]; then
-    [[ -f $state/admin.kubeconfig ]] || die "no cluster runs: just cluster-up, or set KUBECONFIG"
-    export KUBECONFIG=$state/admin.kubeconfig PATH=$bin:$PATH
-    import=("$here/import.sh")
-    [[ $(id -u) == 0 ]] || import=(sudo --non-interactive env MESH_CLUSTER_CACHE="$(dirname "$cache")" "$here/import.sh")
-    "${import[@]}"
-    # What a cluster has that uses the Gateway API: given by the tests, once the mesh runs without.
-    export MESH_E2E_GATEWAY_API=$cache/gateway-api.yaml
-fi
+use_cluster
 cd "$here/../.."
 cargo build --quiet --locked --package meshctl
 # One after the other: they share the mesh, and the last of them removes it.

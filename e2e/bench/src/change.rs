@@ -4,6 +4,7 @@
 use std::{net::Ipv4Addr, path::Path, sync::mpsc, thread, time::Duration};
 
 use anyhow::Context as _;
+use mesh_measure::{Report, Samples};
 use mesh_testbed::{
     Member, Mesh, Settings, manifests,
     member::Pod,
@@ -12,7 +13,7 @@ use mesh_testbed::{
 };
 use tokio::time::Instant;
 
-use crate::{footprint::of_status, report::Report, samples::Samples};
+use crate::footprint::of_status;
 
 /// Milliseconds, 99 of 100.
 const IN_FORCE: f64 = 200.0;

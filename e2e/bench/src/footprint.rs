@@ -3,9 +3,8 @@
 use std::{fs, path::Path, thread, time::Duration};
 
 use anyhow::Context as _;
+use mesh_measure::{Report, Samples};
 use mesh_testbed::{Mesh, Settings, manifests, member::Pod};
-
-use crate::{report::Report, samples::Samples};
 
 /// Milliseconds from start to ready, median.
 const READY: f64 = 150.0;

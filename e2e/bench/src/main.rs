@@ -5,15 +5,12 @@
 
 mod change;
 mod footprint;
-mod report;
-mod samples;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser;
-
-use crate::report::Report;
+use mesh_measure::Report;
 
 /// Measures start, memory, size of a proxy, and how soon a change is in force.
 #[derive(Debug, Parser)]
@@ -40,7 +37,7 @@ fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::complain(&error);
+            mesh_measure::complain(&error);
             ExitCode::FAILURE
         }
     }
@@ -56,7 +53,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         "no program {}: build it with `cargo build --release --package mesh-proxy`",
         proxy.display()
     );
-    let mut report = Report::new();
+    let mut report = Report::here();
     footprint::measure(&proxy, cli.starts, &mut report)?;
     change::measure(&proxy, cli.changes, &mut report)?;
     report.print()?;

@@ -14,6 +14,7 @@ pub mod load;
 pub mod orders;
 pub mod prices;
 pub mod stock;
+pub mod watch;
 pub mod web;
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -41,6 +42,8 @@ enum Role {
     Orders(orders::Args),
     /// Asks once and prints the answer
     Get(get::Args),
+    /// Asks again and again and says when the answer changes
+    Watch(watch::Args),
 }
 
 /// Runs the role until SIGTERM or SIGINT, or until it is done.
@@ -55,6 +58,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Role::Prices(args) => prices::Prices::bind(args).await?.run(stop.clone()).await,
             Role::Orders(args) => orders::Orders::bind(args).await?.run(stop.clone()).await,
             Role::Get(args) => get::run(args).await,
+            Role::Watch(args) => watch::run(args, stop.clone()).await,
         }
     };
     tokio::pin!(role);

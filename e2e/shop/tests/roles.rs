@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use mesh_shop::{load, orders, prices, stock, web};
+use mesh_shop::{load, orders, prices, stock, watch, web};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -130,4 +130,24 @@ async fn a_shop_without_stock_answers_502_and_says_why() {
     assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("connect to stock"), "{answer}");
     stop.cancel();
     task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the test awaits every task it starts")]
+async fn one_who_watches_says_when_the_answer_is_another_one() {
+    let stop = CancellationToken::new();
+    let (orders, orders_task) = start_orders(&stop).await;
+    let args = watch::Args { url: format!("http://{orders}/orders").parse().unwrap(), every: 1 };
+    let (say, mut said) = tokio::sync::mpsc::unbounded_channel();
+    let task = tokio::spawn(watch::changes(args, stop.clone(), move |line| say.send(line).unwrap()));
+    let first = said.recv().await.unwrap();
+    assert!(first.ends_with(" 200 {\"orders\":0}"), "{first}");
+    let ordered = ask(orders, "POST /orders?item=1").await;
+    let second = said.recv().await.unwrap();
+    assert!(second.ends_with(" 200 {\"orders\":1}"), "{second} after {ordered}");
+    let time = |line: &str| line.split_once(' ').unwrap().0.parse::<f64>().unwrap();
+    assert!(time(&first) < time(&second), "{first} {second}");
+    stop.cancel();
+    task.await.unwrap();
+    orders_task.await.unwrap().unwrap();
 }

@@ -9,11 +9,11 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::samples::Samples;
+use crate::Samples;
 
 /// Every number and its bar.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     machine: Machine,
     rows: Vec<Row>,
 }
@@ -40,33 +40,38 @@ struct Row {
 }
 
 impl Report {
-    /// Without numbers yet.
-    pub(crate) fn new() -> Self {
+    /// Without numbers yet, of this machine.
+    pub fn here() -> Self {
         Self { machine: Machine::this(), rows: Vec::new() }
     }
 
     /// A number that must not exceed `bar`.
-    pub(crate) fn promised(&mut self, what: &'static str, unit: &'static str, value: f64, bar: f64, samples: usize) {
+    pub fn promised(&mut self, what: &'static str, unit: &'static str, value: f64, bar: f64, samples: usize) {
         self.rows.push(Row { what, unit, value, bar: Some(bar), kept: Some(value <= bar), samples });
     }
 
     /// A number for information.
-    pub(crate) fn told(&mut self, what: &'static str, unit: &'static str, value: f64, samples: usize) {
+    pub fn told(&mut self, what: &'static str, unit: &'static str, value: f64, samples: usize) {
         self.rows.push(Row { what, unit, value, bar: None, kept: None, samples });
     }
 
     /// The usual rows of a latency in milliseconds, of which the 99th percentile is promised.
-    pub(crate) fn latency(&mut self, [p50, p99, most]: [&'static str; 3], samples: &Samples, bar: f64) {
+    pub fn latency(&mut self, [p50, p99, most]: [&'static str; 3], samples: &Samples, bar: f64) {
         self.told(p50, "ms", samples.median(), samples.count());
         self.promised(p99, "ms", samples.percentile(99), bar, samples.count());
         self.told(most, "ms", samples.most(), samples.count());
     }
 
-    pub(crate) fn print(&self) -> io::Result<()> {
+    /// On standard output, as a table.
+    ///
+    /// # Errors
+    /// Where that cannot be written to.
+    pub fn print(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let Machine { processor, cores, kernel } = &self.machine;
         writeln!(out, "{processor}, {cores} cores, Linux {kernel}")?;
-        writeln!(out, "{:34} {:>9} {:4} {:>9} {:>8}  VERDICT", "WHAT", "VALUE", "UNIT", "BAR", "SAMPLES")?;
+        let width = self.rows.iter().map(|row| row.what.chars().count()).max().unwrap_or_default();
+        writeln!(out, "{:width$} {:>9} {:4} {:>9} {:>8}  VERDICT", "WHAT", "VALUE", "UNIT", "BAR", "SAMPLES")?;
         for Row { what, unit, value, bar, kept, samples } in &self.rows {
             let bar = bar.map_or("-".to_owned(), |bar| format!("{bar:.0}"));
             let verdict = match kept {
@@ -74,12 +79,16 @@ impl Report {
                 Some(false) => "MISSED",
                 None => "-",
             };
-            writeln!(out, "{what:34} {value:9.2} {unit:4} {bar:>9} {samples:8}  {verdict}")?;
+            writeln!(out, "{what:width$} {value:9.2} {unit:4} {bar:>9} {samples:8}  {verdict}")?;
         }
         Ok(())
     }
 
-    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+    /// As JSON.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
         let written = || {
             fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
             fs::write(path, serde_json::to_string_pretty(self)? + "\n")
@@ -102,7 +111,7 @@ impl Machine {
 }
 
 /// Says why there is no report.
-pub(crate) fn complain(error: &anyhow::Error) {
+pub fn complain(error: &anyhow::Error) {
     // Nothing is left to do where even standard error is closed.
     let _ = writeln!(io::stderr(), "error: {error:#}");
 }

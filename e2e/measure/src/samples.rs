@@ -2,31 +2,37 @@
 
 /// Sorted.
 #[derive(Debug, Clone)]
-pub(crate) struct Samples(Vec<f64>);
+pub struct Samples(Vec<f64>);
 
 impl Samples {
     /// Of at least one number.
-    pub(crate) fn new(mut numbers: Vec<f64>) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn new(mut numbers: Vec<f64>) -> anyhow::Result<Self> {
         anyhow::ensure!(!numbers.is_empty(), "nothing was measured");
         numbers.sort_by(f64::total_cmp);
         Ok(Self(numbers))
     }
 
-    pub(crate) fn count(&self) -> usize {
+    /// How many.
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    pub(crate) fn median(&self) -> f64 {
+    /// The smallest number that half of them do not exceed.
+    pub fn median(&self) -> f64 {
         self.percentile(50)
     }
 
     /// The smallest number that so many percent do not exceed (nearest rank).
-    pub(crate) fn percentile(&self, percent: usize) -> f64 {
+    pub fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         self.0[rank - 1]
     }
 
-    pub(crate) fn most(&self) -> f64 {
+    /// The largest.
+    pub fn most(&self) -> f64 {
         self.percentile(100)
     }
 }
