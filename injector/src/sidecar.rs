@@ -20,10 +20,13 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 const TOKEN_SECONDS: u32 = 3600;
 /// The last trust bundle, many times over; memory-backed storage counts against the sidecar's memory.
 const STATE_SIZE: &str = "4Mi";
-/// How often the kubelet looks whether the sidecar has started, in seconds, and how often before it gives up: two minutes
-/// outlast a controller that is being rescheduled.
+/// How long the sidecar holds back its answer until it is ready, in seconds, which is less than the kubelet waits for one:
+/// the application starts as soon as it can, and no "probe failed" is told of a start that is in order. How often that may
+/// pass in vain: five minutes outlast a controller that is being rescheduled.
+const STARTUP_WAIT: u32 = 9;
+const STARTUP_TIMEOUT: u32 = 10;
 const STARTUP_PERIOD: u32 = 1;
-const STARTUP_FAILURES: u32 = 120;
+const STARTUP_FAILURES: u32 = 30;
 /// Where the API token of the service account gets mounted by the API server, unless something is mounted there.
 const API_TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Program in the proxy's image, found by the image's PATH.
@@ -165,7 +168,8 @@ fn proxy(mesh: &Mesh, settings: &Settings, probes: &[Probe]) -> Value {
         "env": proxy_env(mesh, settings, probes),
         "ports": [{"name": "mesh-admin", "containerPort": names::PORT_PROXY_ADMIN, "protocol": "TCP"}],
         "startupProbe": {
-            "httpGet": {"path": "/ready", "port": names::PORT_PROXY_ADMIN},
+            "httpGet": {"path": format!("/ready?wait={STARTUP_WAIT}"), "port": names::PORT_PROXY_ADMIN},
+            "timeoutSeconds": STARTUP_TIMEOUT,
             "periodSeconds": STARTUP_PERIOD,
             "failureThreshold": STARTUP_FAILURES,
         },

@@ -3,20 +3,33 @@
 //! A process merges its own routes into [`router`] and serves it with [`Bound`]; routes that tell or change something
 //! about the application's traffic stand behind [`guard`]. It does not know what is behind the other routes.
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 
 use crate::metrics::{self, Metrics};
 use crate::readiness::Readiness;
+use crate::serve::Ending;
 use crate::telemetry::{LogHandle, MAX_FILTER};
 
 pub mod guard;
 mod serve;
 
 pub use serve::{Bound, MAX_CONNECTIONS};
+
+/// Longest that an answer of `/ready` is held back, in seconds.
+const MAX_WAIT: u64 = 60;
+
+/// `/ready?wait=SECONDS`: the answer comes as soon as the process is ready, or then.
+#[derive(Debug, serde::Deserialize)]
+struct Patience {
+    #[serde(default)]
+    wait: u64,
+}
 
 /// The routes that every process has; others are merged into it.
 pub fn router(readiness: Readiness, metrics: Metrics, log: LogHandle) -> Router {
@@ -28,7 +41,25 @@ pub fn router(readiness: Readiness, metrics: Metrics, log: LogHandle) -> Router 
         .route("/log-level", log_level.with_state(log).layer(DefaultBodyLimit::max(MAX_FILTER)))
 }
 
-async fn ready(State(readiness): State<Readiness>) -> Response {
+/// Held back where the caller says so: a kubelet's startup probe learns of readiness at once, instead of by asking again
+/// and again, each time with an event on the pod that says "probe failed".
+async fn ready(
+    State(readiness): State<Readiness>,
+    Query(Patience { wait }): Query<Patience>,
+    ending: Option<Extension<Ending>>,
+) -> Response {
+    let end = async {
+        match &ending {
+            Some(Extension(ending)) => ending.begun().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        () = readiness.ready() => {}
+        () = tokio::time::sleep(Duration::from_secs(wait.min(MAX_WAIT))) => {}
+        () = end => {}
+    }
     let pending = readiness.pending();
     if pending.is_empty() {
         return "ready\n".into_response();

@@ -79,6 +79,16 @@ fn why(error: &io::Error, port: u16) -> String {
     }
 }
 
+/// Given to each request as an extension: resolves when the server is to end, for answers that are held back.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending(CancellationToken);
+
+impl Ending {
+    pub(crate) async fn begun(&self) {
+        self.0.cancelled().await;
+    }
+}
+
 /// A server that has its port and does not serve yet.
 #[derive(Debug)]
 pub struct Bound {
@@ -194,7 +204,7 @@ impl Connection {
         let asked = AtomicBool::new(false);
         let service = service_fn(|request| {
             asked.store(true, Ordering::Relaxed);
-            answer(router.clone(), peer, request)
+            answer(router.clone(), peer, Ending(ending.clone()), request)
         });
         let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
         // hyper's own timeouts begin with the first byte of a known protocol; this one covers silence before that.
@@ -228,8 +238,10 @@ impl Connection {
 async fn answer(
     router: Router,
     peer: SocketAddr,
+    ending: Ending,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     request.extensions_mut().insert(ConnectInfo(peer));
+    request.extensions_mut().insert(ending);
     router.oneshot(request.map(Body::new)).await
 }

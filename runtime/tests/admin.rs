@@ -48,6 +48,41 @@ async fn ready_names_what_it_waits_for_until_it_comes() {
     assert_eq!(server.get("/ready", "x").await, (200, "ready\n".to_owned()));
 }
 
+#[tokio::test]
+async fn an_answer_that_is_held_back_comes_when_ready_or_after_the_seconds_asked_for() {
+    let server = Server::start(Router::new()).await;
+    let identity = server.readiness.block("identity");
+    let asked = tokio::time::Instant::now();
+    assert_eq!(server.get("/ready?wait=1", "x").await.0, 503);
+    assert!(asked.elapsed() >= Duration::from_millis(990), "{:?}", asked.elapsed());
+    for foreign in ["/ready?wait=x", "/ready?wait=-1", "/ready?wait=99999999999999999999"] {
+        assert_eq!(server.get(foreign, "x").await.0, 400, "{foreign}");
+    }
+
+    let asked = tokio::time::Instant::now();
+    let becomes_ready = async {
+        // Its connection comes after the one that is held.
+        assert_eq!(server.get("/live", "x").await.0, 200);
+        drop(identity);
+    };
+    let ((status, _), ()) = tokio::join!(server.get("/ready?wait=60", "x"), becomes_ready);
+    assert_eq!(status, 200);
+    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_held_back_does_not_hold_up_the_end() {
+    let server = Server::start(Router::new()).await;
+    let _never = server.readiness.block("identity");
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /ready?wait=60 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let (stopped, answer) = tokio::join!(server.tasks.shutdown(SOON), read_all(stream));
+    // Nothing, where the request had not been read yet.
+    let answer = answer.unwrap_or_default();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(stopped.is_clean(), "{stopped}");
+}
+
 /// One test, since the log of a process is one: no other test may change or reset the filter.
 #[tokio::test]
 async fn the_log_level_changes_only_for_a_meant_change_from_localhost() {

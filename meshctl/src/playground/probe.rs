@@ -73,6 +73,11 @@ impl Check {
         }))
     }
 
+    /// Longest that a start may take until it counts as failed: an answer may take as long as its timeout.
+    pub(crate) fn patience(&self) -> Duration {
+        self.period.max(self.timeout) * self.failures
+    }
+
     /// Performs it once.
     pub(crate) async fn perform(&self, network: &Arc<Network>) -> Result<(), String> {
         let (check, network) = (self.clone(), Arc::clone(network));

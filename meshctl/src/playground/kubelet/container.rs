@@ -185,7 +185,7 @@ impl Running {
     }
 
     async fn until_started(&self, startup: &Check) -> Result<(), String> {
-        let deadline = Instant::now() + startup.period * startup.failures;
+        let deadline = Instant::now() + startup.patience();
         loop {
             match startup.perform(&self.kubelet.network).await {
                 Ok(()) => return Ok(()),
