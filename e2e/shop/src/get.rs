@@ -64,7 +64,8 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) async fn open(url: &Uri) -> anyhow::Result<Self> {
-        let host = url.host().with_context(|| format!("{url} has no host"))?;
+        // An IPv6 address stands in brackets.
+        let host = url.host().with_context(|| format!("{url} has no host"))?.trim_matches(['[', ']']);
         let port = url.port_u16().unwrap_or(80);
         let stream = TcpStream::connect((host, port)).await.with_context(|| format!("connect to {host}:{port}"))?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;

@@ -5,9 +5,11 @@
 //!                       │  └──TCP, the server speaks first──▶ stock
 //!                       └──HTTP/1.1──▶ orders
 //! ```
+//! Beside the shop, for tests: [`get`] asks once, [`echo`] says what it hears over UDP.
 //! It knows nothing of the mesh: an application like any other. The playground runs it as `meshctl shop ROLE`, a cluster
 //! as an image. Manifests are in `deploy/demo`.
 
+pub mod echo;
 pub mod get;
 mod http;
 pub mod load;
@@ -40,6 +42,8 @@ enum Role {
     Prices(prices::Args),
     /// Takes orders: HTTP/1.1 and HTTP/2
     Orders(orders::Args),
+    /// Sends back every datagram: UDP
+    Echo(echo::Args),
     /// Asks once and prints the answer
     Get(get::Args),
     /// Asks again and again and says when the answer changes
@@ -57,6 +61,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Role::Stock(args) => stock::Stock::bind(args).await?.run(stop.clone()).await,
             Role::Prices(args) => prices::Prices::bind(args).await?.run(stop.clone()).await,
             Role::Orders(args) => orders::Orders::bind(args).await?.run(stop.clone()).await,
+            Role::Echo(args) => echo::run(args, stop.clone()).await,
             Role::Get(args) => get::run(args).await,
             Role::Watch(args) => watch::run(args, stop.clone()).await,
         }

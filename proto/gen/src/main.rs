@@ -14,5 +14,6 @@ fn main() -> std::io::Result<()> {
     let out = shop.join("src/prices/generated");
     std::fs::create_dir_all(&out)?;
     let protos = shop.join("proto");
-    tonic_prost_build::configure().out_dir(&out).compile_protos(&[protos.join("shop/v1/prices.proto")], &[protos])
+    let files = ["shop/v1/prices.proto", "grpc/health/v1/health.proto"].map(|name| protos.join(name));
+    tonic_prost_build::configure().out_dir(&out).compile_protos(&files, &[protos])
 }
