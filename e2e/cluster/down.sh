@@ -91,6 +91,7 @@ cgroups() {
 elsewhere() {
     local path
     [[ -f $state/forward ]] && sysctl -qw "net.ipv4.ip_forward=$(cat "$state/forward")"
+    [[ -f $state/forward6 ]] && sysctl -qw "net.ipv6.conf.all.forwarding=$(cat "$state/forward6")"
     while read -r path; do
         umount --lazy "$path" 2>/dev/null
         rm -rf --one-file-system "$path"

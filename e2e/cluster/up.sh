@@ -10,6 +10,14 @@ link=mesh-node0
 address=10.90.0.1
 services=10.96.0.0/16
 pods=10.244.0.0/24
+# Both families where IPv6 is there to be had; the addresses are then lists.
+address6=fd90::1
+services6=fd96::/112
+pods6=fd44::/64
+addresses=$address
+cidrs=$pods
+ranges="[{\"subnet\":\"$pods\"}]"
+routes='{"dst":"0.0.0.0/0"}'
 
 main() {
     [[ $(id -u) == 0 ]] || die "a node needs root: run it with sudo"
@@ -20,6 +28,7 @@ main() {
     flock --nonblock 9 || die "another up.sh or down.sh is at work"
     cd "$state"
     elsewhere
+    families
     network
     certificates
     control_plane
@@ -55,6 +64,19 @@ elsewhere() {
         [[ -e $path ]] || echo "$path"
     done > made
     sysctl -n net.ipv4.ip_forward > forward
+    sysctl -n net.ipv6.conf.all.forwarding > forward6 2>/dev/null || rm -f forward6
+}
+
+# Who forwards no longer listens to routers: a machine that has its route from one stays without.
+families() {
+    [[ $(sysctl -n net.ipv6.conf.all.disable_ipv6 2>/dev/null) == 0 ]] || return 0
+    [[ -z $(ip -6 route show default proto ra) ]] || return 0
+    sysctl -qw net.ipv6.conf.all.forwarding=1 2>/dev/null || return 0
+    addresses+=,$address6
+    services+=,$services6
+    cidrs+=,$pods6
+    ranges+=",[{\"subnet\":\"$pods6\"}]"
+    routes+=',{"dst":"::/0"}'
 }
 
 start() { # start NAME COMMAND…: in a session of its own, its id and beginning noted
@@ -71,10 +93,12 @@ network() {
         ip link add "$link" type bridge
         ip address add "$address/32" dev "$link"
         ip link set "$link" up
+        [[ $addresses == "$address" ]] || ip address add "$address6/128" dev "$link" nodad
     fi
     sysctl -qw net.ipv4.ip_forward=1
     # Pods on one bridge reach each other's Services only if bridged packets pass the rules; not every kernel has that.
     sysctl -qw net.bridge.bridge-nf-call-iptables=1 2>/dev/null || true
+    sysctl -qw net.bridge.bridge-nf-call-ip6tables=1 2>/dev/null || true
 }
 
 authority() { # authority FILE NAME
@@ -183,7 +207,7 @@ TOML
     cat > cni/10-bridge.conflist <<JSON
 {"cniVersion":"0.4.0","name":"mesh-pods","plugins":[
   {"type":"bridge","bridge":"mesh-pods0","isGateway":true,"hairpinMode":true,
-   "ipam":{"type":"host-local","dataDir":"$state/cni-addresses","ranges":[[{"subnet":"$pods"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}
+   "ipam":{"type":"host-local","dataDir":"$state/cni-addresses","ranges":[$ranges],"routes":[$routes]}}]}
 JSON
     start containerd containerd --config "$state/containerd.toml"
     until_true 60 "containerd answers" ctr --address "$socket" version
@@ -218,9 +242,9 @@ maxPods: 200
 makeIPTablesUtilChains: false
 YAML
     start kubelet "$bin/kubelet" --config="$state/kubelet.yaml" --kubeconfig="$state/kubelet.kubeconfig" \
-        --root-dir="$state/kubelet" --hostname-override="$node" --node-ip="$address" --cert-dir="$state/kubelet-pki"
+        --root-dir="$state/kubelet" --hostname-override="$node" --node-ip="$addresses" --cert-dir="$state/kubelet-pki"
     start kube-proxy "$bin/kube-proxy" --kubeconfig="$state/proxy.kubeconfig" --proxy-mode=nftables \
-        --hostname-override="$node" --cluster-cidr="$pods" --metrics-bind-address=127.0.0.1:10249 \
+        --hostname-override="$node" --cluster-cidr="$cidrs" --metrics-bind-address=127.0.0.1:10249 \
         --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0
     until_true 120 "the node is ready" kubectl wait --for=condition=Ready "node/$node" --timeout=5s
 }
