@@ -1,7 +1,7 @@
 //! The kinds of workloads, each injected by the API server's real admission.
 
 use anyhow::{Context as _, ensure};
-use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, shop::ORDERS_PODS, until};
+use mesh_cluster_tests::{Namespace, mesh, meshctl, shop::ORDERS_PODS};
 use mesh_proto::names;
 use serde_json::Value;
 
@@ -69,11 +69,12 @@ spec:
 
 #[test]
 #[ignore = "needs a cluster: just e2e"]
-fn a_cron_jobs_pod_asks_with_its_identity_from_the_init_container_on_and_ends() -> anyhow::Result<()> {
+fn a_jobs_pod_asks_with_its_identity_from_the_init_container_on_and_ends() -> anyhow::Result<()> {
     mesh::install()?;
     let namespace = Namespace::meshed("mesh-e2e-jobs")?;
     namespace.apply(&[ORDERS, ORDERS_PODS].concat())?;
     namespace.rolled_out("statefulset/orders")?;
+    namespace.apply(FINISHES)?;
     for (account, status) in [("customer", "200 "), ("default", "403 ")] {
         let name = format!("as-{account}");
         namespace.apply(&job(&name, account))?;
@@ -88,7 +89,7 @@ fn a_cron_jobs_pod_asks_with_its_identity_from_the_init_container_on_and_ends() 
         let pod = &namespace.objects("pods", &format!("job-name={name}"))?[0];
         ensure!(pod["status"]["phase"] == "Succeeded", "{:#}", pod["status"]);
     }
-    Ok(())
+    jobs_are_counted_as_they_end(&namespace)
 }
 
 #[test]
@@ -121,71 +122,50 @@ spec:
     Ok(())
 }
 
-#[test]
-#[ignore = "needs a cluster: just e2e"]
-fn a_probe_of_a_closed_port_fails() -> anyhow::Result<()> {
-    mesh::install()?;
-    let namespace = Namespace::meshed("mesh-e2e-probes")?;
-    for (name, probe) in [
-        ("open", "tcpSocket: {port: 8080}"),
-        ("closed", "tcpSocket: {port: 8081}"),
-        ("closed-http", "httpGet: {path: /healthz, port: 8081}"),
-    ] {
-        namespace.apply(&format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
+/// Three pods of it have to come to their end, two at a time.
+const FINISHES: &str = r#"
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: finishes}
 spec:
-  containers:
-    - {{name: orders, image: "mesh-shop:dev", args: [orders], readinessProbe: {{{probe}, periodSeconds: 1}}}}
-"#
-        ))?;
-    }
-    namespace.run(&["wait", "--for=condition=Ready", "pod/open", "--timeout=240s"])?.ok()?;
-    for name in ["closed", "closed-http"] {
-        until("the kubelet says that the probe failed", || {
-            let events = namespace.run(&["events", "--for", &format!("pod/{name}")])?.ok()?;
-            ensure!(events.contains("Readiness probe failed"), "{events}");
-            Ok(())
-        })?;
-        let pod = namespace.run(&["get", "pod", name, "--output", "json"])?.ok()?;
-        let pod: Value = serde_json::from_str(&pod)?;
-        let conditions = pod["status"]["conditions"].as_array().context("conditions")?;
-        let ready = conditions.iter().find(|condition| condition["type"] == "Ready").context("Ready")?;
-        ensure!(ready["status"] == "False", "{pod:#}");
-    }
-    Ok(())
-}
+  completions: 3
+  parallelism: 2
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      serviceAccountName: customer
+      containers: [{name: get, image: "mesh-shop:dev", args: [get, "http://orders/orders"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: fails}
+spec:
+  backoffLimit: 1
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: get, image: "mesh-shop:dev", args: [get, "http://nobody.invalid/"]}]
+"#;
 
-#[test]
-#[ignore = "needs a cluster: just e2e"]
-fn a_pod_that_cannot_be_meshed_starts_without_and_is_listed_with_the_reason() -> anyhow::Result<()> {
-    mesh::install()?;
-    let namespace = Namespace::meshed("mesh-e2e-refused")?;
-    let pod = |name: &str, more: &str| {
-        format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  {more}
-  containers: [{{name: orders, image: "mesh-shop:dev", args: [orders, --listen=127.0.0.1:0]}}]
-"#
-        )
-    };
-    namespace.apply(&pod("on-the-node", "hostNetwork: true"))?;
-    let label = ["label", "namespace", namespace.name(), "pod-security.kubernetes.io/enforce=baseline"];
-    kubectl(&label, "")?.ok()?;
-    let said = kubectl(&["--namespace", namespace.name(), "create", "--filename", "-"], &pod("baseline", ""))?;
-    ensure!(said.code == Some(0) && said.stderr.contains("pod-security-forbids-redirect"), "{said}");
-    for (name, reason) in [("on-the-node", "host-network"), ("baseline", "pod-security-forbids-redirect")] {
-        namespace.run(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=240s"])?.ok()?;
-        let list: Value = serde_json::from_str(&meshctl(&["list", "-n", namespace.name(), "-o", "json"], "")?.ok()?)?;
-        let mut items = list["items"].as_array().context("items")?.iter();
-        let item = items.find(|item| item["workload"] == format!("pod/{name}"));
-        ensure!(item.is_some_and(|item| item["meshed"] == 0 && item["reason"] == reason), "{list:#}");
+fn jobs_are_counted_as_they_end(namespace: &Namespace) -> anyhow::Result<()> {
+    for (job, condition) in [("job/finishes", "Complete"), ("job/fails", "Failed")] {
+        namespace.run(&["wait", &format!("--for=condition={condition}"), job, "--timeout=240s"])?.ok()?;
+    }
+    let jobs = namespace.objects("jobs", "")?;
+    let job = |name: &str| jobs.iter().find(|job| job["metadata"]["name"] == name).context("a job");
+    ensure!(job("finishes")?["status"]["succeeded"] == 3, "{:#}", job("finishes")?["status"]);
+    // The first, and one more.
+    let status = &job("fails")?["status"];
+    let reason = status["conditions"].as_array().into_iter().flatten().find(|one| one["type"] == "Failed");
+    ensure!(status["failed"] == 2, "{status:#}");
+    ensure!(reason.is_some_and(|one| one["reason"] == "BackoffLimitExceeded"), "{status:#}");
+    for (name, phase) in [("finishes", "Succeeded"), ("fails", "Failed")] {
+        for pod in namespace.objects("pods", &format!("job-name={name}"))? {
+            ensure!(pod["spec"]["initContainers"][0]["name"] == names::CONTAINER_PROXY, "{:#}", pod["spec"]);
+            ensure!(pod["status"]["phase"] == phase, "{:#}", pod["status"]);
+        }
     }
     Ok(())
 }
