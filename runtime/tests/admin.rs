@@ -67,7 +67,7 @@ async fn an_answer_that_is_held_back_comes_when_ready_or_after_the_seconds_asked
     };
     let ((status, _), ()) = tokio::join!(server.get("/ready?wait=60", "x"), becomes_ready);
     assert_eq!(status, 200);
-    assert!(asked.elapsed() < Duration::from_secs(60), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_mins(1), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
