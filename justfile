@@ -27,6 +27,13 @@ docs:
     UPDATE_DOCS=1 cargo test --quiet --locked --package mesh-e2e --test architecture --test reference
     UPDATE_DOCS=1 cargo test --quiet --locked --package meshctl --bin meshctl -- the_page_of_commands the_chart_is_made
 
+# Take the definition of HTTPRoute anew from the Gateway API's release that e2e/cluster/gateway-api names (needs Go).
+gateway-api:
+    cd e2e/cluster/gateway-api && go mod download sigs.k8s.io/gateway-api
+    UPDATE_DOCS=1 GATEWAY_API_CRDS="$(cd e2e/cluster/gateway-api && go list -mod=mod -m -f '{{{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/standard" \
+        cargo test --quiet --locked --package meshctl --bin meshctl -- the_gateway_api
+    UPDATE_DOCS=1 cargo test --quiet --locked --package meshctl --bin meshctl -- the_chart_is_made
+
 # As `gen`, and fail on a difference.
 gen-check:
     .ci/run gen

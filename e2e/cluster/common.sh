@@ -35,6 +35,7 @@ use_cluster() {
     local import=("$here/import.sh")
     [[ $(id -u) == 0 ]] || import=(sudo --non-interactive env MESH_CLUSTER_CACHE="$(dirname "$cache")" "$here/import.sh")
     "${import[@]}"
-    # What a cluster has that uses the Gateway API: given by the tests, once the mesh runs without.
+    # Definitions of the Gateway API as others bring them. That they are named says also that the cluster has none of its own, and
+    # may be given the mesh's.
     export MESH_E2E_GATEWAY_API=$cache/gateway-api.yaml
 }

@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// Print the manifest of the control plane for `kubectl apply -f -`, or apply it
     Install(Install),
     /// Show what this release of meshctl would change of an installation, or change it
-    Upgrade(Install),
+    Upgrade(Upgrade),
     /// Print what `kubectl delete -f -` takes to remove the mesh, the webhook first
     Uninstall(Uninstall),
     /// Explain a code, check, annotation, status or topic; without one, list them
@@ -259,7 +259,7 @@ pub(crate) struct Uninject {
     pub(crate) path: PathBuf,
 }
 
-/// `meshctl install` and `meshctl upgrade`: both render the manifest, and may apply it.
+/// `meshctl install`, and what `meshctl upgrade` has of it: both render the manifest, and may apply it.
 #[derive(Debug, Args)]
 pub(crate) struct Install {
     #[command(flatten)]
@@ -270,6 +270,16 @@ pub(crate) struct Install {
     /// Longest that --apply may take (exit code 4)
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration, requires = "apply")]
     pub(crate) timeout: Duration,
+}
+
+/// `meshctl upgrade`.
+#[derive(Debug, Args)]
+pub(crate) struct Upgrade {
+    #[command(flatten)]
+    pub(crate) install: Install,
+    /// Start from the defaults, not from the values that the mesh was installed with
+    #[arg(long)]
+    pub(crate) reset_values: bool,
 }
 
 /// What fills the manifest: defaults, then --ha and --profile, then files, then --set.

@@ -10,6 +10,7 @@ pub(crate) mod explain;
 pub(crate) mod identity;
 pub(crate) mod inject;
 pub(crate) mod install;
+mod leftovers;
 pub(crate) mod list;
 pub(crate) mod pages;
 pub(crate) mod stat;

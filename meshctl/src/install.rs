@@ -5,38 +5,83 @@
 
 #[cfg(test)]
 mod chart;
+pub(crate) mod gateway_api;
 pub(crate) mod objects;
 pub(crate) mod progress;
 mod values;
 
-pub(crate) use self::values::{Profile, Values, ValuesError};
+pub(crate) use self::values::{Profile, Recorded, Values, ValuesError};
 
 /// The templates, in the order in which they are applied.
-const TEMPLATES: [Template; 4] = [
+const TEMPLATES: [Template; 7] = [
     Template {
         name: "deploy/crds/authorizationpolicies.yaml",
         text: include_str!("../../deploy/crds/authorizationpolicies.yaml"),
-        only: None,
+        when: When::Always,
     },
-    Template { name: "deploy/control-plane.yaml", text: include_str!("../../deploy/control-plane.yaml"), only: None },
-    Template { name: "deploy/evict.yaml", text: include_str!("../../deploy/evict.yaml"), only: Some("injector.evict") },
-    Template { name: "deploy/webhook.yaml", text: include_str!("../../deploy/webhook.yaml"), only: None },
+    Template {
+        name: "deploy/gateway-api/httproutes.yaml",
+        text: include_str!("../../deploy/gateway-api/httproutes.yaml"),
+        when: When::True("gatewayApi.install"),
+    },
+    Template {
+        name: "deploy/control-plane.yaml",
+        text: include_str!("../../deploy/control-plane.yaml"),
+        when: When::Always,
+    },
+    Template {
+        name: "deploy/controller-budget.yaml",
+        text: include_str!("../../deploy/controller-budget.yaml"),
+        when: When::Several("controller.replicas"),
+    },
+    Template {
+        name: "deploy/injector-budget.yaml",
+        text: include_str!("../../deploy/injector-budget.yaml"),
+        when: When::Several("injector.replicas"),
+    },
+    Template {
+        name: "deploy/evict.yaml",
+        text: include_str!("../../deploy/evict.yaml"),
+        when: When::True("injector.evict"),
+    },
+    Template { name: "deploy/webhook.yaml", text: include_str!("../../deploy/webhook.yaml"), when: When::Always },
 ];
 const DEFAULTS: &str = include_str!("../../deploy/values.yaml");
+/// What stands for the release in templates: no value, since nobody sets it.
+const RELEASE: &str = "version";
 
 /// A file of `deploy/`.
 struct Template {
     name: &'static str,
     text: &'static str,
-    /// The value that must be `true` for it to be part of the manifest.
-    only: Option<&'static str>,
+    when: When,
+}
+
+/// When a template is part of the manifest.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    Always,
+    /// Where the value is `true`.
+    True(&'static str),
+    /// Where the number is more than one.
+    Several(&'static str),
+}
+
+impl When {
+    fn holds(self, values: &Values) -> bool {
+        match self {
+            Self::Always => true,
+            Self::True(key) => values.get(key) == "true",
+            Self::Several(key) => values.get(key).parse::<u8>().is_ok_and(|number| number > 1),
+        }
+    }
 }
 
 /// The whole manifest.
 pub(crate) fn render(values: &Values) -> String {
     let mut manifest = String::new();
-    for Template { name, text, only } in TEMPLATES {
-        if only.is_some_and(|key| values.get(key) != "true") {
+    for Template { name, text, when } in TEMPLATES {
+        if !when.holds(values) {
             continue;
         }
         manifest.push_str("---\n");
@@ -53,7 +98,7 @@ fn substitute(name: &str, template: &str, values: &Values) -> String {
         let mut rest = line;
         while let Some((before, after)) = rest.split_once("${") {
             let (key, after) = after.split_once('}').expect("templates are checked by a test: a placeholder ends");
-            let value = values.find(key);
+            let value = if key == RELEASE { Some(env!("CARGO_PKG_VERSION")) } else { values.find(key) };
             text.push_str(before);
             text.push_str(value.unwrap_or_else(|| panic!("{name} is checked by a test: {key} has a value")));
             rest = after;
@@ -84,13 +129,16 @@ mod tests {
     #[test]
     fn every_value_is_used_and_every_placeholder_has_one() {
         let mut used = BTreeSet::new();
-        for Template { text, only, .. } in TEMPLATES {
-            used.extend(only.map(str::to_owned));
+        for Template { text, when, .. } in TEMPLATES {
+            if let When::True(key) | When::Several(key) = when {
+                used.insert(key.to_owned());
+            }
             for part in text.split("${").skip(1) {
                 used.insert(part.split_once('}').unwrap().0.to_owned());
             }
         }
         let known: BTreeSet<_> = Values::defaults().into_keys().collect();
+        assert!(used.remove(RELEASE), "the manifest says of which release it is");
         assert_eq!(used, known);
     }
 
@@ -208,6 +256,35 @@ mod tests {
         assert!(render(&Values::defaults().profile(Profile::Deny)).contains("--default-policy=deny"));
     }
 
+    /// One of a single replica would keep nothing: it goes at once, with a budget or without.
+    #[test]
+    fn each_part_has_a_budget_once_it_has_several_replicas() {
+        for (set, budgets) in [
+            (&[][..], &[][..]),
+            (&["controller.replicas=2"], &[names::CONTROLLER_NAME]),
+            (&["injector.replicas=2"], &[names::INJECTOR_NAME]),
+            (&["controller.replicas=3", "injector.replicas=3"], &[names::CONTROLLER_NAME, names::INJECTOR_NAME]),
+        ] {
+            let set: Vec<String> = set.iter().map(|pair| (*pair).to_owned()).collect();
+            let objects = objects(&render(&Values::defaults().set_all(&set).unwrap()));
+            let found: Vec<_> = objects.iter().filter(|object| object["kind"] == "PodDisruptionBudget").collect();
+            let found: Vec<_> = found.iter().map(|budget| budget["metadata"]["name"].as_str().unwrap()).collect();
+            assert_eq!(found, budgets, "{set:?}");
+        }
+    }
+
+    #[test]
+    fn the_manifest_records_the_values_it_was_made_with() {
+        let given = ["logLevel=warn,mesh_controller=debug", "controller.image=registry/x:1", "injector.replicas=2"];
+        let values = Values::defaults().set_all(&given.map(str::to_owned)).unwrap();
+        let objects = objects(&render(&values));
+        let record = objects.iter().find(|object| object["metadata"]["name"] == names::VALUES_NAME).unwrap();
+        assert_eq!(record["metadata"]["labels"][names::LABEL_VERSION], env!("CARGO_PKG_VERSION"));
+        let text = record["data"]["values.yaml"].as_str().unwrap();
+        let read = Values::recorded(text, env!("CARGO_PKG_VERSION")).unwrap();
+        assert_eq!((read.values, read.unknown), (values, Vec::new()));
+    }
+
     #[test]
     fn the_right_to_evict_is_there_only_where_it_is_used() {
         let role = |values: &Values| {
@@ -219,7 +296,6 @@ mod tests {
         assert_eq!(role(&Values::defaults()), None);
         assert!(render(&Values::defaults()).contains("--evict=false"));
         let evicting = Values::defaults().set("injector.evict", "true").unwrap();
-        assert_eq!(evicting, Values::of_every_part());
         assert!(render(&evicting).contains("--evict=true"));
         let rules = role(&evicting).unwrap()["rules"].clone();
         assert_eq!(

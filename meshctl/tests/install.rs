@@ -9,6 +9,7 @@ mod api;
 use std::{
     fs,
     process::{Command, Output},
+    sync::Arc,
 };
 
 use api::{Script, serve, status};
@@ -280,6 +281,115 @@ fn an_upgrade_shows_the_difference_and_the_proxies_that_are_older() {
     let (code, _, talk) = user.meshctl("upgrade --apply");
     assert_eq!(code, 0, "{talk}");
     assert!(talk.contains("√ webhook") && talk.contains("upgraded from "), "{talk}");
+}
+
+const RECORD: &str = "/api/v1/namespaces/mesh-system/configmaps/mesh-values";
+const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+
+fn labelled(name: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "mesh"}}})
+}
+
+/// An installation of release 0.0.9, with values of its own, and with what its manifest had and ours has not.
+fn of_before() -> Script {
+    let mut script = Script { patch: None, echoes: true, ..installed("0.0.9") };
+    let values = "logLevel: \"warn\"\ndefaultPolicy: \"deny\"\ncontroller:\n  image: \"registry/mesh-controller:0.0.9\"\n\
+                  injector:\n  image: \"mesh-injector:mine\"\nold: 1\n";
+    let labels = json!({"app.kubernetes.io/part-of": "mesh", "app.kubernetes.io/version": "0.0.9"});
+    let record = json!({"metadata": {"name": "mesh-values", "labels": labels}, "data": {"values.yaml": values}});
+    script.lists.insert(RECORD, (200, record.to_string()));
+    let roles = json!([labelled("mesh-controller"), labelled("mesh-old"), labelled("somebody-else")]);
+    script.lists.insert(ROLES, list(roles));
+    script
+}
+
+#[test]
+fn an_upgrade_starts_from_the_values_of_the_installation_and_removes_what_this_release_has_not() {
+    let script = of_before();
+    let changed = Arc::clone(&script.changed);
+    let user = User::of(script);
+    let (code, data, talk) = user.meshctl("upgrade --set logLevel=debug");
+    assert_eq!(code, 1, "{talk}");
+    let image = format!("registry/mesh-controller:{}", env!("CARGO_PKG_VERSION"));
+    for part in ["--log=debug", "--default-policy=deny", image.as_str(), "mesh-injector:mine"] {
+        assert!(data.lines().any(|line| line.starts_with('+') && line.contains(part)), "{part}: {data}");
+    }
+    assert!(data.contains("+++ ClusterRole mesh-old, removed\n"), "{data}");
+    assert!(!data.contains("somebody-else"), "{data}");
+    assert!(talk.contains("warning: injector.image stays mesh-injector:mine, as it was set"), "{talk}");
+    assert!(talk.contains("warning: old is no value of "), "{talk}");
+    assert_eq!(*changed.lock(), Vec::<String>::new(), "a plan changes nothing");
+    let (_, data, _) = user.meshctl("upgrade -o json");
+    let plan: Value = serde_json::from_str(&data).unwrap();
+    let becomes = |name: &str| {
+        let change = plan["changes"].as_array().unwrap().iter().find(|change| change["object"] == name).unwrap();
+        change["becomes"].clone()
+    };
+    assert_eq!((becomes("ClusterRole mesh-old"), becomes("Namespace mesh-system")), ("removed".into(), "new".into()));
+
+    let (_, data, talk) = user.meshctl("upgrade --reset-values");
+    assert!(data.contains("--default-policy=allow") && !talk.contains("warning"), "{talk}");
+    let (code, _, talk) = user.meshctl("upgrade --apply");
+    assert_eq!(code, 0, "{talk}");
+    assert!(talk.contains("√ ClusterRole mesh-old removed\n"), "{talk}");
+    let changed = changed.lock();
+    let removed = format!("DELETE {ROLES}/mesh-old");
+    assert_eq!(changed.iter().filter(|one| one.starts_with("DELETE")).collect::<Vec<_>>(), [&removed]);
+    assert_eq!(changed.last(), Some(&removed), "after everything else is applied");
+}
+
+#[test]
+fn values_that_are_not_recorded_or_cannot_be_read_are_told() {
+    let (_, _, talk) = User::of(installed("0.0.9")).meshctl("upgrade");
+    assert!(talk.contains("warning: with which values the mesh was installed is not recorded"), "{talk}");
+    let mut script = of_before();
+    let record = json!({"metadata": {"name": "mesh-values"}, "data": {"values.yaml": "logLevel: \"a b\"\n"}});
+    script.lists.insert(RECORD, (200, record.to_string()));
+    let (code, data, talk) = User::of(script).meshctl("upgrade");
+    assert_eq!((code, data.as_str()), (1, ""), "{talk}");
+    assert!(talk.contains("the values in ConfigMap mesh-values: value of logLevel") && talk.contains("--reset-values"));
+}
+
+#[test]
+fn the_release_on_record_counts_where_the_image_has_a_tag_of_its_own() {
+    let mut script = installed("patched");
+    let labels = json!({"app.kubernetes.io/version": "9.9.0"});
+    script.lists.insert(RECORD, (200, json!({"metadata": {"labels": labels}}).to_string()));
+    let (code, _, talk) = User::of(script).meshctl("upgrade");
+    assert!(code == 1 && talk.contains("9.9.0 is installed") && talk.contains("fix: go step by step"), "{talk}");
+}
+
+const ROUTES: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/httproutes.gateway.networking.k8s.io";
+
+#[test]
+fn the_definition_of_routes_comes_where_it_is_asked_for_and_there_is_none_of_others() {
+    let line = "install --apply --set gatewayApi.install=true";
+    let release = "gateway.networking.k8s.io/bundle-version";
+    let others = json!({"metadata": {"annotations": {(release): "v1.2.0"}}});
+    let newer =
+        json!({"metadata": {"labels": {"app.kubernetes.io/part-of": "mesh"}, "annotations": {(release): "v9.0.0"}}});
+    for (live, says) in [(None, None), (Some(others), Some("and not of the mesh")), (Some(newer), Some("and newer"))] {
+        let mut script = applied(1, json!({}), "eA==");
+        let changed = Arc::clone(&script.changed);
+        script.lists.extend(live.map(|live| (ROUTES, (200, live.to_string()))));
+        let (code, _, talk) = User::of(script).meshctl(line);
+        assert_eq!(code, 0, "{talk}");
+        let put = changed.lock().contains(&format!("PATCH {ROUTES}"));
+        assert_eq!(put, says.is_none(), "{talk}");
+        assert!(says.is_none_or(|says| talk.contains(says) && talk.contains("it stays")), "{talk}");
+    }
+    assert!(!User::of(fresh()).meshctl("install").1.contains("gateway.networking.k8s.io/bundle-version"));
+}
+
+#[test]
+fn an_uninstallation_leaves_the_definition_of_routes_and_takes_what_earlier_releases_left() {
+    let mut script = broken();
+    script.lists.insert(ROUTES, (200, labelled("httproutes.gateway.networking.k8s.io").to_string()));
+    script.lists.insert(ROLES, list(json!([labelled("mesh-old")])));
+    let (code, data, talk) = User::of(script).meshctl("uninstall");
+    assert_eq!(code, 0, "{talk}");
+    assert!(!data.contains("httproutes") && data.contains("name: mesh-old"), "{data}");
+    assert!(talk.contains("kubectl delete crd httproutes.gateway.networking.k8s.io"), "{talk}");
 }
 
 #[test]

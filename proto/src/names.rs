@@ -68,6 +68,10 @@ pub const INJECTOR_NAME: &str = "mesh-injector";
 pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
 /// Value of [`LABEL_PART_OF`].
 pub const PART_OF: &str = "mesh";
+/// Label with the release that made an object.
+pub const LABEL_VERSION: &str = "app.kubernetes.io/version";
+/// ConfigMap with the values that the mesh was installed with, in [`SYSTEM_NAMESPACE`].
+pub const VALUES_NAME: &str = "mesh-values";
 /// Secret with the root of the certificate authority, in [`SYSTEM_NAMESPACE`].
 pub const CA_SECRET_NAME: &str = "mesh-ca";
 /// The Secret with the certificate of the injector's webhook.

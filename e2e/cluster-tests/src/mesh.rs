@@ -34,6 +34,18 @@ pub fn install() -> anyhow::Result<()> {
         .map_err(|error| anyhow!(error))
 }
 
+/// Gives the cluster the definition of HTTPRoute, as a person would. Only for one that has none: another would be replaced.
+///
+/// # Errors
+/// What `meshctl` or `kubectl` said.
+pub fn routes() -> anyhow::Result<()> {
+    let manifest = meshctl(&["install", "--set", "gatewayApi.install=true"], "")?.ok()?;
+    kubectl(&["apply", "--filename", "-"], &manifest)?.ok()?;
+    let definition = "customresourcedefinition/httproutes.gateway.networking.k8s.io";
+    kubectl(&["wait", "--for=condition=Established", definition, "--timeout=240s"], "")?.ok()?;
+    Ok(())
+}
+
 /// Waits until the control plane is up, `meshctl check` finds nothing wrong, and the next pod will be meshed.
 ///
 /// # Errors

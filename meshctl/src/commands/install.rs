@@ -13,7 +13,7 @@ use crate::{
     cluster::{Cluster, ClusterError},
     failure::{Exit, Failure},
     install::{
-        self, Profile, Values, ValuesError,
+        self, Values, ValuesError, gateway_api,
         objects::{Object, objects, said},
         progress::{self, Part},
     },
@@ -26,20 +26,22 @@ const EVENTS: &str = "events?fieldSelector=reason%3DUnhealthy";
 
 /// Prints the manifest.
 pub(crate) fn print(args: &cli::Install, printer: &Printer) -> Result<(), Failure> {
-    printer.data(&install::render(&values(&args.values)?))
+    printer.data(&install::render(&values(Values::defaults(), &args.values)?))
 }
 
-/// What the options come to: the defaults, then `--ha` and the profile, then the file, then what was set one by one.
-pub(crate) fn values(args: &cli::Values) -> Result<Values, Failure> {
+/// What the options come to: where one starts, then `--ha` and the profile, then the file, then what was set one by one.
+pub(crate) fn values(start: Values, args: &cli::Values) -> Result<Values, Failure> {
     let failed = |error: ValuesError| {
         let keys = Values::defaults().keys().join(", ");
         Failure::new(Exit::Usage, error.to_string()).fix(format!("--set KEY=VALUE, where KEY is one of {keys}"))
     };
-    let mut values = Values::defaults();
+    let mut values = start;
     if args.ha {
         values = values.highly_available();
     }
-    values = values.profile(args.profile.unwrap_or(Profile::Permissive));
+    if let Some(profile) = args.profile {
+        values = values.profile(profile);
+    }
     for path in &args.files {
         let text = fs::read_to_string(path)
             .map_err(|error| Failure::new(Exit::NotFound, format!("read {}: {error}", path.display())))?;
@@ -53,16 +55,33 @@ pub(crate) fn values(args: &cli::Values) -> Result<Values, Failure> {
 
 /// Puts the manifest into force.
 pub(crate) async fn apply(cluster: &Cluster, args: &cli::Install, printer: &Printer) -> Result<(), Failure> {
-    let values = values(&args.values)?;
+    let values = values(Values::defaults(), &args.values)?;
     refuse_playground(cluster)?;
     let started = Instant::now();
     ask_first(cluster).await?;
-    put(cluster, &objects(&values), printer).await?;
+    let objects = spare(cluster, objects(&values), printer).await?;
+    put(cluster, &objects, printer).await?;
     wait(cluster, started, args.timeout, printer).await?;
     printer.say(format!("ready in {:.0}s", started.elapsed().as_secs_f64()));
     printer.say("  kubectl label namespace NAME meshctl.dev/inject=enabled    # then restart its workloads");
     printer.say("  meshctl check");
     Ok(())
+}
+
+/// Without those definitions of the Gateway API that the cluster has, from others or newer: they stay, which is said.
+pub(crate) async fn spare(cluster: &Cluster, all: Vec<Object>, printer: &Printer) -> Result<Vec<Object>, Failure> {
+    let mut ours = Vec::with_capacity(all.len());
+    for object in all {
+        if gateway_api::is_definition(&object)
+            && let Some(live) = cluster.find(&object.url()).await?
+            && let Some(reason) = gateway_api::keeps(&live, &object)
+        {
+            printer.say(reason);
+            continue;
+        }
+        ours.push(object);
+    }
+    Ok(ours)
 }
 
 /// What would fail half way is better not begun.

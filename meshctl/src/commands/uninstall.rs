@@ -10,12 +10,13 @@ use k8s_openapi::api::core::v1::Pod;
 use mesh_proto::names;
 use serde_json::{Value, json};
 
+use super::leftovers;
 use crate::{
     cli,
     cluster::{Cluster, ClusterError, PodInfo},
     failure::{Exit, Failure},
     install::{
-        Values,
+        Values, gateway_api,
         objects::{Object, objects, removal},
     },
     printer::Printer,
@@ -34,9 +35,11 @@ pub(crate) async fn run(cluster: &Cluster, args: &cli::Uninstall, printer: &Prin
     if !meshed.is_empty() && !args.force {
         return Err(still_meshed(&meshed));
     }
-    let (found, bundles) = tokio::join!(installed(&cluster), trust_bundles(&cluster));
-    let (found, bundles) = (found?, bundles?);
-    let all = removal([found, bundles].concat());
+    let every = objects(&Values::of_every_part());
+    let (found, left, bundles) =
+        tokio::join!(installed(&cluster, &every), leftovers::find(&cluster, &every), trust_bundles(&cluster));
+    let (definitions, found): (Vec<_>, Vec<_>) = found?.into_iter().partition(gateway_api::is_definition);
+    let all = removal([found, left?, bundles?].concat());
     if all.is_empty() {
         return printer.nothing("nothing of the mesh is installed on this cluster");
     }
@@ -51,6 +54,10 @@ pub(crate) async fn run(cluster: &Cluster, args: &cli::Uninstall, printer: &Prin
         printer.warn(format!(
             "{policies} AuthorizationPolicies go with their definition; to keep them: kubectl get authorizationpolicies -A -o yaml"
         ));
+    }
+    for definition in definitions {
+        let name = definition.name();
+        printer.warn(format!("{name} stays: everybody's routes go with it; to remove it: kubectl delete crd {name}"));
     }
     let manifest: String = all.iter().map(Object::reference).collect();
     printer.data(&manifest)?;
@@ -98,14 +105,18 @@ fn still_meshed(meshed: &BTreeSet<(String, String)>) -> Failure {
     Failure::new(Exit::Bad, format!("{} are still meshed", name(meshed))).fix(fix)
 }
 
-/// What there is of the manifest.
-async fn installed(cluster: &Cluster) -> Result<Vec<Object>, ClusterError> {
-    let objects = objects(&Values::of_every_part());
-    let look = |object: Object| async move {
-        let found = cluster.find(&object.url()).await?;
-        Ok::<_, ClusterError>(found.map(|_| object))
+/// What there is of the manifest. Of a definition of the Gateway API only one that the mesh brought.
+async fn installed(cluster: &Cluster, every: &[Object]) -> Result<Vec<Object>, ClusterError> {
+    let look = |object: &Object| {
+        let object = object.clone();
+        async move {
+            let found = cluster.find(&object.url()).await?;
+            let is_ours = |live: &Value| live["metadata"]["labels"][names::LABEL_PART_OF] == names::PART_OF;
+            let counts = found.is_some_and(|live| !gateway_api::is_definition(&object) || is_ours(&live));
+            Ok::<_, ClusterError>(counts.then_some(object))
+        }
     };
-    let found = join_all(objects.into_iter().map(look)).await;
+    let found = join_all(every.iter().map(look)).await;
     Ok(found.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 

@@ -1,7 +1,8 @@
 //! `meshctl upgrade`: what this release would change of an installation, as a diff; which proxies are older than it; and with
 //! `--apply` the change.
 //!
-//! The API server itself says what would become of each object, by a dry run: fields that others have set stay.
+//! The API server itself says what would become of each object, by a dry run: fields that others have set stay. What an earlier
+//! installation made and this one does not is removed, after everything else.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +13,15 @@ use serde_json::Value;
 use similar::TextDiff;
 use tokio::time::Instant;
 
-use super::{install, uninstall::refuse_playground, version::tag};
+use super::{install, leftovers, uninstall::refuse_playground, version::tag};
 use crate::{
     cli::{self, Output},
     cluster::{Cluster, ClusterError, PodInfo},
     failure::{Exit, Failure},
-    install::objects::{Object, objects, said},
+    install::{
+        Recorded, Values,
+        objects::{Object, objects, said},
+    },
     printer::{
         API_VERSION, Printer,
         table::{Cell, Column, Table},
@@ -48,10 +52,19 @@ struct Plan {
 #[serde(rename_all = "camelCase")]
 struct Change {
     object: String,
-    /// Whether it is not there yet.
-    new: bool,
+    becomes: Becomes,
     /// Unified, without what the API server notes itself.
     diff: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Becomes {
+    /// It is not there yet.
+    New,
+    Changed,
+    /// Neither this release nor these values have it.
+    Removed,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -65,24 +78,34 @@ struct Outdated {
     action: String,
 }
 
-pub(crate) async fn run(cluster: &Cluster, args: &cli::Install, printer: &Printer) -> Result<(), Failure> {
-    let values = install::values(&args.values)?;
+pub(crate) async fn run(cluster: &Cluster, upgrade: &cli::Upgrade, printer: &Printer) -> Result<(), Failure> {
+    let args = &upgrade.install;
     refuse_playground(cluster)?;
     let started = Instant::now();
-    let from = installed(cluster).await?;
+    let record = record(cluster).await?;
+    let from = installed(cluster, record.as_ref()).await?;
     in_step(&from, env!("CARGO_PKG_VERSION"))?;
-    let objects = objects(&values);
-    let (changes, pods) = tokio::join!(changes(cluster, &objects), cluster.pods(None));
+    let start = if upgrade.reset_values { Values::defaults() } else { recorded(record.as_ref(), &from, printer)? };
+    let objects = objects(&install::values(start, &args.values)?);
+    let objects = install::spare(cluster, objects, printer).await?;
+    let (changes, left, pods) =
+        tokio::join!(changes(cluster, &objects), leftovers::find(cluster, &objects), cluster.pods(None));
+    let (mut changes, left) = (changes?, left?);
+    changes.extend(left.iter().filter_map(|object| change(object, Some(object.0.clone()), Value::Null)));
     let plan = Plan {
         api_version: API_VERSION,
         kind: "UpgradePlan",
         from,
         to: env!("CARGO_PKG_VERSION"),
-        changes: changes?,
+        changes,
         proxies: outdated(&pods?),
     };
     if args.apply {
         install::put(cluster, &objects, printer).await?;
+        leftovers::remove(cluster, &left).await?;
+        for object in &left {
+            printer.say(format!("√ {} removed", named(object)));
+        }
         install::wait(cluster, started, args.timeout, printer).await?;
     }
     show(&plan, args.apply, printer)?;
@@ -101,12 +124,47 @@ pub(crate) async fn run(cluster: &Cluster, args: &cli::Install, printer: &Printe
     let changes = word(plan.changes.len(), "object");
     printer
         .say(format!("{changes} would change, from {of}; other proxies in {restart}; meshctl upgrade --apply does it"));
-    printer.say("values that were set at the installation are to be given again, as the diff shows");
     Err(Failure::told(Exit::Bad))
 }
 
-/// The release that is installed, by the image of its controller.
-async fn installed(cluster: &Cluster) -> Result<String, Failure> {
+/// What the installation says of itself; none where an earlier release made it, which said nothing.
+async fn record(cluster: &Cluster) -> Result<Option<Value>, Failure> {
+    let path = format!("/api/v1/namespaces/{}/configmaps/{}", names::SYSTEM_NAMESPACE, names::VALUES_NAME);
+    Ok(cluster.find(&path).await?)
+}
+
+/// The values that the mesh was installed with, as far as this release knows them.
+fn recorded(record: Option<&Value>, from: &str, printer: &Printer) -> Result<Values, Failure> {
+    let text = record.and_then(|record| record.pointer("/data/values.yaml")).and_then(Value::as_str);
+    let Some(text) = text else {
+        printer.warn(
+            "with which values the mesh was installed is not recorded: those that are not given are the defaults",
+        );
+        return Ok(Values::defaults());
+    };
+    let release = record.and_then(release).unwrap_or(from);
+    let Recorded { values, unknown } = Values::recorded(text, release).map_err(|error| {
+        let message = format!("the values in ConfigMap {}: {error}", names::VALUES_NAME);
+        Failure::new(Exit::Bad, message)
+            .fix("--reset-values starts from the defaults; give with --set what is to differ")
+    })?;
+    for key in unknown {
+        printer.warn(format!("{key} is no value of {}: it is dropped", env!("CARGO_PKG_VERSION")));
+    }
+    for (key, image) in values.other_images() {
+        printer.warn(format!("{key} stays {image}, as it was set; --set {key}=IMAGE changes it"));
+    }
+    Ok(values)
+}
+
+/// The release that a record is of.
+fn release(record: &Value) -> Option<&str> {
+    record["metadata"]["labels"][names::LABEL_VERSION].as_str()
+}
+
+/// The release that is installed: that of its controller's image, or where somebody has given that a tag of his own the one on
+/// record.
+async fn installed(cluster: &Cluster, record: Option<&Value>) -> Result<String, Failure> {
     let path = format!("/apis/apps/v1/namespaces/{}/deployments/{}", names::SYSTEM_NAMESPACE, names::CONTROLLER_NAME);
     let deployment = cluster.find(&path).await?.ok_or_else(|| {
         Failure::new(Exit::NotFound, "no mesh is installed on this cluster")
@@ -115,15 +173,18 @@ async fn installed(cluster: &Cluster) -> Result<String, Failure> {
     let containers = deployment.pointer("/spec/template/spec/containers").and_then(Value::as_array);
     let mut images = containers.into_iter().flatten().filter_map(|container| container["image"].as_str());
     let found = images.find_map(|image| tag(image, names::CONTROLLER_NAME));
+    let found = found.filter(|tag| minor(tag).is_some()).or_else(|| record.and_then(release)).or(found);
     Ok(found.unwrap_or("unknown").to_owned())
+}
+
+/// Major and minor number of a release; none where it is not of this shape.
+fn minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    Some((parts.next()??, parts.next()??))
 }
 
 /// Releases are one minor release apart at most: proxies and controllers of such are tested together, others are not.
 fn in_step(from: &str, to: &str) -> Result<(), Failure> {
-    let minor = |version: &str| {
-        let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
-        Some((parts.next()??, parts.next()??))
-    };
     // Of an image with another tag nothing is known; the diff shows it.
     let (Some(old), Some(new)) = (minor(from), minor(to)) else { return Ok(()) };
     if old.0 == new.0 && old.1.abs_diff(new.1) <= 1 {
@@ -155,23 +216,33 @@ async fn changes(cluster: &Cluster, objects: &[Object]) -> Result<Vec<Change>, F
     Ok(all.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-/// The difference between what is there and what would be; none where there is none.
+/// The difference between what is there and what would be (null: it is removed); none where there is none.
 fn change(object: &Object, live: Option<Value>, then: Value) -> Option<Change> {
     let text = |value: Value| serde_saphyr::to_string(&said(value)).unwrap_or_default();
-    let new = live.is_none();
-    let (before, after) = (live.map(text).unwrap_or_default(), text(then));
+    let becomes = match &live {
+        None => Becomes::New,
+        Some(_) if then.is_null() => Becomes::Removed,
+        Some(_) => Becomes::Changed,
+    };
+    let after = if then.is_null() { String::new() } else { text(then) };
+    let before = live.map(text).unwrap_or_default();
     if before == after {
         return None;
     }
-    let name =
-        object.namespace().map_or_else(|| object.title(), |namespace| format!("{} in {namespace}", object.title()));
+    let name = named(object);
+    let then = if becomes == Becomes::Removed { "removed" } else { "then" };
     let diff = TextDiff::from_lines(&before, &after);
     let diff = diff
         .unified_diff()
         .context_radius(CONTEXT)
-        .header(&format!("{name}, as it is"), &format!("{name}, then"))
+        .header(&format!("{name}, as it is"), &format!("{name}, {then}"))
         .to_string();
-    Some(Change { object: name, new, diff })
+    Some(Change { object: name, becomes, diff })
+}
+
+/// With where it is.
+fn named(object: &Object) -> String {
+    object.namespace().map_or_else(|| object.title(), |namespace| format!("{} in {namespace}", object.title()))
 }
 
 /// Workloads with proxies of another release.
@@ -264,10 +335,13 @@ mod tests {
         };
         assert_eq!(change(&object, Some(live("a:1", "1")), live("a:1", "2")), None);
         let changed = change(&object, Some(live("a:1", "1")), live("a:2", "2")).unwrap();
-        assert_eq!((changed.object.as_str(), changed.new), ("Deployment a in n", false));
+        assert_eq!((changed.object.as_str(), changed.becomes), ("Deployment a in n", Becomes::Changed));
         assert!(changed.diff.contains("-  image: a:1\n+  image: a:2\n"), "{}", changed.diff);
         let new = change(&object, None, live("a:2", "2")).unwrap();
-        assert!(new.new && new.diff.contains("+kind: Deployment"), "{}", new.diff);
+        assert!(new.becomes == Becomes::New && new.diff.contains("+kind: Deployment"), "{}", new.diff);
+        let gone = change(&object, Some(live("a:2", "2")), Value::Null).unwrap();
+        assert!(gone.becomes == Becomes::Removed && gone.diff.contains("-kind: Deployment"), "{}", gone.diff);
+        assert!(gone.diff.contains("+++ Deployment a in n, removed\n"), "{}", gone.diff);
     }
 
     #[test]

@@ -41,7 +41,9 @@ fn install() -> Page {
             "--profile permissive, authenticated or deny sets defaultPolicy; --ha sets three replicas of each part and \
              injector.failurePolicy=Fail. Defaults come first, then --ha and --profile, then files, then --set."
                 .to_owned(),
-            "The manifest holds no secret: keys are made in the cluster. Applying it twice changes nothing.".to_owned(),
+            "The manifest holds no secret: keys are made in the cluster. Applying it twice changes nothing. It records the \
+             values in ConfigMap mesh-values, from where meshctl upgrade starts."
+                .to_owned(),
         ],
         fix: None,
         example: Some(
@@ -216,7 +218,7 @@ const TOPICS: &[Topic] = &[
         name: "rights",
         summary: "What a user of meshctl needs to be allowed to do on a cluster.",
         details: &[
-            "  list                 list pods, get namespaces\n  stat, tap, identity  also: get and create on pods/portforward\n  describe             also: list services\n  check                also: list pods and port-forward in mesh-system, get the webhook configuration,\n                       create pods (a dry run; what may not be tried is said)\n  install, upgrade     get and patch what the manifest is made of: an administrator of the cluster\n  uninstall            get all that, list pods and configmaps everywhere; kubectl deletes",
+            "  list                 list pods, get namespaces\n  stat, tap, identity  also: get and create on pods/portforward\n  describe             also: list services\n  check                also: list pods and port-forward in mesh-system, get the webhook configuration,\n                       create pods (a dry run; what may not be tried is said)\n  install              get and patch what the manifest is made of: an administrator of the cluster\n  upgrade              also: list and delete that\n  uninstall            get all that, list pods and configmaps everywhere; kubectl deletes",
             "A Role in one namespace is enough to look at that namespace. Whoever may port-forward to a pod reaches its \
              ports anyway, and so the proxy's own admin port is no wider a door.",
         ],

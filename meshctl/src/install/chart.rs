@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::Value;
 
-use super::{DEFAULTS, TEMPLATES, Values, render, values::flatten};
+use super::{DEFAULTS, Profile, RELEASE, TEMPLATES, Values, When, render, values::flatten};
 
 /// What the chart consists of, by path.
 fn chart() -> BTreeMap<String, String> {
@@ -29,12 +29,19 @@ fn chart() -> BTreeMap<String, String> {
         let mut rest = template.text;
         while let Some((before, (key, after))) = rest.split_once("${").and_then(|(a, b)| Some((a, b.split_once('}')?)))
         {
-            text.push_str(&format!("{before}{{{{ .Values.{key} }}}}"));
+            text.push_str(before);
+            let value = format!("{{{{ .Values.{key} }}}}");
+            text.push_str(if key == RELEASE { version } else { &value });
             rest = after;
         }
         text.push_str(rest);
-        if let Some(only) = template.only {
-            text = format!("{{{{- if .Values.{only} }}}}\n{text}{{{{- end }}}}\n");
+        let condition = match template.when {
+            When::Always => None,
+            When::True(key) => Some(format!(".Values.{key}")),
+            When::Several(key) => Some(format!("gt (int .Values.{key}) 1")),
+        };
+        if let Some(condition) = condition {
+            text = format!("{{{{- if {condition} }}}}\n{text}{{{{- end }}}}\n");
         }
         files.insert(format!("templates/{name}"), text);
     }
@@ -47,7 +54,12 @@ fn helm(template: &str, values: &BTreeMap<String, String>) -> String {
     let body = match template.strip_prefix("{{- if ") {
         Some(rest) => {
             let (condition, body) = rest.split_once(" }}\n").unwrap();
-            if value(condition) != "true" {
+            let number = condition.strip_prefix("gt (int ").and_then(|rest| rest.strip_suffix(") 1"));
+            let holds = match number {
+                Some(number) => value(number).parse::<u8>().unwrap() > 1,
+                None => value(condition) == "true",
+            };
+            if !holds {
                 return String::new();
             }
             body.strip_suffix("{{- end }}\n").unwrap()
@@ -81,11 +93,20 @@ fn the_chart_is_made_from_the_manifest() {
 #[test]
 fn what_the_chart_renders_is_what_is_installed() {
     let files = chart();
-    for (ours, set) in [(Values::defaults(), None), (Values::of_every_part(), Some(("injector.evict", "true")))] {
+    let every = Values::of_every_part();
+    let every = every.keys().into_iter().map(|key| (key.to_owned(), every.get(key).to_owned())).collect();
+    let chosen = |profile: Profile| {
+        let chosen = Values::defaults().highly_available().profile(profile);
+        chosen.keys().into_iter().map(|key| (key.to_owned(), chosen.get(key).to_owned())).collect()
+    };
+    let sets: [BTreeMap<String, String>; 5] =
+        [BTreeMap::new(), every, chosen(Profile::Permissive), chosen(Profile::Authenticated), chosen(Profile::Deny)];
+    for set in sets {
+        let ours = set.iter().try_fold(Values::defaults(), |all, (key, value)| all.set(key, value)).unwrap();
         let tree: Value = serde_saphyr::from_str(&files["values.yaml"]).unwrap();
         let mut values = BTreeMap::new();
         flatten("", &tree, &mut values);
-        values.extend(set.map(|(key, value): (&str, &str)| (key.to_owned(), value.to_owned())));
+        values.extend(set);
         let templates = files.iter().filter(|(name, _)| name.starts_with("templates/"));
         let documents = |text: &str| -> Vec<Value> { serde_saphyr::from_multiple(text).unwrap() };
         let sorted = |mut all: Vec<Value>| {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 use mesh_proto::{identity::is_trust_domain, inbound::DefaultPolicy};
 
-use super::{DEFAULTS, TEMPLATES};
+use super::{DEFAULTS, TEMPLATES, When};
 
 /// What fills the placeholders, by path (`injector.failurePolicy`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,15 @@ pub(crate) enum Profile {
     Authenticated,
     /// Nobody whom no AuthorizationPolicy lets in
     Deny,
+}
+
+/// What an installation says of the values that it was made with.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    /// For this release.
+    pub(crate) values: Values,
+    /// Keys that this release has no value for.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// A value that cannot be used.
@@ -83,16 +92,32 @@ impl Values {
 
     /// With all that is in a file like `deploy/values.yaml`; what it does not name stays.
     pub(crate) fn file(self, text: &str) -> Result<Self, ValuesError> {
-        let unread = |reason: String| ValuesError::NotRead(reason.lines().next().unwrap_or_default().to_owned());
         // A copy of the defaults is a file of values too.
-        let text = text.replace("${version}", env!("CARGO_PKG_VERSION"));
-        let tree: serde_json::Value = serde_saphyr::from_str(&text).map_err(|error| unread(error.to_string()))?;
-        if !(tree.is_object() || tree.is_null()) {
-            return Err(ValuesError::NotRead("it does not begin with a key".to_owned()));
+        let values = leaves(&text.replace("${version}", env!("CARGO_PKG_VERSION")))?;
+        values.iter().try_fold(self, |all, (key, value)| all.set(key, value))
+    }
+
+    /// The values that an installation of `release` was made with, as the manifest records them. An image with the tag of that
+    /// release becomes the one of this release; what has another tag was chosen by somebody, and stays.
+    pub(crate) fn recorded(text: &str, release: &str) -> Result<Recorded, ValuesError> {
+        let mut recorded = Recorded { values: Self::defaults(), unknown: Vec::new() };
+        for (key, value) in leaves(text)? {
+            let image = value.strip_suffix(release).filter(|name| is_image(&key) && name.ends_with(':'));
+            let value = image.map_or_else(|| value.clone(), |name| format!("{name}{}", env!("CARGO_PKG_VERSION")));
+            if recorded.values.find(&key).is_some() {
+                recorded.values = recorded.values.set(&key, &value)?;
+            } else {
+                recorded.unknown.push(key);
+            }
         }
-        let mut values = BTreeMap::new();
-        flatten("", &tree, &mut values);
-        values.iter().filter(|(key, _)| !key.is_empty()).try_fold(self, |all, (key, value)| all.set(key, value))
+        Ok(recorded)
+    }
+
+    /// Images that are not those of this release, by key.
+    pub(crate) fn other_images(&self) -> impl Iterator<Item = (&str, &str)> {
+        let images = self.0.iter().filter(|(key, _)| is_image(key));
+        let other = images.filter(|(_, image)| !image.ends_with(concat!(":", env!("CARGO_PKG_VERSION"))));
+        other.map(|(key, image)| (key.as_str(), image.as_str()))
     }
 
     /// For clusters whose pods must not start without the mesh, whatever node is lost. Pods that are asked to keep apart and
@@ -122,8 +147,13 @@ impl Values {
     /// With every part that there may be: what an uninstallation looks for.
     pub(crate) fn of_every_part() -> Self {
         let mut values = Self::defaults();
-        for key in TEMPLATES.iter().filter_map(|template| template.only) {
-            values.0.insert(key.to_owned(), "true".to_owned());
+        for template in &TEMPLATES {
+            let (key, value) = match template.when {
+                When::Always => continue,
+                When::True(key) => (key, "true"),
+                When::Several(key) => (key, "2"),
+            };
+            values.0.insert(key.to_owned(), value.to_owned());
         }
         values
     }
@@ -153,6 +183,11 @@ impl Values {
     }
 }
 
+/// Whether the value of `key` is the name of an image.
+fn is_image(key: &str) -> bool {
+    key.rsplit_once('.').is_some_and(|(_, last)| last == "image")
+}
+
 /// What a value of `key` must be, where it is not.
 fn expected(key: &str, value: &str) -> Result<(), &'static str> {
     let (valid, expected) = match key {
@@ -165,7 +200,7 @@ fn expected(key: &str, value: &str) -> Result<(), &'static str> {
             (value == "kube" || is_word(path, "/._-"), "kube or dir:/PATH")
         }
         "injector.failurePolicy" => (matches!(value, "Ignore" | "Fail"), "Ignore or Fail"),
-        "injector.evict" => (matches!(value, "true" | "false"), "true or false"),
+        "injector.evict" | "gatewayApi.install" => (matches!(value, "true" | "false"), "true or false"),
         "controller.replicas" | "injector.replicas" => {
             (value.parse::<u8>().is_ok_and(|replicas| replicas > 0), "a number from 1 to 255")
         }
@@ -179,6 +214,19 @@ fn expected(key: &str, value: &str) -> Result<(), &'static str> {
 fn is_word(text: &str, marks: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || marks.contains(c))
+}
+
+/// The leaves of a file of values, by path.
+fn leaves(text: &str) -> Result<BTreeMap<String, String>, ValuesError> {
+    let unread = |reason: String| ValuesError::NotRead(reason.lines().next().unwrap_or_default().to_owned());
+    let tree: serde_json::Value = serde_saphyr::from_str(text).map_err(|error| unread(error.to_string()))?;
+    if !(tree.is_object() || tree.is_null()) {
+        return Err(ValuesError::NotRead("it does not begin with a key".to_owned()));
+    }
+    let mut values = BTreeMap::new();
+    flatten("", &tree, &mut values);
+    values.retain(|key, _| !key.is_empty());
+    Ok(values)
 }
 
 /// Adds the leaves of a tree, by path.
@@ -254,5 +302,27 @@ mod tests {
             let error = file(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn what_was_installed_becomes_what_this_release_installs() {
+        let text = "logLevel: \"warn\"\ntrustDomain: \"1.10\"\ncontroller: {image: \"registry:5000/c:0.0.9\", replicas: 3}\n\
+                    injector: {image: \"injector:patched\", old: x}\nproxy: {image: \"mesh-proxy:0.0.9\"}\n";
+        let Recorded { values, unknown } = Values::recorded(text, "0.0.9").unwrap();
+        let release = env!("CARGO_PKG_VERSION");
+        for (key, value) in [
+            ("logLevel", "warn"),
+            ("trustDomain", "1.10"),
+            ("controller.image", &format!("registry:5000/c:{release}")),
+            ("controller.replicas", "3"),
+            ("injector.image", "injector:patched"),
+            ("proxy.image", &format!("mesh-proxy:{release}")),
+            ("defaultPolicy", "allow"),
+        ] {
+            assert_eq!(values.get(key), value, "{key}");
+        }
+        assert_eq!(unknown, ["injector.old"]);
+        assert_eq!(values.other_images().collect::<Vec<_>>(), [("injector.image", "injector:patched")]);
+        assert!(Values::recorded("logLevel: \"a b\"\n", release).unwrap_err().to_string().contains("logLevel"));
     }
 }

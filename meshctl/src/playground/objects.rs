@@ -109,6 +109,7 @@ impl World {
             | "ClusterRoleBinding"
             | "NetworkPolicy"
             | "PodDisruptionBudget"
+            | "ConfigMap"
             | "ValidatingAdmissionPolicy"
             | "ValidatingAdmissionPolicyBinding"
             | "CustomResourceDefinition" => {}

@@ -8,6 +8,7 @@ use std::{
     thread,
 };
 
+use parking_lot::Mutex;
 use tungstenite::{
     Message, WebSocket,
     handshake::server::{Request, Response},
@@ -21,6 +22,10 @@ pub(crate) struct Script {
     pub(crate) pods: BTreeMap<(&'static str, u16, &'static str), String>,
     /// What every PATCH is answered with.
     pub(crate) patch: Option<(u16, String)>,
+    /// Whether a PATCH is answered with what it brings, as by a server that has nothing to add.
+    pub(crate) echoes: bool,
+    /// Method and path of what was asked to be changed, in order, but for dry runs.
+    pub(crate) changed: Arc<Mutex<Vec<String>>>,
     /// The namespaces there are: into another nothing is patched. None: all.
     pub(crate) namespaces: Option<&'static [&'static str]>,
     /// A path whose question is never answered.
@@ -67,7 +72,11 @@ fn answer(mut stream: &TcpStream, path: &str, head: usize, script: &Script) {
     let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).unwrap();
-    let path = path.split('?').next().unwrap_or_default();
+    let method = text.split(' ').next().unwrap_or_default().to_ascii_uppercase();
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    if matches!(&*method, "PATCH" | "DELETE") && !query.contains("dryRun") {
+        script.changed.lock().push(format!("{method} {path}"));
+    }
     if script.hangs == Some(path) {
         // Until the client leaves.
         let _ = stream.read(&mut [0]);
@@ -78,7 +87,9 @@ fn answer(mut stream: &TcpStream, path: &str, head: usize, script: &Script) {
         let is_there = script.namespaces.is_none_or(|all| all.contains(&namespace));
         (!is_there).then(|| (404, status(404, &format!("namespaces \"{namespace}\" not found"))))
     };
-    let patch = script.patch.clone().filter(|_| text.starts_with("patch ")).map(|answer| absent().unwrap_or(answer));
+    let echo = || (200, String::from_utf8(body.clone()).unwrap());
+    let patch = if script.echoes { Some(echo()) } else { script.patch.clone() };
+    let patch = patch.filter(|_| text.starts_with("patch ")).map(|answer| absent().unwrap_or(answer));
     // A pod that is posted is no list of pods.
     let is_post = text.starts_with("post ");
     let posted = script.lists.get(format!("POST {path}").as_str()).cloned().filter(|_| is_post);
