@@ -11,8 +11,8 @@ use kube::{Client, core::WatchEvent};
 use serde_json::Value;
 use tokio::time::timeout;
 
-/// Longest for one answer.
-const ANSWER: Duration = Duration::from_mins(1);
+/// Longest for one answer: an API server gives up after a minute itself.
+const ANSWER: Duration = Duration::from_secs(90);
 /// Longest for anything to come about, on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(4);
 /// Between two looks at what nobody announces.

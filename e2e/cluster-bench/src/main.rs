@@ -79,9 +79,10 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
     };
     // The mesh last: its proxies go in order while it is there.
     let removed = (namespaces::remove(&cluster).await, mesh.remove().await);
-    measured?;
+    // What was measured before something failed is worth something, too.
     report.print()?;
     report.write(&written)?;
+    measured?;
     removed.0.and(removed.1).context("remove what the benchmark made")
 }
 
@@ -97,9 +98,9 @@ async fn measure(cli: &Cli, cluster: &Cluster, mesh: &Mesh, report: &mut Report)
     let rows = ["endpoint change to its use, median", "endpoint change to its use, p99", "endpoint change, slowest"];
     changes.measure(cli.changes, rows, report).await.context("changes")?;
     said("many objects");
-    crowd::create(cluster, cli.services).await?;
+    let services = crowd::create(cluster, cli.services, report).await.context("many objects")?;
     said("controller");
-    crowd::measure(cluster, cli.services, cli.restarts, report).await.context("controller")?;
+    crowd::measure(cluster, services, cli.restarts, report).await.context("controller")?;
     said("changes among many objects");
     let rows = ["  among many endpoints, median", "  among many endpoints, p99", "  among many endpoints, slowest"];
     changes.measure(cli.changes, rows, report).await.context("changes among many")
