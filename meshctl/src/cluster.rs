@@ -20,6 +20,9 @@ use crate::cli::Globals;
 
 /// Longest that one question may take, where nobody says.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How much longer it may take to apply a definition of resources, which is compiled before it is answered, with its rules: that
+/// of HTTPRoute takes seconds.
+const COMPILED: u32 = 6;
 
 /// A mesh to look at. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -181,8 +184,9 @@ impl Cluster {
         dry_run: bool,
     ) -> Option<Result<serde_json::Value, ClusterError>> {
         let dry_run = if dry_run { "dryRun=All&" } else { "" };
+        let limit = if object["kind"] == "CustomResourceDefinition" { self.limit * COMPILED } else { self.limit };
         let path = format!("{path}?{dry_run}fieldManager=meshctl&force=true");
-        self.send(http::Method::PATCH, &path, "application/apply-patch+yaml", object).await
+        Self { limit, ..self.clone() }.send(http::Method::PATCH, &path, "application/apply-patch+yaml", object).await
     }
 
     /// What the API server answers to an object; none on the playground.
