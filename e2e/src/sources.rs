@@ -17,8 +17,6 @@ pub const CRATES: &[&str] = &[
     "e2e/testbed",
     "e2e/measure",
     "e2e/bench",
-    "e2e/cluster-bench",
-    "e2e/measure",
     "e2e/shop",
     "e2e/cluster-tests",
     "e2e/cluster-bench",
