@@ -101,6 +101,9 @@ pub struct Facts {
     pods_by_ip: Related<IpAddr>,
     services_by_ip: Related<IpAddr>,
     slices_by_service: Related<Name>,
+    /// Those that tell the zone of a node.
+    slices_by_node: Related<Arc<str>>,
+    pods_by_node: Related<Arc<str>>,
     routes_by_service: Related<Name>,
     by_label: ByLabel,
 }
@@ -235,6 +238,15 @@ impl Facts {
         self.slices_by_service.of(service).filter_map(|name| self.slices.get(name))
     }
 
+    /// The zone that a pod is in, as far as slices tell it of the pod's node.
+    pub fn zone(&self, pod: &PodFacts) -> Option<&Arc<str>> {
+        self.zone_of_node(pod.node.as_ref()?)
+    }
+
+    fn zone_of_node(&self, node: &Arc<str>) -> Option<&Arc<str>> {
+        self.slices_by_node.of(node).find_map(|name| self.slices.get(name)?.zones.get(node))
+    }
+
     /// Routes of a Service, by name.
     pub fn routes_of(&self, service: &Name) -> impl Iterator<Item = &RouteFacts> {
         self.routes_by_service.of(service).filter_map(|name| self.routes.get(name))
@@ -253,6 +265,8 @@ impl Facts {
         let Some((before, after)) = replace(&mut self.pods, name, facts) else { return };
         let ips = |pod: Option<&PodFacts>| pod.map(|pod| pod.ips.clone()).unwrap_or_default();
         self.pods_by_ip.update(name, ips(before.as_ref()), ips(after));
+        let node = |pod: Option<&PodFacts>| pod.and_then(|pod| pod.node.clone());
+        self.pods_by_node.update(name, node(before.as_ref()), node(after));
         self.by_label.update_pod(name, before.as_ref().map(|pod| &pod.labels), after.map(|pod| &pod.labels));
         marks.insert(Mark::Pod(name.clone()));
         for pod in before.iter().chain(self.pods.get(name)) {
@@ -277,11 +291,23 @@ impl Facts {
     }
 
     fn set_slice(&mut self, name: &Name, facts: Option<SliceFacts>, marks: &mut BTreeSet<Mark>) {
+        let nodes = |slice: Option<&SliceFacts>| -> BTreeSet<Arc<str>> {
+            slice.into_iter().flat_map(|slice| slice.zones.keys().cloned()).collect()
+        };
+        let about = nodes(self.slices.get(name)).into_iter().chain(nodes(facts.as_ref()));
+        let zone = |node: Arc<str>| (self.zone_of_node(&node).cloned(), node);
+        let zones: BTreeSet<(Option<Arc<str>>, Arc<str>)> = about.map(zone).collect();
         let Some((before, after)) = replace(&mut self.slices, name, facts) else { return };
+        self.slices_by_node.update(name, nodes(before.as_ref()), nodes(after));
         let service = |slice: Option<&SliceFacts>| slice.and_then(|slice| slice.service.clone());
         let (before, after) = (service(before.as_ref()), service(after));
         marks.extend(before.iter().chain(&after).map(|service| Mark::Service(service.clone())));
         self.slices_by_service.update(name, before, after);
+        for (zone, node) in zones {
+            if self.zone_of_node(&node) != zone.as_ref() {
+                marks.extend(self.pods_by_node.of(&node).cloned().map(Mark::Pod));
+            }
+        }
     }
 
     fn set_route(&mut self, name: &Name, facts: Option<RouteFacts>, marks: &mut BTreeSet<Mark>) {

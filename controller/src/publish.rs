@@ -204,7 +204,7 @@ impl Task {
             if let Mark::Pod(name) = mark
                 && let Some(sender) = self.pods.get(name)
             {
-                let known = self.facts.pod(name).map(KnownPod::of);
+                let known = self.facts.pod(name).map(|pod| KnownPod::of(&self.facts, pod));
                 sender.send_if_modified(|before| std::mem::replace(before, known.clone()) != known);
             }
         }
@@ -221,7 +221,7 @@ impl Task {
                 compile::inbound(&self.facts, pod, self.default_policy, &mut reads).map(Value::Inbound)
             }
             // Without an answer a proxy refuses the destination, or keeps the answer that it had.
-            Topic::Outbound(address) => compile::outbound(&self.facts, *address, &mut reads)
+            Topic::Outbound(address, zone) => compile::outbound(&self.facts, *address, zone.as_ref(), &mut reads)
                 .filter(|policy| *policy != OutboundPolicy::External || !self.departed.remembers(address.ip()))
                 .map(Value::Outbound),
         };
@@ -255,7 +255,8 @@ impl Task {
                 let _ = reply.send(Kind::ALL.into_iter().map(|kind| (kind, self.facts.count(kind))).collect());
             }
             Question::Pod(name, reply) => {
-                let known = self.facts.pod(&name).filter(|_| self.synced.is_none()).map(KnownPod::of);
+                let known = self.facts.pod(&name).filter(|_| self.synced.is_none());
+                let known = known.map(|pod| KnownPod::of(&self.facts, pod));
                 let sender = self.pods.entry(name).or_insert_with(|| watch::Sender::new(known));
                 let _ = reply.send(sender.subscribe());
             }

@@ -23,15 +23,24 @@ use crate::index::{
 /// Most endpoints of one backend: a message to a proxy has 4 MiB at most, and with more its stream would end.
 const MOST_ENDPOINTS: usize = 10_000;
 
-/// Compiles the target of `address`; none for one that must not be dialled at all.
-pub fn outbound(facts: &Facts, address: SocketAddr, reads: &mut Reads) -> Option<OutboundPolicy> {
+/// Compiles the target of `address` for clients in `zone`, where that is known; none for one that must not be dialled at
+/// all.
+pub fn outbound(
+    facts: &Facts,
+    address: SocketAddr,
+    zone: Option<&Arc<str>>,
+    reads: &mut Reads,
+) -> Option<OutboundPolicy> {
     // An IPv4 address in IPv6 clothes is the same destination.
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     reads.address(address.ip());
     if let Some(service) = facts.service_at(address.ip()) {
         reads.service(&service.name);
         return match service.ports.iter().find(|port| port.port == address.port()) {
-            Some(port) => Some(OutboundPolicy::Service(service_target(facts, service, port, address.ip(), reads))),
+            Some(port) => {
+                let backends = Backends { facts, family: address.ip(), zone, reads, list: Vec::new() };
+                Some(OutboundPolicy::Service(service_target(facts, service, port, backends)))
+            }
             // It may lead to pods with an identity.
             None if service.incomplete => None,
             None => Some(OutboundPolicy::External),
@@ -50,10 +59,8 @@ fn service_target(
     facts: &Facts,
     service: &ServiceFacts,
     port: &PortFacts,
-    family: IpAddr,
-    reads: &mut Reads,
+    mut backends: Backends<'_>,
 ) -> ServiceTarget {
-    let mut backends = Backends { facts, family, reads, list: Vec::new() };
     backends.push(service, port);
     let routes = routes(facts, service, port, &mut backends);
     let backends = backends.list;
@@ -114,6 +121,7 @@ fn precedence(one: &RequestMatch) -> impl Ord + use<> {
 struct Backends<'a> {
     facts: &'a Facts,
     family: IpAddr,
+    zone: Option<&'a Arc<str>>,
     reads: &'a mut Reads,
     list: Vec<Backend>,
 }
@@ -134,7 +142,7 @@ impl Backends<'_> {
         if let Some(place) = self.list.iter().position(|known| known.service == name) {
             return place;
         }
-        let mut endpoints = endpoints(self.facts, service, port, self.reads);
+        let mut endpoints = endpoints(self.facts, service, port, self.zone, self.reads);
         if endpoints.iter().any(|endpoint| endpoint.address.is_ipv4() == self.family.is_ipv4()) {
             // A pod with addresses of both families is one endpoint, not two.
             endpoints.retain(|endpoint| endpoint.address.is_ipv4() == self.family.is_ipv4());
@@ -145,7 +153,13 @@ impl Backends<'_> {
 }
 
 /// Ready endpoints of a Service port: from its slices, or from its pods where it has none.
-fn endpoints(facts: &Facts, service: &ServiceFacts, port: &PortFacts, reads: &mut Reads) -> Vec<Endpoint> {
+fn endpoints(
+    facts: &Facts,
+    service: &ServiceFacts,
+    port: &PortFacts,
+    zone: Option<&Arc<str>>,
+    reads: &mut Reads,
+) -> Vec<Endpoint> {
     let mut slices = facts.slices_of(&service.name).peekable();
     let mut endpoints = Vec::new();
     if slices.peek().is_none() {
@@ -157,6 +171,7 @@ fn endpoints(facts: &Facts, service: &ServiceFacts, port: &PortFacts, reads: &mu
             }
         }
     }
+    let mut hinted = Vec::new();
     for slice in slices {
         let numbers = slice.ports.iter().filter(|(name, _)| *name == port.name).map(|(_, number)| *number);
         for number in numbers {
@@ -170,15 +185,24 @@ fn endpoints(facts: &Facts, service: &ServiceFacts, port: &PortFacts, reads: &mu
                     holder.is_some_and(|holder| holder.name == *pod) || shares_its_node(facts, pod)
                 });
                 if known && holder.is_none_or(|holder| !holder.unidentified) {
-                    endpoints.push(endpoint(SocketAddr::new(one.ip, number), holder));
+                    hinted.push((endpoint(SocketAddr::new(one.ip, number), holder), &*one.for_zones));
                 }
             }
         }
     }
+    endpoints.extend(near(hinted, zone));
     endpoints.sort_by_key(|endpoint| endpoint.address);
     endpoints.dedup_by_key(|endpoint| endpoint.address);
     endpoints.truncate(MOST_ENDPOINTS);
     endpoints
+}
+
+/// Those that hints mean for the clients of a zone. Hints are followed as kube-proxy does: only where every endpoint has
+/// some, and they leave the zone an endpoint.
+fn near(hinted: Vec<(Endpoint, &[Arc<str>])>, zone: Option<&Arc<str>>) -> impl Iterator<Item = Endpoint> {
+    let meant = move |zones: &[Arc<str>]| zone.is_some_and(|zone| zones.contains(zone));
+    let followed = hinted.iter().all(|(_, zones)| !zones.is_empty()) && hinted.iter().any(|(_, zones)| meant(zones));
+    hinted.into_iter().filter(move |(_, zones)| !followed || meant(zones)).map(|(endpoint, _)| endpoint)
 }
 
 /// Whether a pod is known, unmeshed, and without an address of its own: it uses its node's.

@@ -29,7 +29,7 @@ use super::proxies::{Proxies, Proxy, Row};
 use crate::{
     index::Name,
     metrics::Metrics,
-    publish::{Latest, Publisher},
+    publish::{KnownPod, Latest, Publisher},
     tls::Connections,
 };
 
@@ -93,7 +93,7 @@ impl Configs {
         let Some(ProxyMessage::Hello(hello)) = first? else { return Err(bad("the first message must be a hello")) };
         check_version(&hello)?;
         let pod = Name::new(&hello.pod_namespace, &hello.pod_name);
-        self.check_pod(&pod, &hello, address, identity).await?;
+        let known = self.check_pod(&pod, &hello, address, identity).await?;
         let proxy = Proxy {
             pod: pod.to_string(),
             uid: hello.pod_uid,
@@ -106,7 +106,7 @@ impl Configs {
         };
         let row = self.proxies.add(proxy, MOST_STREAMS);
         let row = row.ok_or_else(|| Refusal::new(Outcome::Overloaded, "too many configuration streams"))?;
-        Ok(Accepted { pod, row })
+        Ok(Accepted { pod, known, row })
     }
 
     /// Waits a little for a pod that the index has not seen yet, or not with its address.
@@ -116,7 +116,7 @@ impl Configs {
         hello: &Hello,
         address: SocketAddr,
         identity: &Identity,
-    ) -> Result<(), Refusal> {
+    ) -> Result<watch::Receiver<Option<KnownPod>>, Refusal> {
         if identity.namespace() != &*pod.namespace {
             return Err(Refusal::new(
                 Outcome::IdentityMismatch,
@@ -132,7 +132,7 @@ impl Configs {
         // In time or not: what is known now decides.
         let _ = tokio::time::timeout(PATIENCE, decided).await;
         let latest = known.borrow().clone();
-        fit(latest.as_ref(), hello, address, identity)
+        fit(latest.as_ref(), hello, address, identity).map(|()| known)
     }
 
     fn start(
@@ -173,5 +173,6 @@ impl Configs {
 
 struct Accepted {
     pod: Name,
+    known: watch::Receiver<Option<KnownPod>>,
     row: Row,
 }

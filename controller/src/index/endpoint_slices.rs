@@ -1,6 +1,6 @@
 //! EndpointSlice -> facts. Called by [`super::Facts`]; pure.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -20,6 +20,8 @@ pub struct SliceFacts {
     pub ports: Vec<(Option<String>, u16)>,
     /// Ready endpoints.
     pub endpoints: Vec<SliceEndpoint>,
+    /// Zones of the nodes that they are on: so nobody needs to read Nodes.
+    pub zones: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 /// A ready endpoint.
@@ -29,6 +31,8 @@ pub struct SliceEndpoint {
     pub ip: IpAddr,
     /// The pod that it is said to be.
     pub pod: Option<Name>,
+    /// Zones whose clients are to use it, as hints say; empty where there are none.
+    pub for_zones: Vec<Arc<str>>,
 }
 
 pub(super) fn facts(slice: &EndpointSlice) -> Converted<SliceFacts> {
@@ -41,7 +45,7 @@ pub(super) fn facts(slice: &EndpointSlice) -> Converted<SliceFacts> {
     let ports =
         tcp.filter_map(|port| Some((port.name.clone().filter(|name| !name.is_empty()), ports::number(port.port?)?)));
     let ports = ports.collect();
-    let mut endpoints = Vec::new();
+    let (mut endpoints, mut zones) = (Vec::new(), BTreeMap::new());
     // FQDN endpoints are nothing that could be dialled by address.
     let by_address = slice.address_type != "FQDN";
     for endpoint in slice.endpoints.iter().filter(|_| by_address) {
@@ -59,7 +63,12 @@ pub(super) fn facts(slice: &EndpointSlice) -> Converted<SliceFacts> {
             let namespace = target.namespace.as_deref().unwrap_or(&name.namespace);
             Some(Name { namespace: namespace.into(), name: Arc::from(target.name.as_deref()?) })
         });
-        endpoints.push(SliceEndpoint { ip, pod });
+        if let (Some(node), Some(zone)) = (&endpoint.node_name, &endpoint.zone) {
+            zones.insert(Arc::from(node.as_str()), Arc::from(zone.as_str()));
+        }
+        let hints = endpoint.hints.iter().flat_map(|hints| hints.for_zones.iter().flatten());
+        let for_zones = hints.map(|zone| Arc::from(zone.name.as_str())).collect();
+        endpoints.push(SliceEndpoint { ip, pod, for_zones });
     }
-    Converted { facts: SliceFacts { name, service, ports, endpoints }, problems }
+    Converted { facts: SliceFacts { name, service, ports, endpoints, zones }, problems }
 }

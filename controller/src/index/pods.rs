@@ -27,6 +27,8 @@ pub struct PodFacts {
     pub ips: Vec<IpAddr>,
     /// Whether it uses the addresses of its node.
     pub host_network: bool,
+    /// The node that it is on.
+    pub node: Option<Arc<str>>,
     /// Whether it can be sent requests.
     pub ready: bool,
     /// Its service account.
@@ -130,6 +132,7 @@ pub(super) fn facts(pod: &Pod, trust_domain: &str) -> Converted<PodFacts> {
     let default_policy = namespaces::default_policy(annotations, &mut problems);
     let facts = PodFacts {
         host_network: host_network(pod),
+        node: spec.and_then(|spec| spec.node_name.as_deref()).map(Arc::from),
         unidentified: meshed.is_none() && sidecar.is_some(),
         uid: metadata.uid.clone().unwrap_or_default(),
         ready: metadata.deletion_timestamp.is_none() && is_ready(pod),

@@ -1,12 +1,15 @@
 //! The handle by which everybody else asks the task of [`super`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Latest;
 use crate::{
-    index::{Name, pods::PodFacts},
+    index::{Facts, Name, pods::PodFacts},
     source::Kind,
 };
 
@@ -18,8 +21,8 @@ pub(super) const QUESTIONS: usize = 1024;
 pub enum Topic {
     /// Inbound policy of a pod.
     Inbound(Name),
-    /// What is behind a destination.
-    Outbound(SocketAddr),
+    /// What is behind a destination, for clients in a zone, where that is known.
+    Outbound(SocketAddr, Option<Arc<str>>),
 }
 
 /// What is known of a pod that says hello.
@@ -31,6 +34,8 @@ pub struct KnownPod {
     pub service_account: String,
     /// Its addresses.
     pub ips: Vec<IpAddr>,
+    /// The zone that it is in, once that is known.
+    pub zone: Option<Arc<str>>,
 }
 
 /// Nothing more can be listened to, or the task has ended.
@@ -39,8 +44,13 @@ pub struct KnownPod {
 pub struct Unavailable;
 
 impl KnownPod {
-    pub(super) fn of(pod: &PodFacts) -> Self {
-        Self { uid: pod.uid.clone(), service_account: pod.service_account.clone(), ips: pod.ips.clone() }
+    pub(super) fn of(facts: &Facts, pod: &PodFacts) -> Self {
+        Self {
+            uid: pod.uid.clone(),
+            service_account: pod.service_account.clone(),
+            ips: pod.ips.clone(),
+            zone: facts.zone(pod).cloned(),
+        }
     }
 }
 

@@ -70,6 +70,41 @@ async fn an_endpoint_change_reaches_a_subscribed_stream() {
     assert_eq!(endpoints(&target(proxy.update().await.value), 0), ["10.1.0.1:8080"]);
 }
 
+/// An endpoint of a Service, on a node, with the zones that it is for.
+fn slice(service: &str, ip: &str, place: &str) -> String {
+    format!(
+        "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {service}-{}, namespace: shop, labels: {{kubernetes.io/service-name: {service}}}}}
+addressType: IPv4
+ports: [{{name: http, port: 8080}}]
+endpoints: [{{addresses: ['{ip}'], {place}}}]
+",
+        ip.replace('.', "-")
+    )
+}
+
+#[tokio::test]
+async fn a_pod_whose_zone_becomes_known_is_told_the_near_endpoints() {
+    let load = pod("shop", "load-1", "load", "127.0.0.2", true);
+    let mesh = Mesh::start(&[
+        ("load.yaml", &load.replace("  serviceAccountName", "  nodeName: node-1\n  serviceAccountName")),
+        ("web.yaml", &service("shop", "web", "10.9.0.1")),
+        ("east.yaml", &slice("web", "10.7.0.1", "hints: {forZones: [{name: east}]}")),
+        ("west.yaml", &slice("web", "10.7.0.2", "hints: {forZones: [{name: west}]}")),
+    ])
+    .await;
+    let mut proxy = mesh.proxy("shop", "load", "load-1", "127.0.0.2").await;
+    let first = proxy.subscribe(outbound("10.9.0.1:80")).await;
+    assert_eq!(endpoints(&target(first.value), 0), ["10.7.0.1:8080", "10.7.0.2:8080"]);
+    mesh.write("node.yaml", &slice("other", "10.7.0.9", "nodeName: node-1, zone: west"));
+    assert_eq!(endpoints(&target(proxy.update().await.value), 0), ["10.7.0.2:8080"]);
+    // Where the zone has none any more, all are used.
+    mesh.write("west.yaml", &slice("web", "10.7.0.2", "hints: {forZones: [{name: north}]}"));
+    assert_eq!(endpoints(&target(proxy.update().await.value), 0), ["10.7.0.1:8080", "10.7.0.2:8080"]);
+}
+
 #[tokio::test]
 async fn after_unsubscribe_nothing_more_comes() {
     let (mesh, mut proxy) = shop().await;

@@ -79,6 +79,9 @@ metadata: {{name: shop, annotations: {{meshctl.dev/default-policy: {default}}}}}
         service("next", "10.9.0.1"),
         slice("s", "web", ""),
         slice("s", "next", ", targetRef: {kind: Pod, name: next-1}"),
+        slice("s", "web", ", nodeName: n, zone: west, hints: {forZones: [{name: west}]}"),
+        slice("t", "web", ", nodeName: n, zone: east, hints: {forZones: [{name: east}]}")
+            .replace("10.1.0.1", "10.1.0.2"),
         routed("next"),
         routed("gone"),
         policy("{from: [{serviceAccounts: [load]}]}"),
@@ -90,11 +93,12 @@ metadata: {{name: shop, annotations: {{meshctl.dev/default-policy: {default}}}}}
 }
 
 fn topics() -> Vec<Topic> {
-    let outbound = |address: &str| Topic::Outbound(address.parse::<SocketAddr>().unwrap());
+    let outbound = |address: &str| Topic::Outbound(address.parse::<SocketAddr>().unwrap(), None);
     let mut topics: Vec<Topic> =
         ["web-1", "next-1"].map(|pod| Topic::Inbound(Name::new("shop", pod))).into_iter().collect();
     for ip in ["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.9.0.1", "10.9.0.2", "10.9.0.3"] {
         topics.extend(["80", "5432", "8080"].map(|port| outbound(&format!("{ip}:{port}"))));
+        topics.push(Topic::Outbound(format!("{ip}:80").parse().unwrap(), Some("east".into())));
     }
     topics
 }
@@ -111,7 +115,9 @@ fn afresh(objects: &BTreeMap<ObjectRef, Arc<Object>>, reverse: bool, topic: &Top
     let mut reads = Reads::default();
     match topic {
         Topic::Inbound(pod) => compile::inbound(&facts, pod, DefaultPolicy::Allow, &mut reads).map(Value::Inbound),
-        Topic::Outbound(address) => compile::outbound(&facts, *address, &mut reads).map(Value::Outbound),
+        Topic::Outbound(address, zone) => {
+            compile::outbound(&facts, *address, zone.as_ref(), &mut reads).map(Value::Outbound)
+        }
     }
 }
 
@@ -167,7 +173,7 @@ async fn the_address_of_a_meshed_pod_that_is_gone_is_not_outside_the_mesh_at_onc
     let (send, receive) = mpsc::channel(64);
     let [meshed, plain] = [true, false].map(|sidecar| objects(&pod("web", "10.1.0.1", sidecar)).remove(0));
     let test = async {
-        let ask = async || publisher.topic(Topic::Outbound(([10, 1, 0, 1], 8080).into())).await.unwrap();
+        let ask = async || publisher.topic(Topic::Outbound(([10, 1, 0, 1], 8080).into(), None)).await.unwrap();
         let mut topic = ask().await;
         let told =
             |topic: &watch::Receiver<Latest>| match topic.borrow().as_ref().map(|latest| Arc::clone(&latest.value)) {
@@ -194,7 +200,7 @@ async fn the_address_of_a_meshed_pod_that_is_gone_is_not_outside_the_mesh_at_onc
         expect(Event::Apply(Arc::clone(&plain)), "pod false").await;
         expect(Event::Apply(Arc::clone(&meshed)), "pod true").await;
         expect(gone(), "pod true").await;
-        let late = publisher.topic(Topic::Outbound(([10, 1, 0, 1], 9090).into())).await.unwrap();
+        let late = publisher.topic(Topic::Outbound(([10, 1, 0, 1], 9090).into(), None)).await.unwrap();
         assert_eq!(told(&late), "nothing");
         let start = tokio::time::Instant::now();
         topic.mark_unchanged();

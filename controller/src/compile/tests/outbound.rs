@@ -1,5 +1,7 @@
 //! Destinations: who is there, and by which route.
 
+use std::sync::Arc;
+
 use http::Request;
 use mesh_proto::{
     identity::Identity,
@@ -8,10 +10,20 @@ use mesh_proto::{
 };
 
 use super::{facts, pod, service};
-use crate::{compile::Reads, index::Facts};
+use crate::{
+    compile::Reads,
+    index::{Facts, Name},
+};
 
 fn compile(facts: &Facts, address: &str) -> OutboundPolicy {
-    crate::compile::outbound(facts, address.parse().unwrap(), &mut Reads::default()).expect("it can be dialled")
+    near(facts, address, None)
+}
+
+/// For a client in this zone.
+fn near(facts: &Facts, address: &str, zone: Option<&str>) -> OutboundPolicy {
+    let zone = zone.map(Arc::from);
+    let policy = crate::compile::outbound(facts, address.parse().unwrap(), zone.as_ref(), &mut Reads::default());
+    policy.expect("it can be dialled")
 }
 
 fn target(facts: &Facts, address: &str) -> ServiceTarget {
@@ -108,7 +120,7 @@ fn a_pod_with_a_sidecar_that_can_prove_no_identity_is_not_dialled() {
     let bad = pod("web", "10.1.0.1", true).replace("serviceAccountName: web", "serviceAccountName: 'not/one'");
     let (facts, problems) = facts(&(bad + &service("web", "10.9.0.1")));
     assert_eq!(problems.len(), 1);
-    let direct = crate::compile::outbound(&facts, "10.1.0.1:8080".parse().unwrap(), &mut Reads::default());
+    let direct = crate::compile::outbound(&facts, "10.1.0.1:8080".parse().unwrap(), None, &mut Reads::default());
     assert_eq!(direct, None);
     assert_eq!(endpoints(&target(&facts, "10.9.0.1:80")), []);
 }
@@ -312,5 +324,60 @@ fn a_route_attaches_to_the_services_it_names() {
         let route = http_route("r", rules).replace("{group: '', kind: Service, name: web, port: 80}", parent);
         let (facts, _) = facts(&(shop() + &route));
         assert_eq!(!target(&facts, "10.9.0.1:80").routes.is_empty(), attached, "{parent}");
+    }
+}
+
+/// Two slices of a Service without a selector, one endpoint each; hints as given.
+fn hinted(first: &str, second: &str) -> String {
+    let slice = |name: &str, ip: &str, node: &str, zone: &str, hints: &str| {
+        format!(
+            "---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: {name}, namespace: shop, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+endpoints: [{{addresses: ['{ip}'], nodeName: {node}, zone: {zone}, hints: {hints}}}]
+ports: [{{name: http, port: 8080, protocol: TCP}}]
+"
+        )
+    };
+    service("web", "10.9.0.1").replace("  selector: {app: web}\n", "")
+        + &slice("one", "10.7.0.1", "node-1", "east", first)
+        + &slice("two", "10.7.0.2", "node-2", "west", second)
+}
+
+#[test]
+fn hints_are_followed_where_every_endpoint_has_some_and_the_zone_has_an_endpoint() {
+    let (east, west, both) = ("{forZones: [{name: east}]}", "{forZones: [{name: west}]}", "10.7.0.1 10.7.0.2");
+    let everyone = "{forZones: [{name: east}, {name: west}]}";
+    for (first, second, zone, expected) in [
+        (east, west, Some("east"), "10.7.0.1"),
+        (east, west, Some("west"), "10.7.0.2"),
+        (everyone, west, Some("west"), both),
+        (everyone, west, Some("east"), "10.7.0.1"),
+        (east, west, Some("north"), both),
+        (east, west, None, both),
+        (east, "{}", Some("east"), both),
+        ("{}", "{}", Some("east"), both),
+        (west, west, Some("east"), both),
+    ] {
+        let (facts, problems) = facts(&hinted(first, second));
+        assert!(problems.is_empty(), "{problems:?}");
+        let OutboundPolicy::Service(target) = near(&facts, "10.9.0.1:80", zone) else { panic!("a Service") };
+        let ips: Vec<String> = target.backends[0].endpoints.iter().map(|one| one.address.ip().to_string()).collect();
+        assert_eq!(ips.join(" "), expected, "{first} {second} {zone:?}");
+    }
+}
+
+#[test]
+fn a_pod_is_in_the_zone_that_slices_tell_of_its_node() {
+    let client = |node: &str| {
+        pod("load", "10.1.0.9", true)
+            .replace("  serviceAccountName", &format!("  nodeName: {node}\n  serviceAccountName"))
+    };
+    for (node, expected) in [("node-1", Some("east")), ("node-2", Some("west")), ("node-3", None)] {
+        let (facts, _) = facts(&(client(node) + &hinted("{}", "{}")));
+        let pod = facts.pod(&Name::new("shop", "load-1")).unwrap();
+        assert_eq!(facts.zone(pod).map(|zone| &**zone), expected, "{node}");
     }
 }

@@ -118,7 +118,8 @@ fn an_unreadable_namespace_keeps_its_default_policy_or_gets_the_strictest() {
 fn an_unreadable_pod_counts_as_meshed() {
     let broken = pod("web", "10.1.0.1", false).replace("containerPort: 8080", "containerPort: many");
     let (facts, _) = standing_in(&broken);
-    let policy = crate::compile::outbound(&facts, "10.1.0.1:8080".parse().unwrap(), &mut Reads::default()).unwrap();
+    let policy =
+        crate::compile::outbound(&facts, "10.1.0.1:8080".parse().unwrap(), None, &mut Reads::default()).unwrap();
     let OutboundPolicy::Pod(target) = policy else { panic!("{policy:?}") };
     assert_eq!(target.endpoint.identity.unwrap().service_account(), "web");
     assert!(!facts.pod(&Name::new("shop", "web-1")).unwrap().ready);
@@ -130,7 +131,8 @@ fn an_unreadable_service_is_not_outside_the_mesh_and_policies_about_it_protect_i
     let broken = service("web", "10.9.0.1").replace("port: 80,", "port: eighty,");
     let target = policy("a", "{targetRefs: [{kind: Service, name: web}], from: [{serviceAccounts: [load]}]}");
     let (facts, _) = standing_in(&(pod("web", "10.1.0.1", true) + &broken + &next + &target));
-    let dialled = |address: &str| crate::compile::outbound(&facts, address.parse().unwrap(), &mut Reads::default());
+    let dialled =
+        |address: &str| crate::compile::outbound(&facts, address.parse().unwrap(), None, &mut Reads::default());
     assert_eq!(dialled("10.9.0.1:80"), None);
     assert_eq!(dialled("10.9.0.1:81"), None);
     assert_eq!(dialled("10.9.0.2:81"), Some(OutboundPolicy::External), "one that can be read has no other port");
@@ -145,7 +147,8 @@ fn a_port_that_makes_no_sense_leaves_the_other_ports_and_nothing_is_outside_the_
     let read = manifest::parse(&manifest, Format::Yaml);
     let problems: Vec<String> = read.objects.iter().flat_map(|(_, object)| facts.apply(object).problems).collect();
     assert_eq!(problems, ["spec.ports: 99000 is not a port"]);
-    let dialled = |address: &str| crate::compile::outbound(&facts, address.parse().unwrap(), &mut Reads::default());
+    let dialled =
+        |address: &str| crate::compile::outbound(&facts, address.parse().unwrap(), None, &mut Reads::default());
     assert!(matches!(dialled("10.9.0.1:80"), Some(OutboundPolicy::Service(_))));
     assert_eq!(dialled("10.9.0.1:9000"), None);
 }

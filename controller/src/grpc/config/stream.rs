@@ -4,6 +4,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,7 +29,7 @@ use crate::{
     grpc::proxies::Row,
     index::Name,
     metrics::Metrics,
-    publish::{Latest, Publisher, Topic},
+    publish::{KnownPod, Latest, Publisher, Topic},
 };
 
 /// Most keys of one proxy.
@@ -60,6 +61,10 @@ type Change = Abortable<BoxFuture<'static, Option<(Key, watch::Receiver<Latest>)
 pub(super) struct Stream {
     pub(super) pod: Name,
     pub(super) row: Row,
+    /// Where the pod is, among other things.
+    known: watch::Receiver<Option<KnownPod>>,
+    /// The zone for which destinations are subscribed to.
+    zone: Option<Arc<str>>,
     publisher: Publisher,
     trust_bundle: watch::Receiver<Latest>,
     metrics: Metrics,
@@ -75,9 +80,13 @@ pub(super) struct Stream {
 impl Stream {
     /// Nothing subscribed to yet.
     pub(super) fn new(accepted: Accepted, configs: &Configs) -> Self {
+        let mut known = accepted.known;
+        let zone = zone(&mut known);
         Self {
             pod: accepted.pod,
             row: accepted.row,
+            known,
+            zone,
             publisher: configs.publisher.clone(),
             trust_bundle: configs.trust_bundle.clone(),
             metrics: configs.metrics.clone(),
@@ -113,6 +122,7 @@ impl Stream {
                     Ok(None) => return End::Closed,
                     Err(refusal) => return End::Refused(refusal),
                 },
+                Ok(()) = self.known.changed() => self.moved().await,
                 // Takes aborted ones out too: a pattern that fits only the others would turn this branch off and leave
                 // their successors unpolled.
                 Some(change) = self.changes.next(), if !self.changes.is_empty() => {
@@ -164,6 +174,36 @@ impl Stream {
         }
     }
 
+    /// Another zone is known for its pod: other endpoints may be the near ones.
+    async fn moved(&mut self) {
+        let now = zone(&mut self.known);
+        // A pod that is gone keeps what it has to its end.
+        if now == self.zone || now.is_none() {
+            return;
+        }
+        self.zone = now;
+        let keys: Vec<Key> = self.keys.keys().filter(|key| matches!(key, Key::Outbound(_))).copied().collect();
+        for key in keys {
+            // Where there is no room for more, what is subscribed to stays.
+            let Some(topic) = self.topic(key) else { continue };
+            let Ok(mut receiver) = self.publisher.topic(topic).await else { continue };
+            let Some(subscription) = self.keys.remove(&key) else { continue };
+            subscription.abort.abort();
+            self.waiting.retain(|(waiting, _)| *waiting != key);
+            receiver.mark_changed();
+            self.wait(key, receiver, subscription.answered);
+        }
+    }
+
+    /// What a key stands for; the trust bundle is everybody's.
+    fn topic(&self, key: Key) -> Option<Topic> {
+        match key {
+            Key::TrustBundle => None,
+            Key::Inbound => Some(Topic::Inbound(self.pod.clone())),
+            Key::Outbound(address) => Some(Topic::Outbound(address, self.zone.clone())),
+        }
+    }
+
     async fn subscribe(&mut self, key: Key) -> Result<(), Refusal> {
         if self.keys.contains_key(&key) {
             return Ok(());
@@ -172,12 +212,11 @@ impl Stream {
         if self.keys.len() >= MOST_KEYS {
             return Err(overloaded(format!("more than {MOST_KEYS} subscriptions")));
         }
-        let topic = match key {
-            Key::TrustBundle => Ok(self.trust_bundle.clone()),
-            Key::Inbound => self.publisher.topic(Topic::Inbound(self.pod.clone())).await,
-            Key::Outbound(address) => self.publisher.topic(Topic::Outbound(address)).await,
+        let receiver = match self.topic(key) {
+            None => Ok(self.trust_bundle.clone()),
+            Some(topic) => self.publisher.topic(topic).await,
         };
-        let mut receiver = topic.map_err(|error| overloaded(error.to_string()))?;
+        let mut receiver = receiver.map_err(|error| overloaded(error.to_string()))?;
         // What is there already is news to this proxy.
         receiver.mark_changed();
         self.row.subscribed(key);
@@ -211,4 +250,9 @@ impl Stream {
         }
         Some(Update { key, version: latest.version, value: Value::clone(&latest.value) })
     }
+}
+
+/// The zone of a pod, as last known; what is looked at counts as seen.
+fn zone(known: &mut watch::Receiver<Option<KnownPod>>) -> Option<Arc<str>> {
+    known.borrow_and_update().as_ref().and_then(|pod| pod.zone.clone())
 }
