@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use futures_util::{Stream, StreamExt as _};
-use mesh_measure::{Report, Samples};
+use mesh_measure::Samples;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Milliseconds, 99 of 100.
-const USED: f64 = 300.0;
+pub(crate) const USED: f64 = 300.0;
 const NAMESPACE: &str = "mesh-bench-change";
 const SERVERS: [&str; 2] = ["server-a", "server-b"];
 const CLIENTS: [&str; 2] = ["client-a", "client-b"];
@@ -74,13 +74,8 @@ impl Changes {
         Ok(Self { cluster: cluster.clone(), endpoints, clients, number: 0 })
     }
 
-    /// Changes the endpoint so many times; rows of these names.
-    pub(crate) async fn measure(
-        &mut self,
-        changes: u16,
-        rows: [&'static str; 3],
-        report: &mut Report,
-    ) -> anyhow::Result<()> {
+    /// Changes the endpoint so many times. Milliseconds, of each client.
+    pub(crate) async fn measure(&mut self, changes: u16) -> anyhow::Result<Samples> {
         // Not measured: the first makes the connections.
         self.change().await?;
         let mut took = Vec::new();
@@ -88,8 +83,7 @@ impl Changes {
             tokio::time::sleep(PAUSE).await;
             took.extend(self.change().await.with_context(|| format!("change {number}"))?);
         }
-        report.latency(rows, &Samples::new(took)?, USED);
-        Ok(())
+        Samples::new(took)
     }
 
     /// Milliseconds until each client was answered by the other server.

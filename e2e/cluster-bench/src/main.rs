@@ -95,15 +95,25 @@ async fn measure(cli: &Cli, cluster: &Cluster, mesh: &Mesh, report: &mut Report)
     start::measure(cluster, cli.starts, report).await.context("start of pods")?;
     said("changes");
     let mut changes = Changes::start(cluster).await.context("start what sees changes")?;
+    let took = changes.measure(cli.changes).await.context("changes")?;
     let rows = ["endpoint change to its use, median", "endpoint change to its use, p99", "endpoint change, slowest"];
-    changes.measure(cli.changes, rows, report).await.context("changes")?;
+    report.latency(rows, &took, change::USED);
     said("many objects");
     let services = crowd::create(cluster, cli.services, report).await.context("many objects")?;
     said("controller");
     crowd::measure(cluster, services, cli.restarts, report).await.context("controller")?;
     said("changes among many objects");
-    let rows = ["  among many endpoints, median", "  among many endpoints, p99", "  among many endpoints, slowest"];
-    changes.measure(cli.changes, rows, report).await.context("changes among many")
+    let took = changes.measure(cli.changes).await.context("changes among many")?;
+    let rows @ [median, percentile, most] =
+        ["  among many endpoints, median", "  among many endpoints, p99", "  among many endpoints, slowest"];
+    if crowd::is_full(services) {
+        report.latency(rows, &took, change::USED);
+    } else {
+        report.told(median, "ms", took.median(), took.count());
+        report.told(percentile, "ms", took.percentile(99), took.count());
+        report.told(most, "ms", took.most(), took.count());
+    }
+    Ok(())
 }
 
 /// What it is at, for whoever waits.
