@@ -55,6 +55,8 @@ const MOST_STREAMS: u32 = 1000;
 const LONGEST_CALL: Duration = Duration::from_secs(30);
 /// How often an idle connection is asked whether it is still there, and how long it may take to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long the index may take to say how many objects there are.
+const LONGEST_COUNT: Duration = Duration::from_secs(2);
 /// How long everything may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -92,13 +94,30 @@ pub enum StartError {
     Listen(io::Error),
 }
 
-/// The controller, to be started in this process.
-pub struct Controller;
-
-/// A controller that has its port and everything it needs, and does nothing yet.
-pub struct Bound {
+/// The controller, to be started in this process. It has its port, and has asked nobody.
+pub struct Controller {
     /// Address of the gRPC port.
     pub addr: SocketAddr,
+    listener: TcpListener,
+    config: Config,
+    store: Store,
+    origin: Origin,
+    task: publish::Task,
+    publisher: Publisher,
+    problems: Problems,
+    proxies: Proxies,
+    metrics: Metrics,
+}
+
+/// The source, before anybody is asked.
+enum Origin {
+    Dir(Box<Authority>, Dir),
+    Kube(Api),
+}
+
+/// A controller that has everything it needs, and does nothing yet.
+pub struct Bound {
+    addr: SocketAddr,
     listener: TcpListener,
     authority: Arc<Authority>,
     port: Port,
@@ -116,24 +135,57 @@ pub struct Bound {
 }
 
 impl Controller {
-    /// Makes or reads the secrets, opens the source and binds the port.
-    pub async fn bind(
-        config: Config,
-        tasks: &Tasks,
-        registry: &Registry,
-        readiness: &Readiness,
-    ) -> Result<Bound, StartError> {
+    /// Opens what is on this machine and takes the port. It is not ready before it serves all that was there at its start.
+    pub async fn open(config: Config, registry: &Registry, readiness: &Readiness) -> Result<Self, StartError> {
         let problems = Problems::default();
         let metrics = Metrics::new(registry);
         let store = Store::open(&config.state_dir)?;
-        let (given, domain, lifetime) = (config.ca.as_deref(), config.trust_domain.as_str(), config.leaf_lifetime);
-        let (authority, source, cluster) = match config.source {
+        let (given, domain) = (config.ca.as_deref(), config.trust_domain.as_str());
+        let origin = match &config.source {
             Source::Dir(root) => {
-                let authority = Authority::open(&store, given, domain, lifetime)?;
-                (authority, Opened::Dir(Dir::open(root, problems.clone())?), None)
+                let authority = Authority::open(&store, given, domain, config.leaf_lifetime)?;
+                Origin::Dir(Box::new(authority), Dir::open(root.clone(), problems.clone())?)
             }
-            Source::Kube => {
-                let api = Api::open(config.kubeconfig.as_deref()).await?;
+            Source::Kube => Origin::Kube(Api::open(config.kubeconfig.as_deref()).await?),
+        };
+        let synced = readiness.block("source");
+        let (publisher, task) = publish::new(publish::Settings {
+            trust_domain: config.trust_domain.clone(),
+            default_policy: config.default_policy,
+            remembered: publish::departed::REMEMBERED,
+            problems: problems.clone(),
+            metrics: metrics.clone(),
+            synced: Box::new(move || drop(synced)),
+        });
+        let listener = serve::listen(config.listen, "proxies").await.map_err(StartError::Listen)?;
+        let addr = listener.local_addr().map_err(StartError::Listen)?;
+        let proxies = Proxies::default();
+        Ok(Self { addr, listener, config, store, origin, task, publisher, problems, proxies, metrics })
+    }
+
+    /// What the admin port shows of this controller: `/proxies` and `/objects`, on loopback.
+    pub fn admin(&self) -> Router {
+        let (proxies, publisher, problems) = (self.proxies.clone(), self.publisher.clone(), self.problems.clone());
+        let objects = get(move |_: Loopback| async move {
+            // Nobody counts before the controller runs, which may wait for an API server.
+            let counts = tokio::time::timeout(LONGEST_COUNT, publisher.counts()).await;
+            let counts = counts.ok().and_then(Result::ok).unwrap_or_default();
+            let counts: serde_json::Map<_, _> =
+                counts.into_iter().map(|(kind, count)| (kind.as_str().to_owned(), count.into())).collect();
+            Json(serde_json::json!({ "objects": counts, "problems": problems.list() }))
+        });
+        Router::new()
+            .route("/objects", objects)
+            .route("/proxies", get(move |_: Loopback| async move { Json(proxies.list()) }))
+    }
+
+    /// Makes or reads the secrets: where they are in a cluster, that takes as long as its API server is away.
+    pub async fn bind(self, tasks: &Tasks) -> Result<Bound, StartError> {
+        let Self { addr, listener, config, store, origin, task, publisher, problems, proxies, metrics } = self;
+        let (given, domain, lifetime) = (config.ca.as_deref(), config.trust_domain.as_str(), config.leaf_lifetime);
+        let (authority, source, cluster) = match origin {
+            Origin::Dir(authority, dir) => (*authority, Opened::Dir(dir), None),
+            Origin::Kube(api) => {
                 let own = given.is_none().then(|| (store.clone(), domain));
                 let cluster = Cluster::open(api.clone(), config.pace, own).await?;
                 let authority = Authority::open_in_cluster(&store, given, domain, lifetime, api.clone())?;
@@ -145,20 +197,9 @@ impl Controller {
             write(path, &authority.trust_bundle_pem())
                 .map_err(|source| StartError::TrustBundle { path: path.display().to_string(), source })?;
         }
-        // Before the port opens: a reader of the gauge never meets its zero, which says 1970.
+        // Before anybody is served: a reader of the gauge never meets its zero, which says 1970.
         metrics.issuer(authority.issuer_not_after());
-        let synced = readiness.block("source");
-        let (publisher, task) = publish::new(publish::Settings {
-            trust_domain: config.trust_domain,
-            default_policy: config.default_policy,
-            remembered: publish::departed::REMEMBERED,
-            problems: problems.clone(),
-            metrics: metrics.clone(),
-            synced: Box::new(move || drop(synced)),
-        });
         let port = Port::new(&authority)?;
-        let listener = serve::listen(config.listen, "proxies").await.map_err(StartError::Listen)?;
-        let addr = listener.local_addr().map_err(StartError::Listen)?;
         Ok(Bound {
             addr,
             listener,
@@ -169,7 +210,7 @@ impl Controller {
             task,
             publisher,
             problems,
-            proxies: Proxies::default(),
+            proxies,
             metrics,
             tasks: tasks.clone(),
             trust_bundle_out: config.trust_bundle_out,
@@ -179,20 +220,6 @@ impl Controller {
 }
 
 impl Bound {
-    /// What the admin port shows of this controller: `/proxies` and `/objects`, on loopback.
-    pub fn admin(&self) -> Router {
-        let (proxies, publisher, problems) = (self.proxies.clone(), self.publisher.clone(), self.problems.clone());
-        let objects = get(move |_: Loopback| async move {
-            let counts = publisher.counts().await.unwrap_or_default();
-            let counts: serde_json::Map<_, _> =
-                counts.into_iter().map(|(kind, count)| (kind.as_str().to_owned(), count.into())).collect();
-            Json(serde_json::json!({ "objects": counts, "problems": problems.list() }))
-        });
-        Router::new()
-            .route("/objects", objects)
-            .route("/proxies", get(move |_: Loopback| async move { Json(proxies.list()) }))
-    }
-
     /// Serves until the tasks are cancelled.
     pub async fn run(self) -> Result<(), tonic::transport::Error> {
         let Self {
@@ -281,12 +308,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let log = telemetry::init(&args.log, format)?;
     runtime_tls::install_default();
     let (tasks, registry, readiness) = (Tasks::new(), Registry::new(), Readiness::new());
-    let bound = Controller::bind(Config::try_from(&args)?, &tasks, &registry, &readiness).await.map_err(whole)?;
+    let controller = Controller::open(Config::try_from(&args)?, &registry, &readiness).await.map_err(whole)?;
+    // Before anybody is asked: a controller that waits for the API server is alive, and says so.
     let admin = admin::Bound::bind(args.admin).await?;
     tracing::info!(addr = %admin.addr, "admin serves");
-    let routes = admin::router(readiness, registry, log).merge(bound.admin());
+    let routes = admin::router(readiness, registry, log).merge(controller.admin());
     tasks.spawn("admin", admin.run(routes, tasks.cancelled()));
     let mut signals = Signals::install().context("listen for signals")?;
+    let bound = tokio::select! {
+        bound = controller.bind(&tasks) => bound.map_err(whole)?,
+        _ = signals.next() => return Ok(()),
+    };
     let serve = bound.run();
     tokio::pin!(serve);
     let served = tokio::select! {

@@ -25,8 +25,8 @@ use crate::api::{Api, Failure};
 /// Waits while the API server is away or does not let us.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LONGEST_RETRY: Duration = Duration::from_secs(5);
-/// How long a cluster may take to give out the Secret, before the controller ends and says why: at the start of a
-/// cluster everything starts at once.
+/// How long an API server may refuse the Secret before the controller ends and says why: at the start of a cluster the
+/// roles may come after the controller. One that is away is waited for, since a restart would change nothing.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Why the Secret could not be kept.
@@ -65,6 +65,11 @@ impl SecretError {
             _ => None,
         }
     }
+
+    /// Whether the API server understood the question and said no; a 5xx or 429 is one that is not up.
+    fn is_refusal(&self) -> bool {
+        self.status().is_some_and(|status| status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS)
+    }
 }
 
 impl From<CaError> for SecretError {
@@ -83,9 +88,9 @@ pub struct Mirror {
 
 impl Mirror {
     /// Fills the directory from the Secret, or the Secret from a new authority in the directory. An API server that is
-    /// away or refuses is asked again for a minute.
+    /// away is asked again until it is there; one that refuses for a minute, from its first refusal on.
     pub async fn open(api: Api, store: Store, trust_domain: &str) -> Result<Self, SecretError> {
-        let give_up = Instant::now() + PATIENCE;
+        let mut refused: Option<Instant> = None;
         let mut backoff = Backoff::new(FIRST_RETRY, LONGEST_RETRY);
         loop {
             let error = match first(&api, &store, trust_domain).await {
@@ -94,7 +99,8 @@ impl Mirror {
                 Err(error) => return Err(error),
             };
             let wait = backoff.wait();
-            if Instant::now() + wait > give_up {
+            refused = error.is_refusal().then(|| refused.unwrap_or_else(Instant::now));
+            if refused.is_some_and(|since| since.elapsed() + wait > PATIENCE) {
                 return Err(error);
             }
             tracing::warn!(%error, retry_in = ?wait, "the certificate authority waits for its Secret");

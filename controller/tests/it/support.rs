@@ -148,7 +148,11 @@ impl Mesh {
         let directory = tempfile::tempdir().unwrap();
         let kubeconfig = kubeconfig(directory.path());
         let config = config(directory.path(), Source::Kube, Some(kubeconfig));
-        match Controller::bind(config, &Tasks::new(), &Metrics::new(), &Readiness::new()).await {
+        let bound = match Controller::open(config, &Metrics::new(), &Readiness::new()).await {
+            Ok(controller) => controller.bind(&Tasks::new()).await,
+            Err(error) => Err(error),
+        };
+        match bound {
             Ok(_) => panic!("it starts"),
             Err(error) => error.to_string(),
         }
@@ -165,8 +169,9 @@ impl Mesh {
         let bundle = directory.path().join("roots.pem");
         let in_cluster = source == Source::Kube;
         let config = Config { ca, ..config(directory.path(), source, kubeconfig) };
-        let bound = Controller::bind(config, &tasks, &metrics, &readiness).await.unwrap();
-        let (addr, admin) = (bound.addr, bound.admin());
+        let controller = Controller::open(config, &metrics, &readiness).await.unwrap();
+        let (addr, admin) = (controller.addr, controller.admin());
+        let bound = controller.bind(&tasks).await.unwrap();
         let unset = "mesh_controller_issuer_not_after_timestamp_seconds 0\n";
         assert!(!metrics.encode().contains(unset), "whoever reads the gauge first must not meet 1970");
         tasks.spawn("controller", async move { bound.run().await.unwrap() });

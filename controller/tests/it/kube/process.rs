@@ -113,12 +113,15 @@ async fn while_the_api_is_away_it_says_so_and_what_to_do_and_then_goes_on() {
     api.put(&pod("shop", "web-1", "web", "10.1.0.1", true));
     api.stop();
     let mut controller = Controller::start(directory.path(), &api);
+    let admin = controller.admin().await;
     let line = controller.says("the certificate authority waits for its Secret").await;
+    // The kubelet finds it alive, and does not start it anew while there is nothing else to do than to wait.
+    assert!(get(&admin, "/live").await.starts_with("HTTP/1.1 200"));
+    assert!(get(&admin, "/ready").await.starts_with("HTTP/1.1 503"));
     for part in ["the API server cannot be reached", "Connection refused", "is it up, and at the address that the"] {
         assert!(line.contains(part), "{part}: {line}");
     }
     api.resume().await;
-    let admin = controller.admin().await;
     shows(&admin, "/ready", "HTTP/1.1 200").await;
     // Away again: what is known stays in force, and it is still ready.
     api.stop();
