@@ -22,6 +22,17 @@ const SYSTEM_NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-le
 const OTHER_MESHES: &[&str] =
     &["istio-proxy", "istio-init", "linkerd-proxy", "linkerd-init", "consul-dataplane", "kuma-sidecar"];
 
+/// Labels and annotations, with their values (none: any), by which those meshes are asked for a sidecar or a redirect.
+const OTHER_LABELS: &[(&str, &[&str])] = &[
+    ("istio-injection", &["enabled"]),
+    ("istio.io/rev", &[]),
+    ("istio.io/dataplane-mode", &["ambient"]),
+    ("sidecar.istio.io/inject", &["true"]),
+    ("linkerd.io/inject", &["enabled", "ingress"]),
+    ("kuma.io/sidecar-injection", &["enabled", "true"]),
+    ("consul.hashicorp.com/connect-inject", &["true"]),
+];
+
 /// Namespace label of PodSecurity admission.
 const LABEL_POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 
@@ -145,12 +156,26 @@ fn strange_labels(pod: &Value) -> Vec<String> {
     strange
 }
 
+/// The label or annotation by which a namespace or pod asks another mesh for the same, as `key=value`.
+pub fn other_mesh(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Option<String> {
+    let asks = |(key, values): &(&str, &[&str])| {
+        let value = labels.get(*key).or_else(|| annotations.get(*key))?;
+        (values.is_empty() || values.contains(&value.as_str())).then(|| format!("{key}={}", settings::short(value)))
+    };
+    OTHER_LABELS.iter().find_map(asks)
+}
+
+/// The container of another mesh that a pod has, if it has one.
+pub fn other_meshs_container(pod: &Value) -> Option<&str> {
+    pod::every_container(pod).filter_map(pod::name).find(|name| OTHER_MESHES.contains(name))
+}
+
 fn refuse(pod: &Value, namespace: &Namespace) -> Option<Reason> {
     let container_name = |container| pod::name(container).unwrap_or("?");
     let of = |code, container| Some(Reason::about(code, format!("container {}", container_name(container))));
     let named = |entry: &Value, names: &[&str]| pod::name(entry).is_some_and(|name| names.contains(&name));
-    if let Some(other) = pod::every_container(pod).find(|container| named(container, OTHER_MESHES)) {
-        return of(Code::OtherMesh, other);
+    if let Some(other) = other_meshs_container(pod) {
+        return Some(Reason::about(Code::OtherMesh, format!("container {other}")));
     }
     let ours = [names::CONTAINER_PROXY, names::CONTAINER_REDIRECT];
     if let Some(taken) = pod::every_container(pod).find(|container| named(container, &ours)) {
@@ -282,6 +307,29 @@ mod tests {
         {
             decide(&foreign, &enabled());
         }
+    }
+
+    #[test]
+    fn who_asks_another_mesh_is_known_by_label_or_annotation() {
+        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let none = BTreeMap::new();
+        for (key, value, asks) in [
+            ("istio-injection", "enabled", true),
+            ("istio-injection", "disabled", false),
+            ("istio.io/rev", "1-24", true),
+            ("linkerd.io/inject", "enabled", true),
+            ("linkerd.io/inject", "disabled", false),
+            ("meshctl.dev/inject", "enabled", false),
+        ] {
+            let expected = asks.then(|| format!("{key}={value}"));
+            assert_eq!(other_mesh(&map(key, value), &none), expected);
+            assert_eq!(other_mesh(&none, &map(key, value)), expected);
+        }
+        assert_eq!(
+            other_meshs_container(&pod(json!({"initContainers": [{"name": "istio-init"}]}))),
+            Some("istio-init")
+        );
+        assert_eq!(other_meshs_container(&pod(json!({}))), None);
     }
 
     #[test]

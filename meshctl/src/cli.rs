@@ -310,7 +310,7 @@ pub(crate) struct Uninstall {
 /// `meshctl describe`.
 #[derive(Debug, Args)]
 pub(crate) struct Describe {
-    /// A workload, pod or namespace, e.g. deploy/web
+    /// A workload, pod, Service or namespace, e.g. deploy/web or svc/web
     #[arg(add = ArgValueCompleter::new(complete::resources))]
     pub(crate) resource: Resource,
 }

@@ -53,6 +53,8 @@ pub(crate) enum ClusterError {
     Kubeconfig {
         /// Why not.
         reason: String,
+        /// What to do, where that is known better than in general.
+        fix: Option<String>,
     },
     /// The API server cannot be reached.
     #[error("the API server {server} does not answer: {reason}")]
@@ -60,6 +62,14 @@ pub(crate) enum ClusterError {
         /// Its address.
         server: String,
         /// What came of the attempt.
+        reason: String,
+    },
+    /// Something answers there, and is not the API server that the kubeconfig trusts.
+    #[error("{server} cannot prove that it is the API server of this kubeconfig: {reason}")]
+    Untrusted {
+        /// Its address.
+        server: String,
+        /// What is wrong with its certificate.
         reason: String,
     },
     /// The API server refuses.

@@ -4,7 +4,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use crate::cluster::ClusterError;
+use crate::{cluster::ClusterError, rights};
 
 /// Exit codes (`meshctl help exit-codes`). Zero is success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,12 +118,18 @@ impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
         let text = error.to_string();
         match error {
-            ClusterError::Kubeconfig { .. } => Self::new(Exit::Unreachable, text)
-                .fix("--kubeconfig FILE and --context NAME say which; --playground looks at the playground"),
+            ClusterError::Kubeconfig { fix, .. } => Self::new(Exit::Unreachable, text).fix(fix.unwrap_or_else(|| {
+                "--kubeconfig FILE and --context NAME say which; --playground looks at the playground".to_owned()
+            })),
+            ClusterError::Untrusted { .. } => Self::new(Exit::Unreachable, text).fix(
+                "is it the right context? certificate-authority(-data) of its cluster must be that API server's; \
+                 kubectl config view shows it",
+            ),
             ClusterError::NoAnswer { .. } => Self::new(Exit::Unreachable, text)
                 .fix("compare the context (kubectl config current-context); --playground looks at the playground"),
-            ClusterError::Forbidden { .. } => Self { forbidden: true, ..Self::new(Exit::Unreachable, text) }
-                .fix("-n NAME asks for one namespace only; meshctl explain rights lists what each command needs"),
+            ClusterError::Forbidden { reason, .. } => {
+                Self { forbidden: true, ..Self::new(Exit::Unreachable, text) }.fix(rights::fix(&reason))
+            }
             ClusterError::NotRunning(_) => Self::new(Exit::Unreachable, text).fix("meshctl playground starts one"),
             ClusterError::TimedOut { .. } => {
                 Self::new(Exit::TimedOut, text).fix("--request-timeout gives it longer; -v shows what takes its time")

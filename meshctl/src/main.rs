@@ -15,6 +15,7 @@ mod playground;
 mod printer;
 mod reason;
 mod resource;
+mod rights;
 mod roles;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};

@@ -122,7 +122,10 @@ fn check_names_what_is_not_there() {
 #[test]
 fn rights_in_one_namespace_are_enough_for_it() {
     let mut script = open();
-    let forbidden = |what: &str| (403, status(403, &format!("{what} is forbidden: User \"me\" cannot list it")));
+    let forbidden = |what: &str| {
+        let right = format!("cannot list resource \"{what}\" in API group \"\" at the cluster scope");
+        (403, status(403, &format!("{what} is forbidden: User \"me\" {right}")))
+    };
     script.lists.insert("/api/v1/pods", forbidden("pods"));
     script.lists.insert("/api/v1/namespaces", forbidden("namespaces"));
     let shop = json!({"metadata": {"name": "shop", "labels": {"meshctl.dev/inject": "enabled"}}});
@@ -137,9 +140,10 @@ fn rights_in_one_namespace_are_enough_for_it() {
         assert_eq!(output.status.code(), Some(3));
         let error = text(&output.stderr);
         assert!(
-            error.contains("pods is forbidden: User \"me\" cannot list it") && error.contains("fix: -n NAME"),
+            error.contains("pods is forbidden: User \"me\" cannot list resource") && error.contains("fix: -n NAME"),
             "{error}"
         );
+        assert!(error.contains("`kubectl auth can-i list pods -A` says yes"), "{error}");
     }
 }
 
@@ -253,7 +257,7 @@ fn before_an_installation_a_cluster_is_asked_what_it_would_say() {
     let accepted = || (200, "{}".to_owned());
     let refused = |code: u16, text: &str| (code, status(code, text));
     let (code, report) = check("36+", true, accepted());
-    assert!(code == 0 && report.contains("4 ok, 0 warnings, 0 errors"), "{report}");
+    assert!(code == 0 && report.contains("5 ok, 0 warnings, 0 errors"), "{report}");
     for (case, expected, says) in [
         (check("28", true, accepted()), 1, "the API server is Kubernetes 1.28"),
         (check("29", false, accepted()), 3, "not allowed to create deployments.apps in namespace mesh-system"),

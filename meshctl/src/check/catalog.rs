@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Check {
     ClusterReachable,
+    ResourceVersions,
     ControllerReady,
     ControllerAnswers,
     InjectorReady,
@@ -30,6 +31,7 @@ pub(crate) enum Check {
     ProxiesCurrent,
     RedirectPresent,
     PodsMeshed,
+    OneMesh,
     PodsReady,
     ObjectsInForce,
     ManifestReadable,
@@ -75,8 +77,9 @@ impl Category {
 }
 impl Check {
     /// Every check, in the order in which it is shown.
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::ClusterReachable,
+        Self::ResourceVersions,
         Self::ControllerReady,
         Self::ControllerAnswers,
         Self::InjectorReady,
@@ -98,6 +101,7 @@ impl Check {
         Self::ProxiesCurrent,
         Self::RedirectPresent,
         Self::PodsMeshed,
+        Self::OneMesh,
         Self::PodsReady,
         Self::ObjectsInForce,
         Self::ManifestReadable,

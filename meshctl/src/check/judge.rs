@@ -3,7 +3,10 @@
 mod control;
 mod identity;
 mod proxies;
+pub(crate) mod served;
 mod workloads;
+
+use mesh_proto::names;
 
 use super::{
     Category, Check, Finding, Outcome,
@@ -34,6 +37,8 @@ impl Extent {
 /// Every check of the extent, in order. Of what this user may not look at, that is said: it is neither good nor bad.
 pub(crate) fn judge(observed: &Observed, extent: Extent) -> Vec<Outcome> {
     let wanted = Check::ALL.into_iter().filter(|check| extent.has(check.facts().category));
+    // What proxies do does not hang on what can be written.
+    let wanted = wanted.filter(|check| extent == Extent::Whole || *check != Check::ResourceVersions);
     let judged = wanted.filter_map(|check| match not_allowed(check, observed) {
         // Whoever asks of proxies has not asked for the control plane.
         Some(_) if extent == Extent::Proxies && !matches!(check, Check::ProxiesAnswer | Check::PodsMeshed) => None,
@@ -70,6 +75,10 @@ fn not_allowed(check: Check, observed: &Observed) -> Option<Vec<Finding>> {
             Some(Ok(_)) => None,
             None => observed.hidden.as_ref().map(one),
         },
+        Check::ResourceVersions => match &observed.served {
+            Some(Err(unseen)) => of(unseen),
+            Some(Ok(_)) | None => None,
+        },
         Check::WebhookTrusted => match &observed.registered {
             Some(Err(unseen)) => of(unseen),
             Some(Ok(_)) | None => None,
@@ -89,6 +98,10 @@ fn not_allowed(check: Check, observed: &Observed) -> Option<Vec<Finding>> {
 
 fn one(check: Check, observed: &Observed) -> Outcome {
     match check {
+        Check::ResourceVersions => {
+            let installed = !observed.parts(names::CONTROLLER_NAME).is_empty();
+            Outcome::error(check, served::found(observed.served.as_ref(), installed))
+        }
         Check::ControllerReady => Outcome::error(check, control::controller_ready(observed)),
         Check::ControllerAnswers => Outcome::error(check, control::controller_answers(observed)),
         Check::InjectorReady => Outcome::error(check, control::injector_ready(observed)),
@@ -112,6 +125,7 @@ fn one(check: Check, observed: &Observed) -> Outcome {
         // What is not known is no warning.
         Check::PodsMeshed if observed.namespaces_hidden.is_some() => Outcome::error(check, workloads::meshed(observed)),
         Check::PodsMeshed => Outcome::warning(check, workloads::meshed(observed)),
+        Check::OneMesh => Outcome::warning(check, workloads::one_mesh(observed)),
         Check::PodsReady => Outcome::warning(check, workloads::ready(observed)),
         Check::ObjectsInForce => Outcome::error(check, control::objects_in_force(observed)),
         // It has answered; the rest is of files and of what comes before a mesh: `lint`, `pre`.

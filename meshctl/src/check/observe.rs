@@ -1,6 +1,7 @@
 //! Everything that checks look at, asked for at once. The only I/O of `check`; it judges nothing.
 
 mod admission;
+mod served;
 mod webhook;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     admission::Admission,
+    served::{Served, served},
     webhook::{Certificate, Registered, verify},
 };
 use crate::{
@@ -53,6 +55,8 @@ pub(crate) struct Observed {
     pub(crate) webhook: Option<Result<Certificate, Unseen>>,
     /// Whom the API server trusts as the webhook; none on the playground, which verifies each admission itself.
     pub(crate) registered: Option<Result<Registered, Unseen>>,
+    /// The resources that the mesh reads; none on the playground.
+    pub(crate) served: Option<Result<Vec<Served>, Unseen>>,
     /// What became of a pod that asks for a sidecar; none on the playground, and where there is no injector.
     pub(crate) admission: Option<Result<Admission, Unseen>>,
 }
@@ -170,7 +174,7 @@ impl Observed {
         let mut meshed: Vec<PodInfo> = infos.iter().filter(in_scope).cloned().collect();
         meshed.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
         let part = |name: &str| infos.iter().find(|pod| is_part(pod, mesh_namespace, name));
-        let (configs, controller, webhook, registered, admission) = tokio::join!(
+        let (configs, controller, webhook, registered, served, admission) = tokio::join!(
             join_all(meshed.iter().map(|pod| config(cluster, pod))),
             async {
                 match part(names::CONTROLLER_NAME) {
@@ -185,6 +189,7 @@ impl Observed {
                 }
             },
             webhook::registered(cluster),
+            served(cluster),
             async {
                 match part(names::INJECTOR_NAME) {
                     Some(_) => admission::admission(cluster, &namespaces).await,
@@ -205,6 +210,7 @@ impl Observed {
             controller,
             webhook,
             registered,
+            served: served.map(|answer| answer.map_err(|error| Failure::from(error).into())),
             admission,
         })
     }

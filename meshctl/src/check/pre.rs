@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Check, Finding, Outcome};
+use super::{Check, Finding, Outcome, judge, observe};
 use crate::{
     cluster::{Cluster, ClusterError},
     failure::{Exit, Failure},
@@ -34,8 +34,12 @@ const REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
 /// exit code is of the first that was not answered. Fails where the server cannot be reached at all.
 pub(crate) async fn cluster(cluster: &Cluster) -> Result<(Vec<Outcome>, Option<Exit>), ClusterError> {
     let objects = objects(&Values::defaults());
-    let (version, allowed, accepted) =
-        tokio::join!(cluster.get(VERSION), allowed(cluster, &objects), accepted(cluster, &objects));
+    let (version, served, allowed, accepted) = tokio::join!(
+        cluster.get(VERSION),
+        observe::served(cluster),
+        allowed(cluster, &objects),
+        accepted(cluster, &objects)
+    );
     let Some(version) = version else { return Ok((Vec::new(), None)) };
     let (reachable, version) = match version {
         Ok(version) => (Ok(Outcome::error(Check::ClusterReachable, Vec::new())), Some(version)),
@@ -52,6 +56,11 @@ pub(crate) async fn cluster(cluster: &Cluster) -> Result<(Vec<Outcome>, Option<E
         })
     };
     let mut outcomes = vec![settle(Check::ClusterReachable, reachable)];
+    outcomes.extend(served.map(|served| {
+        let judged =
+            served.map(|served| Outcome::error(Check::ResourceVersions, judge::served::versions(&served, false)));
+        settle(Check::ResourceVersions, judged)
+    }));
     // Of a release that was not told nothing can be said.
     outcomes.extend(version.map(|version| Outcome::error(Check::KubernetesVersion, too_old(&version))));
     outcomes.push(settle(Check::InstallAllowed, allowed));

@@ -218,8 +218,11 @@ fn case(one: &Outcome, failed: bool) -> String {
     if one.verdict == Verdict::Ok {
         return format!("{open}/>\n");
     }
-    let texts: Vec<String> = one.findings.iter().map(|found| escape(&found.text)).collect();
-    let body = texts.join("\n");
+    let text = |found: &Finding| {
+        let fix = found.fix.as_deref().unwrap_or(facts.fix);
+        format!("{}\nfix: {}", escape(&found.text), escape(fix))
+    };
+    let body = one.findings.iter().map(text).collect::<Vec<_>>().join("\n");
     let inner = if one.verdict == Verdict::NotAllowed {
         format!("<skipped message=\"not allowed\">{body}</skipped>")
     } else if failed {

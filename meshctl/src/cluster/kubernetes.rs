@@ -3,15 +3,13 @@
 //! Reads kubeconfigs as kubectl does. A user who may only see one namespace gets that namespace where all were meant and
 //! not insisted on, so that every command works with namespaced rights.
 
+mod kubeconfig;
+
 use std::time::Duration;
 
 use http::{Request, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client as Kube, Config,
-    client::UpgradeConnectionError,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
-};
+use kube::{Api, Client as Kube, client::UpgradeConnectionError};
 use mesh_runtime::tls;
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -63,8 +61,7 @@ impl Client {
     /// credentials.
     pub(crate) async fn new(globals: &Globals) -> Result<Self, ClusterError> {
         tls::install_default();
-        let unusable = |reason: String| ClusterError::Kubeconfig { reason };
-        let mut config = read(globals).await.map_err(|error| unusable(unread(&error)))?;
+        let mut config = kubeconfig::read(globals).await?;
         if globals.as_user.is_some() {
             config.auth_info.impersonate.clone_from(&globals.as_user);
             config.auth_info.impersonate_groups = Some(globals.as_group.clone()).filter(|groups| !groups.is_empty());
@@ -75,7 +72,8 @@ impl Client {
         config.write_timeout = Some(Duration::from_secs(30));
         let server = config.cluster_url.to_string();
         let namespace = globals.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let kube = Kube::try_from(config).map_err(|error| unusable(chain(&error)))?;
+        let kube = Kube::try_from(config);
+        let kube = kube.map_err(|error| ClusterError::Kubeconfig { reason: chain(&error), fix: None })?;
         Ok(Self { kube, server, namespace, insists: globals.all_namespaces })
     }
 
@@ -155,7 +153,18 @@ impl Client {
     ) -> Result<Box<dyn ByteStream>, ClusterError> {
         let what = format!("port-forward to {namespace}/{pod}:{port}");
         let pods: Api<Pod> = Api::namespaced(self.kube.clone(), namespace);
-        let mut forward = pods.portforward(pod, &[port]).await.map_err(|error| self.failed(&what, &error))?;
+        let failed = |error: kube::Error| match error {
+            // A refused upgrade does not carry the answer's text.
+            kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(StatusCode::FORBIDDEN)) => {
+                let right = r#"this user cannot get resource "pods/portforward" in API group """#;
+                ClusterError::Forbidden {
+                    what: what.clone(),
+                    reason: format!("{right} in the namespace {namespace:?}"),
+                }
+            }
+            error => self.failed(&what, &error),
+        };
+        let mut forward = pods.portforward(pod, &[port]).await.map_err(failed)?;
         let stream = forward.take_stream(port);
         let stream = stream.ok_or_else(|| ClusterError::Answer { what, reason: "it opened no stream".to_owned() })?;
         Ok(Box::new(stream))
@@ -176,33 +185,31 @@ impl Client {
                 ClusterError::NotFound { what, reason: status.message.clone() }
             }
             kube::Error::Api(status) => ClusterError::Answer { what, reason: status.message.clone() },
-            kube::Error::Auth(_) => ClusterError::Kubeconfig { reason },
-            // A refused upgrade does not carry the answer's text.
-            kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(StatusCode::FORBIDDEN)) => {
-                ClusterError::Forbidden { what, reason: "get and create on pods/portforward are needed".to_owned() }
-            }
+            kube::Error::Auth(_) => ClusterError::Kubeconfig { reason, fix: None },
             kube::Error::UpgradeConnection(_) => ClusterError::Answer { what, reason },
-            _ => ClusterError::NoAnswer { server: self.server.clone(), reason },
+            _ => {
+                let server = self.server.clone();
+                match untrusted(error) {
+                    Some(reason) => ClusterError::Untrusted { server, reason },
+                    None => ClusterError::NoAnswer { server, reason },
+                }
+            }
         }
     }
 }
 
-async fn read(globals: &Globals) -> Result<Config, KubeconfigError> {
-    let options = KubeConfigOptions { context: globals.context.clone(), ..KubeConfigOptions::default() };
-    match &globals.kubeconfig {
-        Some(file) => Config::from_custom_kubeconfig(Kubeconfig::read_from(file)?, &options).await,
-        None => Config::from_kubeconfig(&options).await,
-    }
-}
-
-/// A kubeconfig that is not there is what a newcomer sees first.
-fn unread(error: &KubeconfigError) -> String {
-    match error {
-        KubeconfigError::ReadConfig(io, file) if io.kind() == std::io::ErrorKind::NotFound => {
-            format!("there is none at {}", file.display())
+/// What is wrong with the certificate of whoever answered, if it is that.
+fn untrusted(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(rustls::Error::InvalidCertificate(reason)) = error.downcast_ref() {
+            return Some(reason.to_string());
         }
-        error => chain(error),
+        // An I/O error is transparent to what it wraps.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = wrapped.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| error.source());
     }
+    None
 }
 
 /// An error with its causes, each once: libraries of errors repeat them.
@@ -229,5 +236,22 @@ fn path(kind: &str, namespace: Option<&str>) -> String {
     match namespace {
         Some(namespace) => format!("{group}/namespaces/{namespace}/{kind}"),
         None => format!("{group}/{kind}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn whoever_cannot_prove_to_be_the_api_server_is_told_from_one_that_is_away() {
+        let certificate = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let wrapped = io::Error::other(io::Error::other(certificate));
+        assert!(untrusted(&wrapped).is_some_and(|reason| reason.contains("UnknownIssuer")));
+        for away in [io::Error::from(io::ErrorKind::ConnectionRefused), io::Error::other(rustls::Error::DecryptError)] {
+            assert_eq!(untrusted(&away), None, "{away}");
+        }
     }
 }

@@ -1,8 +1,9 @@
-//! `meshctl describe`: what the mesh makes of a workload: meshed or not and why, what is on its ports, who is let in, and what
-//! of it deserves a word.
+//! `meshctl describe`: what the mesh makes of a workload, a Service or a namespace: meshed or not and why, what is on its
+//! ports, who is let in, and what of it deserves a word.
 //!
 //! What is in force is told by the proxy itself; what would be, by the injector's own decision.
 
+mod service;
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,9 +19,10 @@ use super::{Counts, admin, select};
 use crate::{
     cli::{self, Output},
     cluster::{Cluster, PodInfo},
-    failure::Failure,
+    failure::{Exit, Failure},
     printer::{API_VERSION, Printer},
     reason::{self, RESTART},
+    resource::Resource,
 };
 
 /// Forms that it has.
@@ -83,6 +85,9 @@ struct Declared {
 struct Document<'a> {
     api_version: &'static str,
     kind: &'static str,
+    /// The Service that was asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a service::Said>,
     items: &'a [Described],
 }
 
@@ -92,12 +97,20 @@ pub(crate) async fn run(
     args: &cli::Describe,
     printer: &Printer,
 ) -> Result<(), Failure> {
+    // A namespace that is named is looked at, whichever is the context's.
+    let namespace = if let Resource::Namespace(name) = &args.resource { Some(name.as_str()) } else { namespace };
     let objects = cluster.pod_objects(namespace).await?;
-    let infos = objects.iter().map(PodInfo::from_object).collect();
-    let selected = select(infos, Some(&args.resource))?;
+    let infos: Vec<PodInfo> = objects.iter().map(PodInfo::from_object).collect();
     let (namespaces, services) = tokio::join!(cluster.objects("namespaces"), cluster.objects("services"));
     let services: Vec<Service> =
         services?.into_iter().filter_map(|object| serde_json::from_value(object).ok()).collect();
+    let (said, selected) = match &args.resource {
+        Resource::Service(name) => {
+            let (said, picked) = behind(name, namespace, &services, &objects)?;
+            (Some(said), picked)
+        }
+        resource => (None, select(infos, Some(resource))?),
+    };
     let metas: HashMap<String, NamespaceMeta> = namespaces?
         .iter()
         .filter_map(|object| Some((object["metadata"]["name"].as_str()?.to_owned(), reason::meta(object))))
@@ -122,9 +135,10 @@ pub(crate) async fn run(
     match printer.output {
         Output::Ndjson => all.iter().try_for_each(|one| printer.line(one)),
         Output::Json | Output::Yaml => {
-            printer.document(&Document { api_version: API_VERSION, kind: "DescriptionList", items: &all })
+            let service = said.as_ref();
+            printer.document(&Document { api_version: API_VERSION, kind: "DescriptionList", service, items: &all })
         }
-        _ => printer.data(&text::of(&all, printer.text_width())),
+        _ => printer.data(&text::of(said.as_ref(), &all, printer.text_width())),
     }
 }
 
@@ -152,6 +166,37 @@ async fn in_force(cluster: &Cluster, pod: &PodInfo) -> InForce {
         }
     }
     said
+}
+
+/// A Service, and the pods that it picks.
+fn behind(
+    name: &str,
+    namespace: Option<&str>,
+    services: &[Service],
+    pods: &[Pod],
+) -> Result<(service::Said, Vec<PodInfo>), Failure> {
+    let is_seen =
+        |service: &&Service| namespace.is_none_or(|wanted| service.metadata.namespace.as_deref() == Some(wanted));
+    let mut seen = services.iter().filter(is_seen);
+    let Some(found) = seen.clone().find(|service| service.metadata.name.as_deref() == Some(name)) else {
+        let failure = Failure::new(Exit::NotFound, format!("there is no service/{name}"));
+        let known: Vec<&str> = seen.by_ref().filter_map(|service| service.metadata.name.as_deref()).take(8).collect();
+        return Err(failure.fix(if known.is_empty() {
+            "-n NAME or -A looks elsewhere".to_owned()
+        } else {
+            format!("there is {}; -n NAME or -A looks elsewhere", known.join(", "))
+        }));
+    };
+    let mut picked = Vec::new();
+    for pod in pods {
+        let info = PodInfo::from_object(pod);
+        if leads_here(found, &info.namespace, pod.metadata.labels.as_ref().unwrap_or(&BTreeMap::new())) {
+            picked.push((info, serde_json::to_value(pod).unwrap_or_default()));
+        }
+    }
+    let pairs: Vec<(&PodInfo, Value)> = picked.iter().map(|(info, pod)| (info, pod.clone())).collect();
+    let said = service::of(found, &pairs);
+    Ok((said, picked.into_iter().map(|(info, _)| info).collect()))
 }
 
 /// All that follows from objects.

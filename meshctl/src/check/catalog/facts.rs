@@ -30,6 +30,14 @@ impl Check {
                 "Nothing else can be told while it does not.",
                 "Compare the kubeconfig and its context; without a cluster: meshctl playground, then --playground.",
             ),
+            Self::ResourceVersions => facts(
+                "resource-versions",
+                C::Cluster,
+                "resources are served in the version that is read",
+                "The mesh reads each kind of object in one version. Objects of a kind that this API server does not serve in \
+                 that version are not in force, whatever they say.",
+                "kubectl get crd shows who made the resource definition: another release of the mesh or of the Gateway API.",
+            ),
             Self::ControllerReady => facts(
                 "controller-ready",
                 C::ControlPlane,
@@ -57,7 +65,8 @@ impl Check {
                 C::ControlPlane,
                 "the webhook's certificate is valid",
                 "The API server refuses to ask a webhook whose certificate has expired or is for another name.",
-                "kubectl -n mesh-system rollout restart deployment/mesh-injector",
+                "The injector replaces its own long before: kubectl -n mesh-system logs deployment/mesh-injector. One that you \
+                 put into the Secret mesh-injector-webhook-tls is yours to renew; delete the Secret, and the injector makes one.",
             ),
             Self::WebhookCertExpiring => facts(
                 "webhook-cert-expiring",
@@ -181,6 +190,14 @@ impl Check {
                 "pods that should be meshed are",
                 "A pod without a sidecar is a stranger to the mesh: its traffic is plain, and policies by identity refuse it.",
                 "meshctl list shows each with its reason; meshctl explain REASON what to do.",
+            ),
+            Self::OneMesh => facts(
+                "one-mesh",
+                C::Workloads,
+                "no other mesh asks for the same pods",
+                "Two meshes that redirect the traffic of one pod get in each other's way. A pod that has another mesh's \
+                 sidecar already is left to it (other-mesh).",
+                "Keep one of the two labels of the namespace, and restart its workloads.",
             ),
             Self::PodsReady => facts(
                 "pods-ready",

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::check::{
     Verdict,
-    observe::{Admission, Certificate, Controller, Key, Objects, Registered, Rejected, Stream},
+    observe::{Admission, Certificate, Controller, Key, Objects, Registered, Rejected, Served, Stream},
 };
 
 const NOW: &str = "2026-11-21T10:00:00Z";
@@ -80,6 +80,7 @@ fn mesh() -> Mesh {
                 chain: Vec::new(),
             })),
             registered: Some(Ok(Registered::default())),
+            served: Some(Ok(Vec::new())),
             admission: Some(Ok(Admission::Meshed)),
         },
     }
@@ -160,6 +161,14 @@ const BROKEN: &[Broken] = &[
     (&[Check::WebhookTrusted], "has no webhook configuration to go by: not found", |mesh| {
         mesh.observed.registered = Some(Err("not found".into()));
     }),
+    (&[Check::ResourceVersions], "things.example is served as v1beta9 and not as v1", |mesh| {
+        let (name, version) = ("things.example".to_owned(), "v1".to_owned());
+        let versions = vec!["v1beta9".to_owned()];
+        mesh.observed.served = Some(Ok(vec![Served { name, version, is_ours: true, versions }]));
+    }),
+    (&[Check::ResourceVersions], "the API server does not say: timed out", |mesh| {
+        mesh.observed.served = Some(Err("timed out".into()));
+    }),
     (&[Check::AdmissionWorks], "a pod of namespace shop was admitted as it was written", |mesh| {
         mesh.observed.admission = Some(Ok(Admission::Plain("shop".into())));
     }),
@@ -227,6 +236,12 @@ const BROKEN: &[Broken] = &[
         let mut other = pod("shop", "old", "web", false);
         other["spec"]["containers"][0]["name"] = "istio-proxy".into();
         mesh.pods.push(other);
+    }),
+    (&[Check::OneMesh], "namespace shop asks for this mesh and, by istio-injection=enabled, for another", |mesh| {
+        mesh.namespace["metadata"]["labels"]["istio-injection"] = "enabled".into();
+    }),
+    (&[Check::OneMesh], "pod shop/web has a sidecar of this mesh and linkerd-proxy", |mesh| {
+        mesh.pods[2]["spec"]["containers"][0]["name"] = "linkerd-proxy".into();
     }),
     (&[Check::PodsReady], "pod shop/web is not ready: container app runs and its probe does not pass", |mesh| {
         mesh.pods[2]["status"]["conditions"][0] =

@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use mesh_injector::decide::{self, Namespace, Verdict};
+use mesh_proto::names;
 
 use super::name;
 use crate::{
@@ -42,6 +43,33 @@ pub(super) fn meshed(observed: &Observed) -> Vec<Finding> {
             _ => format!("meshctl explain {code}"),
         };
         findings.push(Finding::new(format!("pod {}: {text} ({code})", name(&info))).fix(fix));
+    }
+    findings
+}
+
+/// Namespaces that ask two meshes, and pods that have two.
+pub(super) fn one_mesh(observed: &Observed) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let in_question = |name: &str| observed.scope.as_ref().is_none_or(|scope| scope == name);
+    for (name, namespace) in observed.namespaces.iter().filter(|(name, _)| in_question(name)) {
+        let meta = reason::meta(namespace);
+        let asks_us = meta.labels.get(names::LABEL_INJECT).is_some_and(|value| value == names::INJECT_ENABLED);
+        if let Some(other) = decide::other_mesh(&meta.labels, &meta.annotations).filter(|_| asks_us) {
+            let text = format!("namespace {name} asks for this mesh and, by {other}, for another");
+            let key = other.split('=').next().unwrap_or_default();
+            let verb = if meta.labels.contains_key(key) { "label" } else { "annotate" };
+            let fix = format!(
+                "kubectl {verb} namespace {name} {key}-, or kubectl label namespace {name} {}-; then kubectl -n {name} rollout restart deployment",
+                names::LABEL_INJECT
+            );
+            findings.push(Finding::new(text).fix(fix));
+        }
+    }
+    for (pod, info) in in_scope(observed).filter(|(_, info)| info.meshed) {
+        let Ok(object) = serde_json::to_value(pod) else { continue };
+        if let Some(other) = decide::other_meshs_container(&object) {
+            findings.push(Finding::new(format!("pod {} has a sidecar of this mesh and {other}", name(&info))));
+        }
     }
     findings
 }

@@ -1,24 +1,48 @@
 //! A description as people read it. Pure.
 
-use super::{Described, InForce, numbers};
+use super::{Described, InForce, numbers, service::Said};
 use crate::{commands::Counts, explain::wrap, printer::table::clean};
 
 /// Of what stands beside a word.
 const COLUMN: usize = 13;
 
-/// All of them, one after the other.
-pub(super) fn of(all: &[Described], width: usize) -> String {
-    all.iter().map(|one| describe(one, width)).collect::<Vec<_>>().join("\n")
+/// The Service that was asked about, and all of them, one after the other.
+pub(super) fn of(service: Option<&Said>, all: &[Described], width: usize) -> String {
+    let workloads = all.iter().map(|one| describe(one, width));
+    service.map(|said| of_service(said, width)).into_iter().chain(workloads).collect::<Vec<_>>().join("\n")
+}
+
+/// A word and what is said of it, below what was said before.
+fn push(out: &mut String, width: usize, word: &str, text: &str) {
+    let set = wrap(&clean(text), width, &" ".repeat(COLUMN));
+    let text = set.trim_start();
+    let column = COLUMN - 2;
+    out.push_str(&format!("  {word:<column$}{text}"));
+}
+
+fn of_service(said: &Said, width: usize) -> String {
+    let mut out = format!("service/{} in namespace {}\n", clean(&said.service), clean(&said.namespace));
+    let mut row = |word: &str, text: &str| push(&mut out, width, word, text);
+    let workloads = said.workloads.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let of = if workloads.is_empty() { String::new() } else { format!(", of {workloads}") };
+    row("pods", &format!("{} of {} ready, {} meshed{of}", said.ready, said.pods, said.meshed));
+    for port in &said.ports {
+        let protocol = match port.protocol {
+            _ if port.udp => "UDP: goes past the mesh, in the clear",
+            "detect" => "protocol told from the first bytes",
+            protocol => protocol,
+        };
+        row(&format!("port {}", port.port), &format!("to port {} of the pods; {protocol}", port.target));
+    }
+    for warning in &said.warnings {
+        row("warning", warning);
+    }
+    out
 }
 
 fn describe(one: &Described, width: usize) -> String {
     let mut out = format!("{} in namespace {}\n", clean(&one.workload), clean(&one.namespace));
-    let mut row = |word: &str, text: &str| {
-        let set = wrap(&clean(text), width, &" ".repeat(COLUMN));
-        let text = set.trim_start();
-        let column = COLUMN - 2;
-        out.push_str(&format!("  {word:<column$}{text}"));
-    };
+    let mut row = |word: &str, text: &str| push(&mut out, width, word, text);
     let Counts { pods, ready, meshed, proxy } = &one.counts;
     let proxy = proxy.as_ref().map(|version| format!(", proxy {version}")).unwrap_or_default();
     row("pods", &format!("{ready} of {pods} ready, {meshed} meshed{proxy}"));
@@ -94,7 +118,10 @@ mod tests {
     use mesh_proto::admin::Port as Said;
 
     use super::{
-        super::{Declared, Why},
+        super::{
+            Declared, Why,
+            service::{Said as OfService, ServedPort},
+        },
         *,
     };
 
@@ -137,7 +164,7 @@ mod tests {
 
     #[test]
     fn everything_about_a_workload_is_read_in_one_glance() {
-        insta::assert_snapshot!(of(&[described()], 80), @"
+        insta::assert_snapshot!(of(None, &[described()], 80), @"
         deployment/web in namespace shop
           pods       2 of 2 ready, 1 meshed, proxy 0.1.0
           not meshed it is older (restart-needed)
@@ -155,10 +182,33 @@ mod tests {
     }
 
     #[test]
+    fn a_service_comes_before_the_workloads_behind_it() {
+        let port = |port, protocol, udp| ServedPort { port, target: "http".into(), protocol, udp };
+        let said = OfService {
+            namespace: "shop".into(),
+            service: "web".into(),
+            ports: vec![port(80, "http/1", false), port(81, "detect", false), port(53, "detect", true)],
+            pods: 2,
+            ready: 2,
+            meshed: 1,
+            workloads: ["deployment/web-v1".to_owned(), "deployment/web-v2".to_owned()].into(),
+            warnings: vec!["1 of its pods are not meshed".into()],
+        };
+        insta::assert_snapshot!(of(Some(&said), &[], 80), @"
+        service/web in namespace shop
+          pods       2 of 2 ready, 1 meshed, of deployment/web-v1, deployment/web-v2
+          port 80    to port http of the pods; http/1
+          port 81    to port http of the pods; protocol told from the first bytes
+          port 53    to port http of the pods; UDP: goes past the mesh, in the clear
+          warning    1 of its pods are not meshed
+        ");
+    }
+
+    #[test]
     fn a_proxy_that_does_not_say_is_named() {
         let mut one = described();
         one.in_force.as_mut().unwrap().unknown = Some("timed out".into());
-        let text = of(&[one], 80);
+        let text = of(None, &[one], 80);
         assert!(text.contains("of web-1 does not say what is in force: timed out"), "{text}");
         assert!(!text.contains("default policy"), "{text}");
     }
