@@ -32,9 +32,11 @@ use_cluster() {
     [[ -z ${KUBECONFIG:-} ]] || return 0
     [[ -f $state/admin.kubeconfig ]] || die "no cluster runs: just cluster-up, or set KUBECONFIG"
     export KUBECONFIG=$state/admin.kubeconfig PATH=$bin:$PATH
-    local import=("$here/import.sh")
-    [[ $(id -u) == 0 ]] || import=(sudo --non-interactive env MESH_CLUSTER_CACHE="$(dirname "$cache")" "$here/import.sh")
-    "${import[@]}"
+    local as_root=()
+    [[ $(id -u) == 0 ]] || as_root=(sudo --non-interactive env MESH_CLUSTER_CACHE="$(dirname "$cache")")
+    "${as_root[@]}" "$here/import.sh"
+    # How tests take parts of this cluster down, and up again.
+    export MESH_E2E_FAULT="${as_root[*]@Q} ${here@Q}/fault.sh" MESH_E2E_UP="${as_root[*]@Q} ${here@Q}/up.sh"
     # Definitions of the Gateway API as others bring them. That they are named says also that the cluster has none of its own, and
     # may be given the mesh's.
     export MESH_E2E_GATEWAY_API=$cache/gateway-api.yaml

@@ -3,17 +3,22 @@
 use anyhow::{Context as _, ensure};
 use mesh_cluster_tests::{Namespace, until};
 
-const CLIENT: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: load}
-spec:
-  containers: [{name: load, image: "mesh-shop:dev", args: [load, "--url=http://orders/", --rate=50]}]
-"#;
-
 /// Starts it. Its Service, `orders`, has ready endpoints.
 pub(crate) fn start(namespace: &Namespace) -> anyhow::Result<()> {
-    namespace.apply(CLIENT)?;
+    start_at(namespace, "orders")
+}
+
+/// Starts it. The Service that it asks has ready endpoints.
+pub(crate) fn start_at(namespace: &Namespace, service: &str) -> anyhow::Result<()> {
+    namespace.apply(&format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: load}}
+spec:
+  containers: [{{name: load, image: "mesh-shop:dev", args: [load, "--url=http://{service}/", --rate=50]}}]
+"#
+    ))?;
     namespace.run(&["wait", "--for=condition=Ready", "pod/load", "--timeout=240s"])?.ok().map(drop)
 }
 

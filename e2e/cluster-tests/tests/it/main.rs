@@ -2,9 +2,13 @@
 
 mod admission;
 mod certificates;
+mod check;
+mod dry_run;
+mod expired;
 mod faults;
 mod install;
 mod load;
+mod outage;
 mod probes;
 mod rollout;
 mod services;
