@@ -47,8 +47,10 @@ pub(crate) async fn measure(cluster: &Cluster, pods: usize, report: &mut Report)
     let calls = waited.count();
     ensure!(calls + 0.5 > pods as f64, "the API server has counted {calls} calls of the webhook for {pods} pods");
 
-    report.told("admission: webhook round trip, median", "ms", waited.quantile(0.5)? * 1000.0, pods);
-    report.promised("admission: webhook round trip, p99", "ms", waited.quantile(0.99)? * 1000.0, WAITED, pods);
+    // Within a bucket that is a guess, and never more than the creates took, each of which contains its call.
+    let (p50, p99) = (waited.quantile(0.5)? * 1000.0, waited.quantile(0.99)? * 1000.0);
+    report.told("admission: webhook round trip, median", "ms", p50.min(with.median()), pods);
+    report.promised("admission: webhook round trip, p99", "ms", p99.min(with.percentile(99)), WAITED, pods);
     if let Some(within) = waited.within(BOUND) {
         report.told("admission: not within 25 ms", "%", 100.0 - within / calls * 100.0, pods);
     }
