@@ -15,9 +15,11 @@ pub const CRATES: &[&str] = &[
     "meshctl",
     "e2e/netlab",
     "e2e/testbed",
+    "e2e/measure",
     "e2e/bench",
     "e2e/shop",
     "e2e/cluster-tests",
+    "e2e/cluster-bench",
     "e2e",
 ];
 

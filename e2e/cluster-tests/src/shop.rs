@@ -13,3 +13,23 @@ pub const ORDERS_PODS: &str = "  selector: {matchLabels: {app: orders}}
           readinessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1}
           livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ";
+
+/// The order service as a Deployment of two, and the Service `orders` with port 80 before it.
+pub fn orders() -> String {
+    [ORDERS, ORDERS_PODS].concat()
+}
+
+const ORDERS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: orders}
+spec:
+  selector: {app: orders}
+  ports: [{name: http, port: 80, targetPort: http, appProtocol: http}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: orders}
+spec:
+  replicas: 2
+";

@@ -3,33 +3,19 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use mesh_cluster_tests::{Namespace, mesh, meshctl, page, shop::ORDERS_PODS, until};
+use mesh_cluster_tests::{Namespace, mesh, meshctl, page, shop, until};
 use serde_json::Value;
 
 use crate::load;
 
 const PAGE: &str = "docs/certificates.md";
-const SERVER: &str = r"
-apiVersion: v1
-kind: Service
-metadata: {name: orders}
-spec:
-  selector: {app: orders}
-  ports: [{name: http, port: 80, targetPort: http, appProtocol: http}]
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: orders}
-spec:
-  replicas: 2
-";
 
 #[test]
 #[ignore = "needs a cluster: just e2e"]
 fn the_root_is_replaced_under_load_and_no_request_fails() -> anyhow::Result<()> {
     mesh::install()?;
     let namespace = Namespace::meshed("mesh-e2e-certificates")?;
-    namespace.apply(&[SERVER, ORDERS_PODS].concat())?;
+    namespace.apply(&shop::orders())?;
     namespace.rolled_out("deployment/orders")?;
     load::start(&namespace)?;
     let steps = page::of(PAGE, Some("Replacing the root"))?;
