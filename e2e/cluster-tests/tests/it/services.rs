@@ -186,6 +186,31 @@ ports: [{{name: http, port: {port}, protocol: TCP}}]
     )
 }
 
+/// Both pods, on ports of their own, each meant for the clients of another zone, of which one is the node's.
+fn in_zones(node: &str, zone: &str, pods: [(&str, u16, &str); 2]) -> String {
+    let slices = pods.map(|(address, port, meant)| {
+        format!(
+            r"
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: near-{port}, labels: {{kubernetes.io/service-name: near}}}}
+addressType: IPv4
+endpoints: [{{addresses: [{address}], nodeName: {node}, zone: {zone}, hints: {{forZones: [{{name: {meant}}}]}}}}]
+ports: [{{name: http, port: {port}, protocol: TCP}}]
+"
+        )
+    });
+    let service = "
+---
+apiVersion: v1
+kind: Service
+metadata: {name: near}
+spec: {ports: [{name: http, port: 80}]}
+";
+    [service, &slices.concat()].concat()
+}
+
 #[test]
 #[ignore = "needs a cluster: just e2e"]
 fn a_meshed_pod_reaches_whatever_a_service_of_any_kind_leads_to() -> anyhow::Result<()> {
@@ -226,6 +251,7 @@ fn a_meshed_pod_reaches_whatever_a_service_of_any_kind_leads_to() -> anyhow::Res
     ] {
         answers(&namespace, url, expected)?;
     }
+    the_endpoints_that_hints_mean_for_its_zone_are_used(&namespace, &first)?;
     every_address_of_a_service_and_of_a_pod_leads_there(&namespace)?;
     a_pod_reaches_itself_as_itself(&namespace, &first)?;
     who_proves_no_identity_is_not_let_in(&namespace)?;
@@ -255,6 +281,25 @@ fn get(namespace: &Namespace, from: &str, url: &str) -> anyhow::Result<String> {
 
 fn address(namespace: &Namespace, pod: &str) -> anyhow::Result<String> {
     namespace.run(&["get", "pod", pod, "--output", "jsonpath={.status.podIP}"])?.ok()
+}
+
+/// What the zone of the client's node is, slices say.
+fn the_endpoints_that_hints_mean_for_its_zone_are_used(namespace: &Namespace, first: &str) -> anyhow::Result<()> {
+    let second = address(namespace, "second")?;
+    let node = namespace.run(&["get", "pod", "second", "--output", "jsonpath={.spec.nodeName}"])?.ok()?;
+    let zone = r"jsonpath={.metadata.labels.topology\.kubernetes\.io/zone}";
+    let zone = namespace.run(&["get", "node", &node, "--output", zone])?.ok()?;
+    let zone = if zone.is_empty() { "here" } else { &zone };
+    let pods = [(first, 8080, zone), (&second, 8081, "elsewhere")];
+    namespace.apply(&in_zones(&node, zone, pods))?;
+    until("only the pod of the zone answers", || {
+        // Without hints about one in two would come from the other: ten are not chance.
+        for _ in 0..10 {
+            let answer = get(namespace, "second", "http://near/")?;
+            ensure!(answer == "200 OK first", "{answer}");
+        }
+        Ok(())
+    })
 }
 
 /// Of both families, where the cluster has both.
