@@ -4,6 +4,7 @@
 //! Documents are independent: a mistake in one leaves the others alone. What a mistake means for what is in force is
 //! decided in [`super::stand_in`]. It does not know what the objects mean.
 
+mod place;
 mod text;
 
 use std::sync::Arc;

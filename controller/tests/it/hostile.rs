@@ -86,7 +86,7 @@ fn hostile() -> Vec<(&'static str, String, &'static str)> {
         ("huge.yaml", " ".repeat((16 << 20) + 1), "larger than 16777216 bytes"),
         ("comments.yaml", "# nothing to say\n".repeat(400_000) + "x", "comments.yaml:"),
         ("twice.yaml", namespace("twice") + &namespace("twice"), "the same object is earlier in this file"),
-        ("keys.yaml", "apiVersion: v1\nkind: Namespace\nkind: Pod\nmetadata: {name: keys}\n".into(), "keys.yaml:2"),
+        ("keys.yaml", "apiVersion: v1\nkind: Namespace\nkind: Pod\nmetadata: {name: keys}\n".into(), "keys.yaml:3"),
         ("name.yaml", namespace("'../../etc/passwd'"), "is not a name"),
         ("long.yaml", namespace(&"a".repeat(100_000)), "is not a name"),
         ("line.yaml", namespace("\"a\\nb\""), "is not a name"),

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use serde_path_to_error::Path;
 use serde_saphyr::DuplicateKeyPolicy;
 
-use super::Format;
+use super::{Format, place};
 use crate::source::{Kind, Object};
 
 /// Why a text is not what it should be; the line counts from the start of the text.
@@ -15,10 +16,10 @@ pub(super) struct Fault {
 
 pub(super) fn read_kind(kind: Kind, text: &str, format: Format) -> Result<Object, Fault> {
     Ok(match kind {
-        Kind::Namespace => Object::Namespace(read(text, format)?),
-        Kind::Pod => Object::Pod(Box::new(read(text, format)?)),
-        Kind::Service => Object::Service(Box::new(read(text, format)?)),
-        Kind::EndpointSlice => Object::EndpointSlice(read(text, format)?),
+        Kind::Namespace => Object::Namespace(read_value_of(text, format)?),
+        Kind::Pod => Object::Pod(Box::new(read_value_of(text, format)?)),
+        Kind::Service => Object::Service(Box::new(read_value_of(text, format)?)),
+        Kind::EndpointSlice => Object::EndpointSlice(read_value_of(text, format)?),
         Kind::HttpRoute => Object::HttpRoute(read(text, format)?),
         Kind::AuthorizationPolicy => {
             // YAML would read no spec at all as a spec without fields, which lets everyone in.
@@ -46,18 +47,40 @@ pub(super) fn value_kind(kind: Kind, value: &Value) -> Result<Object, Fault> {
 
 /// Reads a value; what is wrong names the field by its path.
 fn read_value<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, String> {
+    located(value).map_err(|(reason, _)| reason)
+}
+
+/// As [`read_value`], with the path by itself.
+fn located<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, (String, Path)> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let reason = one_line(&error.inner().to_string());
         // A document without a field that it must have has no path; what we refuse ourselves names its field.
         let is_named = error.path().iter().next().is_none() || reason.starts_with('`');
-        if is_named { reason } else { format!("{}: {reason}", error.path()) }
+        let reason = if is_named { reason } else { format!("{}: {reason}", error.path()) };
+        (reason, error.path().clone())
     })
 }
 
-/// Reads a document. A reader of text knows the line of a fault, a reader of values its field: of a field that does not
-/// fit both are told.
+/// Reads a document of a type that Kubernetes defines. YAML not as the type itself: that would be the reader of YAML once more
+/// for each type that there is in a Pod, a third of the program. What values do not tell, as whether a list was meant where
+/// fields belong, does not matter in these.
+fn read_value_of<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
+    if format == Format::Json {
+        return read(text, format);
+    }
+    let mut value = read_yaml(text, DuplicateKeyPolicy::Error)?;
+    quantities(&mut value);
+    located(&value).map_err(|(reason, path)| Fault { line: place::line(text, &path), reason })
+}
+
+/// Reads a document as the type itself, which is the strictest. A reader of text knows the line of a fault, a reader of values
+/// its field: of a field that does not fit both are told.
 pub(super) fn read<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
-    read_with(text, format, DuplicateKeyPolicy::Error).map_err(|fault| {
+    let read = match format {
+        Format::Json => read_json(text),
+        Format::Yaml => read_yaml(text, DuplicateKeyPolicy::Error),
+    };
+    read.map_err(|fault| {
         let value: Option<Value> = read_leniently(text, format).ok();
         match value.as_ref().map(read_value::<T>) {
             Some(Err(reason)) => Fault { reason, ..fault },
@@ -69,21 +92,38 @@ pub(super) fn read<T: DeserializeOwned>(text: &str, format: Format) -> Result<T,
 
 /// Reads past keys that are there twice, to tell what a document was meant to be.
 pub(super) fn read_leniently<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
-    read_with(text, format, DuplicateKeyPolicy::LastWins)
+    match format {
+        Format::Json => read_json(text),
+        Format::Yaml => read_yaml(text, DuplicateKeyPolicy::LastWins),
+    }
 }
 
-fn read_with<T: DeserializeOwned>(text: &str, format: Format, twice: DuplicateKeyPolicy) -> Result<T, Fault> {
-    match format {
-        Format::Json => serde_json::from_str(text).map_err(|error| Fault {
-            line: u64::try_from(error.line()).unwrap_or(1).max(1),
-            reason: one_line(&error.to_string()),
-        }),
-        Format::Yaml => {
-            let options = serde_saphyr::options! { duplicate_keys: twice };
-            serde_saphyr::from_str_with_options(text, options).map_err(|error| Fault {
-                line: error.location().map_or(1, |location| location.line()).max(1),
-                reason: one_line(&error.without_snippet().to_string()),
-            })
+fn read_json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
+    serde_json::from_str(text).map_err(|error| Fault {
+        line: u64::try_from(error.line()).unwrap_or(1).max(1),
+        reason: one_line(&error.to_string()),
+    })
+}
+
+fn read_yaml<T: DeserializeOwned>(text: &str, twice: DuplicateKeyPolicy) -> Result<T, Fault> {
+    let options = serde_saphyr::options! { duplicate_keys: twice, strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| Fault {
+        line: error.location().map_or(1, |location| location.line()).max(1),
+        reason: one_line(&error.without_snippet().to_string()),
+    })
+}
+
+/// A pod's `cpu: 1` is a quantity to an API server, which makes it text; a type of ours takes text only.
+fn quantities(document: &mut Value) {
+    for list in ["/spec/initContainers", "/spec/containers"] {
+        let containers = document.pointer_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            for amounts in ["/resources/requests", "/resources/limits"] {
+                let amounts = container.pointer_mut(amounts).and_then(Value::as_object_mut);
+                for (_, amount) in amounts.into_iter().flatten().filter(|(_, amount)| amount.is_number()) {
+                    *amount = amount.to_string().into();
+                }
+            }
         }
     }
 }
@@ -91,7 +131,9 @@ fn read_with<T: DeserializeOwned>(text: &str, format: Format, twice: DuplicateKe
 /// The first line of an error's text, without the place: that counts from the start of the document.
 fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
-    line.rsplit_once(" at line ").map_or(line, |(reason, _)| reason).chars().take(300).collect()
+    let line = line.rsplit_once(" at line ").map_or(line, |(reason, _)| reason);
+    // A hint of the library to whoever calls it.
+    line.split(", set DuplicateKeyPolicy").next().unwrap_or_default().chars().take(300).collect()
 }
 
 /// Splits at document markers, so that a syntax error ends with its own document. A marker is `---` at the start of a
@@ -139,6 +181,21 @@ mod tests {
         let line = json.lines().position(|line| line.contains("heavy")).unwrap() + 1;
         assert_eq!((fault.line, fault.reason.as_str()), (line as u64, reason));
         assert_eq!(value_kind(Kind::HttpRoute, &value).err().unwrap().reason, reason);
+    }
+
+    #[test]
+    fn what_an_api_server_takes_for_a_quantity_is_one() {
+        let text =
+            "metadata: {name: a}\nspec:\n  containers:\n  - name: a\n    resources: {limits: {cpu: 1, memory: 64Mi}}\n";
+        let Ok(Object::Pod(pod)) = read_kind(Kind::Pod, text, Format::Yaml) else { panic!("a pod") };
+        let limits = pod.spec.unwrap().containers[0].resources.clone().unwrap().limits.unwrap();
+        assert_eq!((limits["cpu"].0.as_str(), limits["memory"].0.as_str()), ("1", "64Mi"));
+        let label = "metadata:\n  name: a\n  labels:\n    version: 2\nspec: {}\n";
+        let fault = read_kind(Kind::Service, label, Format::Yaml).err().unwrap();
+        assert_eq!(
+            (fault.line, fault.reason.starts_with("metadata.labels.version: invalid type: integer `2`")),
+            (4, true)
+        );
     }
 
     #[test]
