@@ -115,6 +115,7 @@ fn an_api_server_that_was_killed_or_stopped_for_long_is_missed_by_nobody() -> an
     an_endpoint_is_added(&namespace)?;
     load::never_failed(&namespace)?;
     ensure!(control_plane()? == before, "{before:?} became {:?}", control_plane()?);
+    a_new_name_is_known(&namespace)?;
     mesh::ready()
 }
 
@@ -193,6 +194,16 @@ fn an_endpoint_is_added(namespace: &Namespace) -> anyhow::Result<()> {
         ensure!(known.contains(&format!("\"{address}\"")) || known.contains(&format!("\"{address}:")), "{known}");
         Ok(())
     })
+}
+
+/// The cluster's DNS watches again when it sees fit, up to half a minute later; the tests after this one ask it for new names.
+fn a_new_name_is_known(namespace: &Namespace) -> anyhow::Result<()> {
+    namespace.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: new}\n\
+         spec: {selector: {app: orders}, ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]}\n",
+    )?;
+    let get = ["exec", "load", "--container=load", "--", "/mesh-shop", "get", "http://new/"];
+    until("the name of a new Service is known", || namespace.run(&get)?.ok().map(drop))
 }
 
 /// The controller, asked by its address: there is no other way meanwhile.
