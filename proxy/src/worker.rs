@@ -9,6 +9,7 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -151,11 +152,13 @@ where
         let aborted = worker.shared.drain.clone();
         worker.tasks.spawn_local("client connection", async move {
             let (_held, _guard) = (held, guard);
+            let mut connection = pin!(connection);
             tokio::select! {
                 // What carries bytes reacts to the abort itself, so that the ends of a connection that is cut see that.
                 biased;
-                () = connection => {}
-                () = aborted.aborted() => {}
+                () = &mut connection => {}
+                // It may have come between the two looks, from another thread: then the connection has not seen it yet.
+                () = aborted.aborted() => drop(futures_util::poll!(connection)),
             }
         });
     }
