@@ -64,9 +64,10 @@ impl Check {
                 "webhook-cert-valid",
                 C::ControlPlane,
                 "the webhook's certificate is valid",
-                "The API server refuses to ask a webhook whose certificate has expired or is for another name.",
-                "The injector replaces its own long before: kubectl -n mesh-system logs deployment/mesh-injector. One that you \
-                 put into the Secret mesh-injector-webhook-tls is yours to renew; delete the Secret, and the injector makes one.",
+                "The API server refuses to ask a webhook whose certificate has expired or is for another name. The injector \
+                 replaces its own long before; one that you put into the Secret mesh-injector-webhook-tls is yours to renew: \
+                 delete the Secret, and the injector makes one.",
+                "kubectl -n mesh-system logs deployment/mesh-injector",
             ),
             Self::WebhookCertExpiring => facts(
                 "webhook-cert-expiring",
