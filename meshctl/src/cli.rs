@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Tap(Box<Tap>),
     /// Show the certificates that proxies hold
     Identity(Identity),
-    /// Show open connections: with whom, how old, how much
+    /// Show open connections, or who ended the last ones: with whom, how old, how much
     Connections(Connections),
     /// Show what proxies see, as they see it
     Diagnostics(Diagnostics),
@@ -203,6 +203,9 @@ pub(crate) struct Connections {
     /// Only of this workload, pod or namespace, e.g. deploy/web
     #[arg(add = ArgValueCompleter::new(complete::resources))]
     pub(crate) resource: Option<Resource>,
+    /// Those that have ended, latest first, with who ended them and why
+    #[arg(long)]
+    pub(crate) closed: bool,
 }
 
 /// `meshctl diagnostics`.

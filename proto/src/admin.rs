@@ -33,6 +33,30 @@ pub struct Connections {
     /// Open connections beyond [`MAX_ITEMS`].
     #[serde(default)]
     pub left_out: usize,
+    /// Those that ended last, latest first; none of an older proxy.
+    #[serde(default)]
+    pub closed: Vec<Closed>,
+    /// Connections that ended earlier and are no longer kept.
+    #[serde(default)]
+    pub forgotten: u64,
+}
+
+/// A connection that has ended, and whose doing that was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Closed {
+    /// As it was at its end; `age_seconds` is how long it lasted.
+    #[serde(flatten)]
+    pub connection: Connection,
+    /// Who ended it: `app` (the pod's own application), `peer-proxy`, `peer-app` (the application at the other end, by its
+    /// own hand or passed on by its proxy), or `us` (this proxy).
+    pub by: String,
+    /// How. Of others: `end` (it said that it was done), `reset`, `cut` (TLS that broke off without its end), `timeout` (it
+    /// was no longer there), `broken`. Of this proxy: a code of `docs/errors.md`, or `done` (HTTP was over), `drain`,
+    /// `drain-over`, `no-ping`.
+    pub reason: String,
+    /// Seconds since then.
+    pub closed_seconds: f64,
 }
 
 /// One open connection of a client.

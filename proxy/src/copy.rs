@@ -28,6 +28,13 @@ pub(crate) trait Meter {
     fn server_sent(&self, bytes: u64);
 }
 
+/// Which side said first that it was done, of a connection that both have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    Client,
+    Server,
+}
+
 /// Which side a connection broke on.
 #[derive(Debug)]
 pub(crate) enum CopyError {
@@ -37,13 +44,14 @@ pub(crate) enum CopyError {
     Server(io::Error),
 }
 
-/// Copies until both directions ended. On an error the caller aborts both streams, so that nobody takes it for an end.
-pub(crate) async fn bidirectional<C, S>(client: &mut C, server: &mut S, meter: &impl Meter) -> Result<(), CopyError>
+/// Copies until both directions ended; says which ended first. On an error the caller aborts both streams, so that nobody takes it for an end.
+pub(crate) async fn bidirectional<C, S>(client: &mut C, server: &mut S, meter: &impl Meter) -> Result<First, CopyError>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut up, mut down) = (Half::default(), Half::default());
+    let mut first = None;
     std::future::poll_fn(|cx| {
         let there = up.poll(cx, client, server, |n| meter.client_sent(n)).map_err(|error| match error {
             HalfError::Read(error) => CopyError::Client(error),
@@ -53,7 +61,14 @@ where
             HalfError::Read(error) => CopyError::Server(error),
             HalfError::Write(error) => CopyError::Client(error),
         })?;
-        if there.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if first.is_none() && (up.is_over() || down.is_over()) {
+            first = Some(if up.is_over() { First::Client } else { First::Server });
+        }
+        if there.is_ready() && back.is_ready() {
+            Poll::Ready(Ok(first.unwrap_or(First::Client)))
+        } else {
+            Poll::Pending
+        }
     })
     .await
 }
@@ -122,6 +137,11 @@ impl Half {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether its reader has said that it was done.
+    fn is_over(&self) -> bool {
+        self.state != State::Copying
     }
 
     /// Reads once and writes what the writer takes at once. Returns how much was read.
@@ -228,7 +248,7 @@ mod tests {
         };
         let (result, answer, received) =
             tokio::join!(bidirectional(&mut near, &mut far, &counts), talk_client, talk_server);
-        result.unwrap();
+        assert_eq!(result.unwrap(), First::Client);
         assert_eq!((answer.as_slice(), received == sent), (&b"answer"[..], true));
         assert_eq!((counts.0.get(), counts.1.get()), (200_000, 6));
     }

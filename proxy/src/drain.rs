@@ -57,6 +57,11 @@ impl Drain {
         self.started.is_cancelled()
     }
 
+    /// Whether it is over, and what is left is cut.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.is_cancelled()
+    }
+
     /// Waits until it begins.
     pub async fn started(&self) {
         self.started.cancelled().await;

@@ -5,6 +5,7 @@
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod control_frames;
+mod ending;
 mod expect;
 mod framing;
 mod guard;

@@ -18,6 +18,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use self::link::{Link, Opening};
 use crate::{
+    connections::{Cause, How},
     detect::{
         Detected,
         guard::Guarded,
@@ -109,14 +110,20 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
         // Whoever is not let in, or has to speak first, gets a limited time for it.
         sniffer.must_say(&mut socket, worker.config().head_timeout).await
     };
-    let Ok(heard) = heard else { return link.keep(opening) };
+    let heard = match heard {
+        Ok(heard) => heard,
+        Err(error) => {
+            link.side().live.ends(Cause::Client(How::of(&error)));
+            return link.keep(opening);
+        }
+    };
     // It asked for nothing: no answer is due.
     if matches!(heard, Heard::End | Heard::Unfinished)
         && sniffer.is_empty()
         && !matches!(opening, Opening::Open(_))
         && link.protocol().is_http()
     {
-        return;
+        return link.side().live.ends(Cause::of_silence(heard));
     }
     // A hello that does not come to its end may offer an ALPN of ours, so it is not for the application.
     let half_a_hello = matches!(heard, Heard::End | Heard::Unfinished) && sniffer.looks_like_tls();

@@ -8,6 +8,8 @@ use mesh_proto::{admin, endpoint::Endpoint};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::connections::Shown;
+
 /// Longest a worker may take to answer: its loop is never busy for so long with one thing.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Questions that wait for a worker.
@@ -19,8 +21,8 @@ pub struct Inspect(Arc<Mutex<Vec<mpsc::Sender<Question>>>>);
 
 /// What a worker is asked.
 pub(crate) enum Question {
-    /// The oldest open connections, and how many there are.
-    Connections(oneshot::Sender<(Vec<admin::Connection>, usize)>),
+    /// The oldest open connections, and the last that ended.
+    Connections(oneshot::Sender<Shown>),
     /// The load of every endpoint in use.
     Loads(oneshot::Sender<Vec<(Endpoint, admin::Load)>>),
 }
@@ -38,18 +40,28 @@ impl Inspect {
         questions
     }
 
-    /// Open connections of all workers, oldest first; at most [`admin::MAX_ITEMS`].
+    /// Open connections of all workers, oldest first, and those that ended last; at most [`admin::MAX_ITEMS`] of each.
     pub async fn connections(&self) -> Result<admin::Connections, NoAnswer> {
         let answers = self.ask(Question::Connections).await?;
-        let all: usize = answers.iter().map(|(_, all)| all).sum();
-        let mut items: Vec<_> = answers.into_iter().flat_map(|(shown, _)| shown).collect();
+        let (mut items, mut closed, mut all, mut forgotten) = (Vec::new(), Vec::new(), 0, 0);
+        for shown in answers {
+            items.extend(shown.open);
+            closed.extend(shown.closed);
+            all += shown.all;
+            forgotten += shown.forgotten;
+        }
         items.sort_by(|a, b| b.age_seconds.total_cmp(&a.age_seconds));
         items.truncate(admin::MAX_ITEMS);
+        closed.sort_by(|a, b| a.closed_seconds.total_cmp(&b.closed_seconds));
+        forgotten += closed.len().saturating_sub(admin::MAX_ITEMS) as u64;
+        closed.truncate(admin::MAX_ITEMS);
         Ok(admin::Connections {
             api_version: admin::API_VERSION.to_owned(),
             kind: "Connections".to_owned(),
             left_out: all.saturating_sub(items.len()),
             items,
+            closed,
+            forgotten,
         })
     }
 

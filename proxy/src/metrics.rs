@@ -59,6 +59,13 @@ struct ErrorLabels {
     code: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CloseCauseLabels {
+    direction: &'static str,
+    by: &'static str,
+    reason: &'static str,
+}
+
 struct Families {
     requests: Family<EdgeLabels, Counter>,
     responses: Family<ResponseLabels, Counter>,
@@ -70,6 +77,7 @@ struct Families {
     read_bytes: Family<EdgeLabels, Counter>,
     write_bytes: Family<EdgeLabels, Counter>,
     errors: Family<ErrorLabels, Counter>,
+    ended: Family<CloseCauseLabels, Counter>,
     audited: Counter,
     folded: Counter,
     edges: Mutex<HashMap<EdgeLabels, Arc<Edge>, ahash::RandomState>>,
@@ -89,6 +97,7 @@ impl Metrics {
             read_bytes: Family::default(),
             write_bytes: Family::default(),
             errors: Family::default(),
+            ended: Family::default(),
             audited: Counter::default(),
             folded: Counter::default(),
             edges: Mutex::default(),
@@ -119,6 +128,11 @@ impl Metrics {
         self.families.errors.get_or_create(&ErrorLabels { direction: direction.as_str(), code: outcome.code() }).inc();
     }
 
+    /// Counts a client's connection that has ended, by whom and why.
+    pub(crate) fn closed(&self, direction: Direction, by: &'static str, reason: &'static str) {
+        self.families.ended.get_or_create(&CloseCauseLabels { direction: direction.as_str(), by, reason }).inc();
+    }
+
     /// Counts a connection that only the audit mode let in.
     pub(crate) fn audited(&self) {
         self.families.audited.inc();
@@ -143,6 +157,8 @@ impl Families {
         metrics.register("response_latency_ms", help, &EDGE, self.latency.clone());
         let help = "requests and connections that the mesh ended itself; `code` is explained in docs/errors.md";
         metrics.register("mesh_error", help, &["direction", "code"], self.errors.clone());
+        let help = "client connections that ended, all protocols: who ended them and why (`meshctl explain closed`)";
+        metrics.register("connection_close", help, &["direction", "by", "reason"], self.ended.clone());
         let help = "connections let in that the policy `authenticated` would refuse";
         metrics.register("inbound_audit", help, &[], self.audited.clone());
         let help = "label sets counted as `other`, because there are too many";

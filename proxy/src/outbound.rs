@@ -18,6 +18,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use self::target::{Compiled, Member, Target};
 use crate::{
     config::Unresolved,
+    connections::{Cause, How},
     detect::{
         Detected,
         sniff::{Heard, Sniffer, within},
@@ -108,7 +109,7 @@ impl Connection {
                 let early = self.early.take();
                 tcp::serve(&self, &compiled, client.into(), banner, early).await;
             }
-            Err(Failed::Gone) => {}
+            Err(Failed::Gone(cause)) => self.side.live.ends(cause),
             Err(Failed::Unheard(error, socket)) => refuse(&self.worker, socket, &self.side, error).await,
             Err(Failed::Refused(error, socket)) => {
                 report(&self.worker, &self.side, &error);
@@ -122,12 +123,12 @@ impl Connection {
         let mut sniffer = Sniffer::default();
         match sniffer.must_say(&mut socket, self.worker.config().head_timeout).await {
             // It asked for nothing: no answer is due.
-            Ok(Heard::End | Heard::Unfinished) if sniffer.is_empty() => Err(Failed::Gone),
+            Ok(heard @ (Heard::End | Heard::Unfinished)) if sniffer.is_empty() => Err(Failed::silent(heard)),
             Ok(Heard::Unfinished) => Ok(Way::late(sniffer, socket)),
             Ok(Heard::Protocol(Detected::Tls { .. })) => Err(refused(socket, "TLS on a port declared as HTTP")),
             Ok(Heard::Protocol(Detected::Http2)) => Ok(Way::requests(Version::Http2, sniffer, socket)),
             Ok(_) => Ok(Way::requests(Version::Http1, sniffer, socket)),
-            Err(_) => Err(Failed::Gone),
+            Err(error) => Err(Failed::gone(&error)),
         }
     }
 
@@ -135,11 +136,11 @@ impl Connection {
     async fn routed(&self, mut socket: TcpStream) -> Result<Way, Failed> {
         let mut sniffer = Sniffer::default();
         match sniffer.must_say(&mut socket, self.worker.config().head_timeout).await {
-            Ok(Heard::End | Heard::Unfinished) if sniffer.is_empty() => Err(Failed::Gone),
+            Ok(heard @ (Heard::End | Heard::Unfinished)) if sniffer.is_empty() => Err(Failed::silent(heard)),
             Ok(Heard::Protocol(Detected::Http1)) => Ok(Way::requests(Version::Http1, sniffer, socket)),
             Ok(Heard::Protocol(Detected::Http2)) => Ok(Way::requests(Version::Http2, sniffer, socket)),
             Ok(_) => Err(refused(socket, "the Service has HTTP routes, and the client does not speak HTTP")),
-            Err(_) => Err(Failed::Gone),
+            Err(error) => Err(Failed::gone(&error)),
         }
     }
 
@@ -149,7 +150,7 @@ impl Connection {
         let mut sniffer = Sniffer::default();
         match within(FIRST_WORD, sniffer.first_bytes(&mut socket)).await {
             Some(Ok(_)) => {}
-            Some(Err(_)) => return Err(Failed::Gone),
+            Some(Err(error)) => return Err(Failed::gone(&error)),
             None => {
                 // Both may be waiting for the other: open the way, unless the client speaks meanwhile.
                 let opened = tokio::select! {
@@ -185,7 +186,7 @@ impl Connection {
                 let client = Prefixed::new(sniffer.read.freeze(), socket);
                 Ok(Way::Bytes { client, banner: BytesMut::new() })
             }
-            Err(_) => Err(Failed::Gone),
+            Err(error) => Err(Failed::gone(&error)),
         }
     }
 }
@@ -207,12 +208,22 @@ impl Way {
 
 /// Why a connection does not go on.
 enum Failed {
-    /// The client left before it said anything. Nobody is to be told.
-    Gone,
+    /// The client left before it said anything, or said nothing in its time. Nobody is to be told.
+    Gone(Cause),
     /// Reset, and reported.
     Refused(ProxyError, TcpStream),
     /// Refused before the client has said anything: answered if it speaks HTTP in a moment, else as above.
     Unheard(ProxyError, TcpStream),
+}
+
+impl Failed {
+    fn gone(error: &std::io::Error) -> Self {
+        Self::Gone(Cause::Client(How::of(error)))
+    }
+
+    fn silent(heard: Heard) -> Self {
+        Self::Gone(Cause::of_silence(heard))
+    }
 }
 
 fn refused(socket: TcpStream, detail: &'static str) -> Failed {
@@ -238,5 +249,5 @@ async fn refuse(worker: &Rc<Worker>, mut socket: TcpStream, side: &Side, error: 
         _ => return reset(&socket),
     };
     let client: Stream = Prefixed::new(sniffer.read.freeze(), Io::Tcp(socket));
-    request::refuse_all(worker, client, version, error).await;
+    request::refuse_all(worker, &side.live, client, version, error).await;
 }

@@ -19,7 +19,7 @@ pub(crate) use self::{
     side::Side,
 };
 use crate::{
-    connections::{Live, Name},
+    connections::{Cause, Live, Name},
     copy::Meter,
     error::ProxyError,
     http::{Version, body::grpc_status},
@@ -179,6 +179,16 @@ impl Record {
     /// Somebody did not wait for the end.
     pub(crate) fn cut_off(&mut self) {
         self.whole = false;
+    }
+
+    /// So the connection it is on comes to its end.
+    pub(crate) fn ends(&self, cause: Cause) {
+        self.side.live.ends(cause);
+    }
+
+    /// The connection it is on leaves HTTP.
+    pub(crate) fn leaves_http(&self) {
+        self.side.live.leaves_http();
     }
 
     fn write(&mut self, latency: Duration) {

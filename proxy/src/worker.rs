@@ -218,7 +218,7 @@ impl Worker {
             targets: RefCell::default(),
             upstreams: RefCell::default(),
             apps: RefCell::default(),
-            open: Rc::default(),
+            open: Rc::new(Connections::new(shared.metrics.clone())),
             refusals: Cell::new(0),
             shared,
         }

@@ -9,6 +9,8 @@ mod admin;
 mod away;
 #[path = "mesh/changes.rs"]
 mod changes;
+#[path = "mesh/closed.rs"]
+mod closed;
 #[path = "it/support/collector.rs"]
 mod collector;
 #[path = "mesh/destinations.rs"]
@@ -106,6 +108,7 @@ const TESTS: &[(&str, Test)] = tests! {
     destinations::a_client_outside_the_mesh_reaches_the_pods_own_address_only
     destinations::the_proxys_own_ports_are_refused
     destinations::loopback_is_not_redirected
+    closed::both_proxies_tell_who_ended_a_connection
     changes::a_malformed_manifest_changes_nothing_else
 };
 

@@ -160,6 +160,21 @@ const TOPICS: &[Topic] = &[
         example: "kubectl -n shop delete pod NAME",
     },
     Topic {
+        name: "closed",
+        summary: "Who ended a connection, and why: each proxy keeps the last ones, and counts all of them.",
+        details: &[
+            "  app          the pod's own application\n  peer-app     the application at the other end, by itself or passed on by its proxy\n  peer-proxy   the proxy at the other end\n  us           this proxy",
+            "Of others the reason is end (it said that it was done), reset, cut (TLS broke off without an end), timeout (it was \
+             no longer there) or broken. What a peer-proxy has cut or reset has its reason at that proxy: ask it.",
+            "Of this proxy it is a code with a page of its own (`meshctl explain denied`), or done (HTTP was over: one side had \
+             asked for no more requests), drain (the pod ends, and nothing was under way), drain-over (it ended, and \
+             something was), no-ping (a client of HTTP/2 was no longer there).",
+            "A proxy keeps 500 for each of its workers. Connections that were refused because a limit was reached are \
+             only counted, in overloaded_total.",
+        ],
+        example: "meshctl connections deploy/web -n shop --closed\nmeshctl connections --closed -o ndjson",
+    },
+    Topic {
         name: "controller",
         summary: "The controller is on nobody's path: proxies keep what they know while it is away.",
         details: &["Destinations that a proxy has resolved are served on; one that it never resolved is answered \

@@ -207,6 +207,13 @@ fn what_proxies_see_can_be_looked_at(playground: &Playground) {
     assert_eq!((&to_web["peerName"], &to_web["protocol"]), (&"shop/web:80".into(), &"http/1".into()), "{to_web}");
     assert!(to_web["tls"] == true && to_web["requests"].as_u64().unwrap() > 0, "{to_web}");
 
+    // Every order asks for stock on a connection of its own, which the client ends.
+    let rows = playground.json("connections deploy/stock --closed --playground");
+    let ended = rows.iter().find(|row| row["protocol"] == "tcp").unwrap();
+    let whose = (&ended["direction"], &ended["peerName"], &ended["by"], &ended["reason"]);
+    assert_eq!(whose, (&"inbound".into(), &"shop/web".into(), &"peer-app".into(), &"end".into()), "{ended}");
+    assert!(ended["bytesIn"].as_u64().unwrap() > 0 && ended["ageSeconds"].as_f64().is_some(), "{ended}");
+
     let stock = playground.ok("describe deploy/stock --playground");
     for part in [
         "deployment/stock in namespace shop\n",

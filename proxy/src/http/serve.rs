@@ -5,16 +5,23 @@ use std::{cell::Cell, convert::Infallible, future::Future, pin::pin, rc::Rc, syn
 use http::{HeaderValue, Request, Response, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_proto::outcome::Outcome;
 
 use super::{
     CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, Version,
     body::ResponseBody,
     control_frames::Bounded,
+    ending::{Ending, Watched},
     guard::{Guard, Verdicts},
     head_watch::HeadWatch,
     respond::Reset,
 };
-use crate::{drain::Drain, stream::Stream, worker::Worker};
+use crate::{
+    connections::{Cause, Live, Why},
+    drain::Drain,
+    stream::Stream,
+    worker::Worker,
+};
 
 /// While draining, an HTTP/1 connection that stays idle this long is closed; one in use learns of it by `connection: close`.
 /// Closing idle ones at once would race with requests already on the way.
@@ -26,29 +33,66 @@ const LAST_ANSWER: Duration = Duration::from_secs(5);
 /// What hyper may have read beyond the end of a head.
 const READ_AHEAD: usize = 8 * 1024;
 
-/// Serves every request of the connection with `handle`.
-pub(crate) async fn serve<H, F>(worker: &Rc<Worker>, stream: Stream, version: Version, handle: H)
+/// Serves every request of the connection `live` with `handle`.
+pub(crate) async fn serve<H, F>(worker: &Rc<Worker>, live: &Live, stream: Stream, version: Version, handle: H)
 where
     H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
     let drain = worker.shared.drain.clone();
+    let ending = Ending::default();
+    let stream = ending.of(stream);
     let result = match version {
         Version::Http1 => serve_http1(worker.config().head_timeout, stream, handle, &drain).await,
         Version::Http2 => serve_http2(worker, stream, handle, &drain).await,
     };
-    if let Err(error) = result {
+    if let Err(error) = &result {
         tracing::debug!(%error, "a client's HTTP connection ended with an error");
+    }
+    // One that has left HTTP goes on.
+    if !live.has_left_http() {
+        let why = || why(&result, live.failure(), &drain);
+        live.ends(ending.by_client().map_or_else(|| Cause::Us(why()), Cause::Client));
     }
 }
 
-async fn serve_http1<H, F>(head_timeout: Duration, stream: Stream, handle: H, drain: &Drain) -> hyper::Result<()>
+/// How it was over, without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// Nothing more is to come.
+    Done,
+    /// A head was too slow.
+    TooSlow,
+}
+
+/// Why it ended, where the client did not end it.
+fn why(result: &hyper::Result<Over>, failed: Option<Outcome>, drain: &Drain) -> Why {
+    match result {
+        Ok(Over::TooSlow) => Why::Failed(Outcome::HeadTimeout),
+        _ if drain.is_aborted() => Why::DrainOver,
+        Err(error) if error.is_timeout() => Why::NoPing,
+        _ => match failed {
+            Some(outcome) => Why::Failed(outcome),
+            None if drain.is_draining() => Why::Drain,
+            // Before there was a request that could be refused.
+            None if result.is_err() => Why::Failed(Outcome::BadRequest),
+            None => Why::Done,
+        },
+    }
+}
+
+async fn serve_http1<H, F>(
+    head_timeout: Duration,
+    stream: Watched<Stream>,
+    handle: H,
+    drain: &Drain,
+) -> hyper::Result<Over>
 where
     H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
     let (watch, verdicts) = (Arc::new(HeadWatch::default()), Arc::new(Verdicts::default()));
-    let is_late = stream.is_late();
+    let is_late = stream.get_ref().is_late();
     let (stream, late) = (Guard::new(watch.watched(stream), Arc::clone(&verdicts)), Arc::clone(&verdicts));
     let (draining, heads) = (drain.clone(), Arc::clone(&watch));
     let requests = Cell::new(0);
@@ -102,18 +146,23 @@ where
         tokio::time::sleep(DRAIN_IDLE).await;
     };
     tokio::select! {
-        result = connection.as_mut() => return result,
-        () = too_slow.as_mut() => return Ok(()),
+        result = connection.as_mut() => return result.map(|()| Over::Done),
+        () = too_slow.as_mut() => return Ok(Over::TooSlow),
         () = idle => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        result = connection => result,
-        () = too_slow => Ok(()),
-        () = drain.aborted() => Ok(()),
+        result = connection => result.map(|()| Over::Done),
+        () = too_slow => Ok(Over::TooSlow),
+        () = drain.aborted() => Ok(Over::Done),
     }
 }
 
-async fn serve_http2<H, F>(worker: &Rc<Worker>, stream: Stream, handle: H, drain: &Drain) -> hyper::Result<()>
+async fn serve_http2<H, F>(
+    worker: &Rc<Worker>,
+    stream: Watched<Stream>,
+    handle: H,
+    drain: &Drain,
+) -> hyper::Result<Over>
 where
     H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
@@ -143,13 +192,13 @@ where
         .serve_connection(TokioIo::new(Bounded::client(stream)), service);
     let mut connection = pin!(connection);
     tokio::select! {
-        result = connection.as_mut() => return result,
+        result = connection.as_mut() => return result.map(|()| Over::Done),
         // GOAWAY with a last stream that is still to come: no request is lost.
         () = drain.started() => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        result = connection => result,
-        () = drain.aborted() => Ok(()),
+        result = connection => result.map(|()| Over::Done),
+        () = drain.aborted() => Ok(Over::Done),
     }
 }
 
@@ -183,7 +232,7 @@ mod tests {
             response
         };
         let drain = Drain::default();
-        let served = serve_http1(LIMIT, stream, handle, &drain);
+        let served = serve_http1(LIMIT, Ending::default().of(stream), handle, &drain);
         let read = async {
             let mut answer = Vec::new();
             while !answer.ends_with(b"\r\n\r\n") {

@@ -11,6 +11,7 @@ use mesh_proto::outcome::Outcome;
 
 use super::{Version, headers};
 use crate::{
+    connections::{Cause, How},
     copy,
     error::{ProxyError, Result},
     record::Record,
@@ -43,21 +44,21 @@ pub(crate) fn carry(
     mut record: Record,
     refused: impl Future<Output = ProxyError> + 'static,
 ) {
+    record.leaves_http();
     let drain = worker.shared.drain.clone();
     // The connection it was leaves the count of the limit when HTTP is over.
     let guards = (drain.guard(), worker.shared.limits.hold_beside(record.direction()));
     worker.tasks.spawn_local("upgraded connection", async move {
         let _guards = guards;
-        let (client, server) = match futures_util::future::try_join(client, server).await {
-            Ok(both) => both,
-            Err(error) => {
-                tracing::debug!(%error, "an upgrade was agreed on, but a connection did not follow");
-                return;
-            }
+        let (client, server) = match (client.await, server.await) {
+            (Ok(client), Ok(server)) => (client, server),
+            (Err(error), _) => return unfollowed(&record, Cause::Client(How::Broken), &error),
+            (Ok(_), Err(error)) => return unfollowed(&record, Cause::Server(How::Broken), &error),
         };
         let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
         tokio::select! {
             result = copy::bidirectional(&mut client, &mut server, &record) => {
+                record.ends(Cause::of_copy(&result));
                 if let Err(error) = result {
                     tracing::debug!(?error, "an upgraded connection broke");
                 }
@@ -66,4 +67,9 @@ pub(crate) fn carry(
             () = drain.aborted() => record.cut_off(),
         }
     });
+}
+
+fn unfollowed(record: &Record, cause: Cause, error: &hyper::Error) {
+    tracing::debug!(%error, "an upgrade was agreed on, but a connection did not follow");
+    record.ends(cause);
 }

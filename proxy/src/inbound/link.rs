@@ -8,6 +8,7 @@ use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use super::{authorize::Authorization, request};
 use crate::{
+    connections::{Cause, How},
     detect::{
         Detected,
         sniff::{Heard, Sniffer},
@@ -179,7 +180,7 @@ impl Link {
         let told = tell(&mut stream, app.as_ref().map(|_| ())).await;
         match (app, told) {
             (Ok(app), Ok(())) => self.copy(stream, app, record).await,
-            (Ok(app), Err(_gone)) => self.keep(Opening::Open(app)),
+            (Ok(app), Err(gone)) => self.unused(&gone, Opening::Open(app)),
             (Err(error), _) => record.failed(&error),
         }
     }
@@ -199,8 +200,8 @@ impl Link {
             report(&self.worker, &self.side, error);
             return;
         }
-        if tell(&mut stream, Ok(())).await.is_err() {
-            return self.keep(opening);
+        if let Err(gone) = tell(&mut stream, Ok(())).await {
+            return self.unused(&gone, opening);
         }
         let mut sniffer = match self.protocol() {
             Protocol::Opaque | Protocol::Tls => Sniffer::only_tls(),
@@ -226,13 +227,19 @@ impl Link {
             Ok(Heard::Protocol(Detected::Http2)) => self.requests(client, Version::Http2, opening).await,
             // Dropped without close_notify: closed unused, the request went by another way. (A client that only ends its
             // own side says so, and is an opaque one.)
-            Err(_) => self.keep(opening),
+            Err(gone) => self.unused(&gone, opening),
             Ok(Heard::Unfinished) if self.protocol().is_http() => {
                 self.requests(client.late(), Version::Http1, opening).await;
             }
             Ok(_) if self.protocol().is_http() => self.requests(client, Version::Http1, opening).await,
             Ok(_) => self.carry(client, opening).await,
         }
+    }
+
+    /// The client left before it used the connection.
+    fn unused(&self, gone: &std::io::Error, opening: Opening) {
+        self.side.live.ends(Cause::Client(How::of(gone)));
+        self.keep(opening);
     }
 
     async fn app_for_bytes(&self, opening: Opening) -> Result<TcpStream> {

@@ -33,7 +33,7 @@ struct Connection {
 /// Serves every request of the connection.
 pub(super) async fn serve(link: Rc<Link>, client: Stream, version: Version) {
     let connection = Rc::new(Connection { app: link.app(), edge: link.edge(), version, link: Rc::clone(&link) });
-    server::serve(&link.worker, client, version, move |request| {
+    server::serve(&link.worker, &link.side().live, client, version, move |request| {
         let connection = Rc::clone(&connection);
         async move { connection.answer(request).await }
     })

@@ -9,6 +9,7 @@ use mesh_proto::{outcome::Outcome, tap::Direction};
 use super::{Connection, target::Member};
 use crate::{
     balance::Balancer,
+    connections::Live,
     error::{ProxyError, Result},
     http::{
         Version,
@@ -26,8 +27,8 @@ use crate::{
 
 /// Serves every request of the connection.
 pub(super) async fn serve(connection: Rc<Connection>, version: Version, client: Stream) {
-    let worker = Rc::clone(&connection.worker);
-    server::serve(&worker, client, version, move |request| {
+    let (worker, side) = (Rc::clone(&connection.worker), Rc::clone(&connection.side));
+    server::serve(&worker, &side.live, client, version, move |request| {
         let connection = Rc::clone(&connection);
         async move { answer(&connection, version, request).await }
     })
@@ -35,8 +36,8 @@ pub(super) async fn serve(connection: Rc<Connection>, version: Version, client: 
 }
 
 /// Answers every request with the same error.
-pub(super) async fn refuse_all(worker: &Rc<Worker>, client: Stream, version: Version, error: ProxyError) {
-    server::serve(worker, client, version, move |request: Request<Incoming>| {
+pub(super) async fn refuse_all(worker: &Rc<Worker>, live: &Live, client: Stream, version: Version, error: ProxyError) {
+    server::serve(worker, live, client, version, move |request: Request<Incoming>| {
         let mut answer = respond::failed(&error, Asker::of(&request, version));
         // The next connection may find the controller back.
         if version == Version::Http1 {

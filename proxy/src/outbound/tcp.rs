@@ -11,7 +11,9 @@ use super::{
     target::{Compiled, Member},
 };
 use crate::{
-    connect, copy,
+    connect,
+    connections::Cause,
+    copy,
     error::{ProxyError, Result},
     metrics::EdgeLabels,
     pool,
@@ -127,6 +129,7 @@ pub(crate) async fn carry(
             return;
         }
     };
+    record.ends(Cause::of_copy(&result));
     let Err(error) = result else { return };
     match &error {
         copy::CopyError::Client(error) => {

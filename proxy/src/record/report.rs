@@ -10,6 +10,7 @@ use crate::{error::ProxyError, worker::Worker};
 
 /// Counts a failure, and logs it as far as the log's limit allows.
 pub(crate) fn report(worker: &Worker, side: &Side, error: &ProxyError) {
+    side.live.failed(error.outcome);
     worker.shared.metrics.error(side.direction, error.outcome);
     if worker.log_limit.allows() {
         tracing::info!(
