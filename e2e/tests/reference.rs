@@ -178,9 +178,12 @@ fn metrics_page() -> String {
          | `dst_port` | the port that was dialled: of the Service outbound, of the pod inbound |\n\
          | `client_id` | inbound: the client's SPIFFE id, where it was proved |\n\
          | `tls` | `true` where both proxies spoke mutual TLS |\n\n\
-         At most 200 edges per direction, and 24 pairs of statuses per edge; what comes past that is counted in an edge, or\n\
-         status, named `other`, and in `metrics_folded_total`. All other labels come from fixed lists. So the number of series\n\
-         is bounded, whatever clients send. The families below have these labels and those that stand in the table.\n\n",
+         A series is made when there is something to count, and all edges together have a budget of 800 (`MESH_MAX_SERIES` in\n\
+         the sidecar's environment): 16 for an edge with requests, and one for each status; 4 for one with opaque connections,\n\
+         and one or two for their ends. There are at most 200 edges per direction, and 24 pairs of statuses per edge. What\n\
+         comes past that is counted in an edge, or status, named `other`: nothing is lost but its name, and\n\
+         `metrics_folded_total` says how often. All other labels come from fixed lists. So a page has fewer than 1000 series,\n\
+         whatever clients send. The families below have these labels and those that stand in the table.\n\n",
         EDGE.join("`, `"),
     );
     table(&mut page, &edges, EDGE.len());

@@ -178,6 +178,8 @@ pub const ENV_TRACE_ENDPOINT: &str = "MESH_TRACE_ENDPOINT";
 pub const ENV_TRACE_SAMPLE: &str = "MESH_TRACE_SAMPLE";
 /// Most client connections of a proxy, both directions together.
 pub const ENV_MAX_CONNECTIONS: &str = "MESH_MAX_CONNECTIONS";
+/// Most series of metrics that a proxy makes for the edges of its traffic (default 800).
+pub const ENV_MAX_SERIES: &str = "MESH_MAX_SERIES";
 /// Bytes of resident memory that a proxy may use (default: what its cgroup allows).
 pub const ENV_MEMORY_LIMIT: &str = "MESH_MEMORY_LIMIT";
 /// Longest the head of a request may take, in seconds (default 15).

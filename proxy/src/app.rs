@@ -133,7 +133,7 @@ impl App {
             policies: policies.clone(),
             credentials: credentials.clone(),
             observers,
-            metrics: metrics::Metrics::new(&metrics),
+            metrics: metrics::Metrics::with_budget(&metrics, config.data.limits.series),
             inspect: inspect.clone(),
             limits,
             drain: drain.clone(),

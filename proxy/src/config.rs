@@ -252,6 +252,7 @@ impl Config {
             (names::ENV_TRACE_SAMPLE, traces.as_ref().map(|traces| traces.sample.to_string()).unwrap_or_default()),
             (names::ENV_PROBES, probes.iter().map(Probe::path).collect::<Vec<_>>().join(",")),
             (names::ENV_MAX_CONNECTIONS, data.limits.connections.to_string()),
+            (names::ENV_MAX_SERIES, data.limits.series.to_string()),
             (names::ENV_MEMORY_LIMIT, data.limits.memory.map(|bytes| bytes.to_string()).unwrap_or_default()),
             (names::ENV_HEAD_TIMEOUT, data.head_timeout.as_secs_f64().to_string()),
             (names::ENV_HANDSHAKE_TIMEOUT, data.limits.handshake_timeout.as_secs_f64().to_string()),

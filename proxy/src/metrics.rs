@@ -1,13 +1,16 @@
 //! The data path's metrics: every family is in `docs/metrics.md`.
 //!
 //! Counted per *edge* (direction, destination or client, TLS): the handle of an edge is found once per connection or endpoint,
-//! never per request. The number of edges is bounded; what comes past that is counted in an edge named `other`.
+//! never per request. The edges and their series have a budget; what comes past it is counted in an edge named `other`.
 
 mod edge;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicI64},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering},
+    },
 };
 
 use mesh_proto::{outcome::Outcome, tap::Direction};
@@ -24,6 +27,9 @@ use crate::config::Pod;
 
 /// Most edges per direction. A pod that talks to more shows the rest as `other`; a scanner cannot grow our memory.
 const MAX_EDGES: usize = 200;
+/// Series of all edges together, unless the settings say otherwise: with those of `other`, and the fixed ones, a page has fewer
+/// than a thousand.
+pub(crate) const MAX_SERIES: usize = 800;
 /// What is past a limit.
 const OTHER: &str = "other";
 
@@ -80,12 +86,29 @@ struct Families {
     ended: Family<CloseCauseLabels, Counter>,
     audited: Counter,
     folded: Counter,
+    budget: Budget,
     edges: Mutex<HashMap<EdgeLabels, Arc<Edge>, ahash::RandomState>>,
+}
+
+/// Series that may still be made.
+struct Budget(AtomicUsize);
+
+impl Budget {
+    /// Takes so many, if there are.
+    fn take(&self, series: usize) -> bool {
+        let less = |left: usize| left.checked_sub(series);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
 }
 
 impl Metrics {
     /// Registers every family.
     pub fn new(metrics: &mesh_runtime::metrics::Metrics) -> Self {
+        Self::with_budget(metrics, MAX_SERIES)
+    }
+
+    /// The same, with so many series for edges; those of `other` come to that.
+    pub fn with_budget(metrics: &mesh_runtime::metrics::Metrics, series: usize) -> Self {
         let families = Families {
             requests: Family::default(),
             responses: Family::default(),
@@ -100,6 +123,7 @@ impl Metrics {
             ended: Family::default(),
             audited: Counter::default(),
             folded: Counter::default(),
+            budget: Budget(AtomicUsize::new(series)),
             edges: Mutex::default(),
         };
         families.register(metrics);
@@ -113,12 +137,11 @@ impl Metrics {
             return Arc::clone(edge);
         }
         let full = edges.keys().filter(|known| known.direction == labels.direction).count() >= MAX_EDGES;
-        let labels = if full {
+        if full {
+            drop(edges);
             self.families.folded.inc();
-            EdgeLabels::other(labels.direction)
-        } else {
-            labels
-        };
+            return self.families.other(labels.direction);
+        }
         let edge = edges.entry(labels).or_insert_with_key(|labels| Arc::new(Edge::new(labels.clone(), &self.families)));
         Arc::clone(edge)
     }
@@ -140,6 +163,13 @@ impl Metrics {
 }
 
 impl Families {
+    /// The edge of what is past a limit.
+    fn other(self: &Arc<Self>, direction: &'static str) -> Arc<Edge> {
+        let mut edges = self.edges.lock();
+        let other = edges.entry(EdgeLabels::other(direction));
+        Arc::clone(other.or_insert_with_key(|labels| Arc::new(Edge::new(labels.clone(), self))))
+    }
+
     fn register(&self, metrics: &mesh_runtime::metrics::Metrics) {
         let edge = |name, help, metric| metrics.register(name, help, &EDGE, metric);
         edge("request", "requests begun", self.requests.clone());
@@ -161,7 +191,7 @@ impl Families {
         metrics.register("connection_close", help, &["direction", "by", "reason"], self.ended.clone());
         let help = "connections let in that the policy `authenticated` would refuse";
         metrics.register("inbound_audit", help, &[], self.audited.clone());
-        let help = "label sets counted as `other`, because there are too many";
+        let help = "sets of series counted as `other`, because there are too many";
         metrics.register("metrics_folded", help, &[], self.folded.clone());
     }
 }
@@ -180,7 +210,10 @@ pub(crate) fn register_pod(metrics: &mesh_runtime::metrics::Metrics, pod: &Pod) 
 mod tests {
     use std::time::Duration;
 
-    use super::{edge::MAX_STATUSES, *};
+    use super::{
+        edge::{MAX_STATUSES, OF_BYTES, OF_REQUESTS},
+        *,
+    };
 
     fn labels(port: u16) -> EdgeLabels {
         EdgeLabels {
@@ -214,7 +247,7 @@ mod tests {
         let registry = mesh_runtime::metrics::Metrics::new();
         let metrics = Metrics::new(&registry);
         let edge = metrics.edge(labels(80));
-        edge.requests.inc();
+        edge.request();
         edge.ended(Some(200), None, true, Duration::from_millis(3));
         edge.ended(Some(503), None, true, Duration::from_millis(3));
         edge.ended(Some(200), Some(14), true, Duration::from_millis(3));
@@ -238,32 +271,73 @@ mod tests {
         }
     }
 
+    /// Everything that is no comment.
+    fn series(text: &str) -> usize {
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    }
+
+    /// Series of `other` in one direction: requests, a retry, bytes, two kinds of close, two of answers.
+    const OF_OTHER: usize = OF_REQUESTS + 1 + OF_BYTES + 2 + 2;
+
     #[test]
-    fn ten_thousand_hostile_labels_fold_into_other_and_cannot_end_their_line() {
+    fn a_hundred_thousand_hostile_labels_stay_in_the_budget_and_cannot_end_their_line() {
         let registry = mesh_runtime::metrics::Metrics::new();
+        let before = series(&registry.encode());
         let metrics = Metrics::new(&registry);
-        for n in 0..10_000 {
+        for n in 0..100_000 {
             let hostile = format!("\"}} 1\nrequest_total{{x=\"{n}\\");
-            let edge = metrics.edge(EdgeLabels { direction: "inbound", client_id: hostile, ..labels(80) });
-            edge.requests.inc();
+            let direction = if n % 2 == 0 { "inbound" } else { "outbound" };
+            let edge = metrics.edge(EdgeLabels { direction, client_id: hostile, ..labels(80) });
+            edge.request();
+            edge.retried();
             edge.ended(Some(u16::try_from(n % 1000).unwrap()), Some(n), true, Duration::ZERO);
             edge.tcp_opened();
+            edge.tcp_closed(n % 3 == 0);
         }
         let text = registry.encode();
-        let series = |family: &str| text.lines().filter(|line| line.starts_with(&format!("{family}{{"))).count();
-        assert_eq!(series("request_total"), MAX_EDGES + 1);
-        assert!(series("response_total") <= MAX_EDGES + MAX_STATUSES + 2, "{}", series("response_total"));
-        assert!(text.len() < 2 << 20, "{} bytes", text.len());
-        assert!(text.contains(r#"client_id="other""#) && text.contains("metrics_folded_total 9800"));
+        // Of edges, `other`, and the two that have no labels.
+        let most = MAX_SERIES + 2 * OF_OTHER + 2;
+        assert!(series(&text) - before <= most, "{} of {most}", series(&text) - before);
+        assert!(text.len() < 400_000, "{} bytes", text.len());
+        assert!(text.contains(r#"client_id="other""#), "{text}");
         assert!(text.lines().all(|line| !line.starts_with("request_total{x=")));
+        let counted: u64 = text
+            .lines()
+            .filter(|line| line.starts_with("request_total{"))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(counted, 100_000, "nothing is lost");
+        let open = text.lines().filter(|line| line.starts_with("tcp_open_connections{"));
+        assert!(open.into_iter().all(|line| line.ends_with(" 0")), "{text}");
+    }
+
+    #[test]
+    fn what_is_past_the_budget_is_told_and_what_was_there_goes_on() {
+        let registry = mesh_runtime::metrics::Metrics::new();
+        let metrics = Metrics::with_budget(&registry, OF_REQUESTS + 1);
+        let (first, second) = (metrics.edge(labels(1)), metrics.edge(labels(2)));
+        for edge in [&first, &second, &first, &second] {
+            edge.request();
+            edge.ended(Some(200), None, true, Duration::ZERO);
+        }
+        first.ended(Some(503), None, true, Duration::ZERO);
+        let text = registry.encode();
+        for line in [
+            r#"request_total{direction="outbound",dst_namespace="shop",dst_service="web",dst_port="1",dst_workload="",client_id="",tls="true"} 2"#,
+            r#"request_total{direction="outbound",dst_namespace="other",dst_service="other",dst_port="0",dst_workload="other",client_id="other",tls="false"} 2"#,
+            "metrics_folded_total 3",
+        ] {
+            assert!(text.lines().any(|known| known == line), "{line}\nis not in\n{text}");
+        }
+        assert!(!text.contains(r#"dst_port="2""#) && !text.contains(r#"status_code="503""#), "{text}");
     }
 
     #[test]
     fn edges_and_statuses_are_bounded() {
         let registry = mesh_runtime::metrics::Metrics::new();
-        let metrics = Metrics::new(&registry);
+        let metrics = Metrics::with_budget(&registry, 100_000);
         for port in 0..1000 {
-            metrics.edge(labels(port)).requests.inc();
+            metrics.edge(labels(port)).request();
         }
         let text = registry.encode();
         assert_eq!(text.lines().filter(|line| line.starts_with("request_total{")).count(), MAX_EDGES + 1);

@@ -134,7 +134,7 @@ impl Record {
         if !std::mem::replace(&mut self.opened, true) {
             match &self.request {
                 Some(_) => {
-                    self.edge.requests.inc();
+                    self.edge.request();
                 }
                 None => self.edge.tcp_opened(),
             }

@@ -96,6 +96,7 @@ const TESTS: &[(&str, Test)] = tests! {
     overload::connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other
     overload::connections_are_refused_when_descriptors_run_short
     overload::connections_and_requests_are_refused_when_memory_runs_short
+    overload::a_scan_of_ports_does_not_grow_the_page_of_metrics_and_requests_are_still_counted
     slow::a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_not
     floods::floods_of_frames_end_their_own_connection_and_harm_nobody_else
     elsewhere::what_one_application_refuses_goes_to_the_other_and_is_seen_once

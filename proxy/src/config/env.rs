@@ -276,6 +276,7 @@ mod tests {
             (names::ENV_TRACE_ENDPOINT, "https://otel:4317"),
             (names::ENV_TRACE_SAMPLE, "10"),
             (names::ENV_MAX_CONNECTIONS, "1"),
+            (names::ENV_MAX_SERIES, "many"),
             (names::ENV_MEMORY_LIMIT, "64Mi"),
             (names::ENV_HEAD_TIMEOUT, "0"),
             (names::ENV_HANDSHAKE_TIMEOUT, "10s"),

@@ -122,7 +122,7 @@ async fn forward(
             Verdict::Again { request, not } => {
                 let other = balancer.pick(not).ok_or_else(no_endpoints)?;
                 exchange.goes_to(&other, route);
-                other.edge(&connection.worker).retries.inc();
+                other.edge(&connection.worker).retried();
                 let sent = client::send(&connection.worker, &other.upstream, exchange.version, *request, None).await;
                 let (response, lease) = sent.map_err(|unanswered| unanswered.error)?;
                 (response, lease, other)

@@ -1,6 +1,9 @@
 //! What a proxy may hold is bounded: past that it refuses what is new, says so, keeps what it has, and recovers.
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::{
+    net::{Ipv4Addr, TcpStream},
+    time::Duration,
+};
 
 use mesh_proto::names;
 use mesh_testbed::{
@@ -82,5 +85,34 @@ pub(crate) fn connections_and_requests_are_refused_when_memory_runs_short() -> a
     assert!(refused(&full, "outbound", "memory")? >= 1);
     assert!(full.is_ready(), "it goes on");
     assert!(full.log().contains("new connections are refused"), "and says so:\n{}", full.log());
+    Ok(())
+}
+
+/// Ports that a stranger tries: each would have five series.
+const TRIED: u16 = 300;
+/// Most series of a proxy's page.
+const PAGE: usize = 1000;
+
+pub(crate) fn a_scan_of_ports_does_not_grow_the_page_of_metrics_and_requests_are_still_counted() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let server = mesh.member(&Pod::new("a", "web", 1))?;
+    let client = mesh.member(&Pod::new("client", "client", 2))?;
+    let stranger = mesh.outsider("stranger", 9)?;
+    let ip = server.addresses().v4;
+    let tried = stranger.run(|| {
+        let each = (1..=TRIED).map(|port| TcpStream::connect_timeout(&(ip, port).into(), Duration::from_secs(30)));
+        each.flatten().count()
+    })?;
+    assert_eq!(tried, usize::from(TRIED), "the proxy takes them all, to see what they are");
+    let folded = || server.count("metrics_folded_total", &[]);
+    until("the rest is counted as other", || (folded().ok()? > 0).then_some(()))?;
+
+    for _ in 0..3 {
+        assert_eq!(client.run(|| get(http(WEB_A), "/", &[]))??.status, 200);
+    }
+    until("requests are counted", || (server.count("request_total", &[]).ok()? >= 3).then_some(()))?;
+    let page = server.admin("/metrics")?.body;
+    let series = page.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(series < PAGE, "{series}:\n{page}");
     Ok(())
 }

@@ -9,6 +9,8 @@ use crate::config::Limits;
 
 /// Most connections that may be asked for: what a process could hold with a million descriptors.
 const MAX_CONNECTIONS: usize = 1 << 19;
+/// Most series that may be asked for: a page of some 20 MB.
+const MAX_SERIES: usize = 100_000;
 /// Longest a connect may be given, in milliseconds: the kernel itself gives up after two minutes.
 const MAX_CONNECT: u64 = 60_000;
 /// Seconds of a limit in time.
@@ -28,10 +30,16 @@ impl<S: Strings> Reader<'_, S> {
             |text| within(text, 1, u64::MAX),
             "write bytes, or leave it out where the container has a memory limit",
         );
+        let series = self.optional(
+            names::ENV_MAX_SERIES,
+            |text| within(text, 0, MAX_SERIES),
+            "write the number of series that the traffic may have",
+        );
         let head = self.seconds(names::ENV_HEAD_TIMEOUT);
         let limits = Limits {
             connections: connections.unwrap_or(default.connections),
             memory,
+            series: series.unwrap_or(default.series),
             handshake_timeout: self.seconds(names::ENV_HANDSHAKE_TIMEOUT).unwrap_or(default.handshake_timeout),
             ping_interval: self.seconds(names::ENV_PING_INTERVAL).unwrap_or(default.ping_interval),
             ping_timeout: self.seconds(names::ENV_PING_TIMEOUT).unwrap_or(default.ping_timeout),
