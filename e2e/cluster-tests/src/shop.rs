@@ -14,6 +14,22 @@ pub const ORDERS_PODS: &str = "  selector: {matchLabels: {app: orders}}
           livenessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ";
 
+/// The order service as a pod, and the Service `orders` with port 80 before it.
+pub const ORDERS_POD: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: orders}
+spec:
+  selector: {app: orders}
+  ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: orders, labels: {app: orders}}
+spec:
+  containers: [{name: orders, image: "mesh-shop:dev", args: [orders]}]
+"#;
+
 /// The order service as a Deployment of two, and the Service `orders` with port 80 before it.
 pub fn orders() -> String {
     [ORDERS, ORDERS_PODS].concat()

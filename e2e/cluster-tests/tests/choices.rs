@@ -3,25 +3,12 @@
 //! the first of a run.
 
 use anyhow::{Context as _, ensure};
-use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, page};
+use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, page, shop::ORDERS_POD};
 use mesh_proto::names;
 use serde_json::Value;
 
 const PAGE: &str = "docs/certificates.md";
-const POD: &str = r#"
-apiVersion: v1
-kind: Service
-metadata: {name: orders}
-spec:
-  selector: {app: orders}
-  ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: orders, labels: {app: orders}}
-spec:
-  containers: [{name: orders, image: "mesh-shop:dev", args: [orders]}]
----
+const VISITOR: &str = r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: visitor, labels: {meshctl.dev/inject: disabled}}
@@ -50,7 +37,8 @@ fn a_mesh_of_three_replicas_takes_the_certificates_that_a_person_made_and_surviv
     }
 
     let namespace = Namespace::meshed("mesh-e2e-choices")?;
-    namespace.apply(POD)?;
+    namespace.apply(ORDERS_POD)?;
+    namespace.apply(VISITOR)?;
     namespace.run(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=240s"])?.ok()?;
     let identity = meshctl(&["identity", "orders", "--namespace", namespace.name(), "-o", "json"], "")?.ok()?;
     ensure!(identity.contains("CN=issuer of ours"), "{identity}");

@@ -194,8 +194,7 @@ fn behind(
             picked.push((info, serde_json::to_value(pod).unwrap_or_default()));
         }
     }
-    let pairs: Vec<(&PodInfo, Value)> = picked.iter().map(|(info, pod)| (info, pod.clone())).collect();
-    let said = service::of(found, &pairs);
+    let said = service::of(found, &picked);
     Ok((said, picked.into_iter().map(|(info, _)| info).collect()))
 }
 

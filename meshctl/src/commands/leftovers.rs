@@ -15,7 +15,7 @@ use crate::{
     failure::{Exit, Failure},
     install::{
         Values,
-        objects::{Object, objects, removal},
+        objects::{Object, is_ours, objects, removal},
     },
 };
 
@@ -69,10 +69,12 @@ fn listed(list: &Value, [version, kind]: &[Value; 2]) -> Vec<Object> {
 /// Whether an object with our label is one that an installation made, and this one would not. The roots of trust are the
 /// controller's own.
 fn is_left(object: &Object, wanted: &[Object]) -> bool {
-    let is_ours = object.0.pointer("/metadata/labels").is_some_and(|all| all[names::LABEL_PART_OF] == names::PART_OF);
     let keeps = matches!(object.kind(), "CustomResourceDefinition" | "Namespace")
         || object.name() == names::TRUST_BUNDLE_NAME && object.kind() == "ConfigMap";
-    is_ours && !keeps && object.name().starts_with("mesh-") && !wanted.iter().any(|one| one.url() == object.url())
+    is_ours(&object.0)
+        && !keeps
+        && object.name().starts_with("mesh-")
+        && !wanted.iter().any(|one| one.url() == object.url())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
     failure::{Exit, Failure},
     install::{
         Values, gateway_api,
-        objects::{Object, objects, removal},
+        objects::{Object, is_ours, objects, removal},
     },
     printer::Printer,
 };
@@ -111,7 +111,6 @@ async fn installed(cluster: &Cluster, every: &[Object]) -> Result<Vec<Object>, C
         let object = object.clone();
         async move {
             let found = cluster.find(&object.url()).await?;
-            let is_ours = |live: &Value| live["metadata"]["labels"][names::LABEL_PART_OF] == names::PART_OF;
             let counts = found.is_some_and(|live| !gateway_api::is_definition(&object) || is_ours(&live));
             Ok::<_, ClusterError>(counts.then_some(object))
         }

@@ -4,10 +4,9 @@
 //! Its file is the Gateway API's own, without the descriptions: with them it is too large for the annotation that `kubectl apply`
 //! leaves. A test makes it, and keeps it true.
 
-use mesh_proto::names;
 use serde_json::Value;
 
-use super::objects::Object;
+use super::objects::{Object, is_ours};
 
 const GROUP: &str = ".gateway.networking.k8s.io";
 const VERSION: &str = "/metadata/annotations/gateway.networking.k8s.io~1bundle-version";
@@ -22,7 +21,7 @@ pub(crate) fn keeps(live: &Value, ours: &Object) -> Option<String> {
     let name = ours.name();
     let (there, here) = (version(live), version(&ours.0));
     let said = |value: &Value| value.pointer(VERSION).and_then(Value::as_str).unwrap_or("of no release").to_owned();
-    if live.pointer("/metadata/labels").is_none_or(|labels| labels[names::LABEL_PART_OF] != names::PART_OF) {
+    if !is_ours(live) {
         return Some(format!("{name} is there already ({}), and not of the mesh: it stays", said(live)));
     }
     let newer = there.zip(here).is_some_and(|(there, here)| there > here);
@@ -40,6 +39,7 @@ fn version(definition: &Value) -> Option<(u32, u32, u32)> {
 mod tests {
     use std::{env, fs, path::Path};
 
+    use mesh_proto::names;
     use serde_json::json;
 
     use super::*;

@@ -1,6 +1,7 @@
 //! The manifest as objects: how an API server names them, and in which order they come and go. Called by everything that
 //! asks a cluster about an installation; pure, what the cluster answers is not known here.
 
+use mesh_proto::names;
 use serde_json::Value;
 
 use super::{Values, render};
@@ -23,6 +24,11 @@ pub(crate) struct Resource {
 pub(crate) fn objects(values: &Values) -> Vec<Object> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(&render(values)).unwrap_or_default();
     documents.into_iter().map(Object).collect()
+}
+
+/// Whether an object of a cluster is of the mesh, as its label says.
+pub(crate) fn is_ours(live: &Value) -> bool {
+    live.pointer("/metadata/labels").is_some_and(|labels| labels[names::LABEL_PART_OF] == names::PART_OF)
 }
 
 /// The order in which they go: who intercepts pods first, then who may write, then who does; what everything else is in or

@@ -1,7 +1,7 @@
-//! Where in a text a field is: its path -> its line. Pure; asked only once a document has turned out to be wrong.
+//! Where in a YAML text a field is: its path -> its line. Pure; asked only once a document has turned out to be wrong.
 //!
 //! Documents are read as values, and values do not know their lines. A reader of YAML for each type that there is in a Pod would,
-//! but those were a third of the program's code.
+//! but those were a quarter of the program.
 
 use std::fmt;
 
@@ -13,7 +13,6 @@ use serde_path_to_error::{Path, Segment};
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
 /// The line of the field at a path, or of the nearest one around it that is there; 1 where the text cannot be read at all.
-/// JSON is read as what it is, too: YAML.
 pub(super) fn line(text: &str, path: &Path) -> u64 {
     let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
     let Ok(root) = serde_saphyr::from_str_with_options::<Spanned<Tree>>(text, options) else { return 1 };

@@ -62,13 +62,13 @@ fn located<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, (String, Path)
 }
 
 /// Reads a document of a type that Kubernetes or the Gateway API defines. YAML not as the type itself: that would be the reader
-/// of YAML once more for each of their 220 types, 13 MB of program. What values do not tell, as whether a list was meant where
+/// of YAML once more for each of their 220 types, a quarter of the program. What values do not tell, as whether a list was meant where
 /// fields belong, does not matter in these.
 fn read_value_of<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
     if format == Format::Json {
         return read(text, format);
     }
-    let mut value = read_yaml(text, DuplicateKeyPolicy::Error)?;
+    let mut value = read_with(text, format, DuplicateKeyPolicy::Error)?;
     quantities(&mut value);
     located(&value).map_err(|(reason, path)| Fault { line: place::line(text, &path), reason })
 }
@@ -76,11 +76,7 @@ fn read_value_of<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, F
 /// Reads a document as the type itself, which is the strictest. A reader of text knows the line of a fault, a reader of values
 /// its field: of a field that does not fit both are told.
 pub(super) fn read<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
-    let read = match format {
-        Format::Json => read_json(text),
-        Format::Yaml => read_yaml(text, DuplicateKeyPolicy::Error),
-    };
-    read.map_err(|fault| {
+    read_with(text, format, DuplicateKeyPolicy::Error).map_err(|fault| {
         let value: Option<Value> = read_leniently(text, format).ok();
         match value.as_ref().map(read_value::<T>) {
             Some(Err(reason)) => Fault { reason, ..fault },
@@ -92,25 +88,24 @@ pub(super) fn read<T: DeserializeOwned>(text: &str, format: Format) -> Result<T,
 
 /// Reads past keys that are there twice, to tell what a document was meant to be.
 pub(super) fn read_leniently<T: DeserializeOwned>(text: &str, format: Format) -> Result<T, Fault> {
+    read_with(text, format, DuplicateKeyPolicy::LastWins)
+}
+
+fn read_with<T: DeserializeOwned>(text: &str, format: Format, twice: DuplicateKeyPolicy) -> Result<T, Fault> {
     match format {
-        Format::Json => read_json(text),
-        Format::Yaml => read_yaml(text, DuplicateKeyPolicy::LastWins),
+        Format::Json => serde_json::from_str(text).map_err(|error| Fault {
+            line: u64::try_from(error.line()).unwrap_or(1).max(1),
+            reason: one_line(&error.to_string()),
+        }),
+        Format::Yaml => {
+            // As values, `n` and `yes` would be booleans where a name is meant.
+            let options = serde_saphyr::options! { duplicate_keys: twice, strict_booleans: true };
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| Fault {
+                line: error.location().map_or(1, |location| location.line()).max(1),
+                reason: one_line(&error.without_snippet().to_string()),
+            })
+        }
     }
-}
-
-fn read_json<T: DeserializeOwned>(text: &str) -> Result<T, Fault> {
-    serde_json::from_str(text).map_err(|error| Fault {
-        line: u64::try_from(error.line()).unwrap_or(1).max(1),
-        reason: one_line(&error.to_string()),
-    })
-}
-
-fn read_yaml<T: DeserializeOwned>(text: &str, twice: DuplicateKeyPolicy) -> Result<T, Fault> {
-    let options = serde_saphyr::options! { duplicate_keys: twice, strict_booleans: true };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| Fault {
-        line: error.location().map_or(1, |location| location.line()).max(1),
-        reason: one_line(&error.without_snippet().to_string()),
-    })
 }
 
 /// A pod's `cpu: 1` is a quantity to an API server, which makes it text; a type of ours takes text only.

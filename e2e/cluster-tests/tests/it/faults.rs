@@ -1,32 +1,17 @@
 //! What is killed comes back by itself, and what runs goes on meanwhile.
 
 use anyhow::ensure;
-use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, until};
+use mesh_cluster_tests::{Namespace, kubectl, mesh, meshctl, shop::ORDERS_POD, until};
 use mesh_proto::names;
 
 use crate::load;
-
-const SHOP: &str = r#"
-apiVersion: v1
-kind: Service
-metadata: {name: orders}
-spec:
-  selector: {app: orders}
-  ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: orders, labels: {app: orders}}
-spec:
-  containers: [{name: orders, image: "mesh-shop:dev", args: [orders]}]
-"#;
 
 #[test]
 #[ignore = "needs a cluster: just e2e"]
 fn all_pods_of_the_control_plane_die_at_once_and_nobody_notices() -> anyhow::Result<()> {
     mesh::install()?;
     let namespace = Namespace::meshed("mesh-e2e-faults")?;
-    namespace.apply(SHOP)?;
+    namespace.apply(ORDERS_POD)?;
     namespace.run(&["wait", "--for=condition=Ready", "pod", "--all", "--timeout=240s"])?.ok()?;
     load::start(&namespace)?;
 
@@ -35,7 +20,7 @@ fn all_pods_of_the_control_plane_die_at_once_and_nobody_notices() -> anyhow::Res
     mesh::ready()?;
 
     // It is let in by what came back, and has its certificate from there.
-    namespace.apply(&SHOP.replace("name: orders, labels", "name: orders-2, labels"))?;
+    namespace.apply(&ORDERS_POD.replace("name: orders, labels", "name: orders-2, labels"))?;
     namespace.run(&["wait", "--for=condition=Ready", "pod/orders-2", "--timeout=240s"])?.ok()?;
     let pod = &namespace.objects("pods", "app=orders")?[1];
     ensure!(pod["spec"]["initContainers"][0]["name"] == names::CONTAINER_PROXY, "{:#}", pod["spec"]);
@@ -55,7 +40,7 @@ fn a_pod_that_came_while_no_injector_was_there_starts_without_and_is_told_of() -
     let injector = format!("app.kubernetes.io/name={}", names::INJECTOR_NAME);
     let gone = ["wait", "--for=delete", "pod", "--selector", &injector, "--timeout=240s"];
     kubectl(&[&["--namespace", names::SYSTEM_NAMESPACE], &gone[..]].concat(), "")?.ok()?;
-    namespace.apply(SHOP)?;
+    namespace.apply(ORDERS_POD)?;
     namespace.run(&["wait", "--for=condition=Ready", "pod/orders", "--timeout=240s"])?.ok()?;
     scale("--replicas=1")?;
     mesh::up()?;

@@ -1,8 +1,7 @@
 //! In which versions the API server serves the resources that the mesh reads. By discovery, which every user may ask.
 
-use futures_util::future::join_all;
 use gateway_api::apis::standard::httproutes::HttpRoute;
-use kube::Resource as _;
+use kube::Resource;
 use mesh_proto::crd::AuthorizationPolicy;
 use serde_json::Value;
 
@@ -23,27 +22,17 @@ pub(crate) struct Served {
 
 /// Asks for all of them; none on the playground.
 pub(crate) async fn served(cluster: &Cluster) -> Option<Result<Vec<Served>, ClusterError>> {
-    let resource = |group: &str, plural: &str, version: &str, is_ours| {
-        let name = format!("{plural}.{group}");
-        let (group, plural, version) = (group.to_owned(), plural.to_owned(), version.to_owned());
-        async move {
-            let versions = versions(cluster, &group, &plural).await?;
-            Ok(Served { name, version, is_ours, versions })
-        }
-    };
     if cluster.is_playground() {
         return None;
     }
-    let resources = [
-        resource(
-            &AuthorizationPolicy::group(&()),
-            &AuthorizationPolicy::plural(&()),
-            &AuthorizationPolicy::version(&()),
-            true,
-        ),
-        resource(&HttpRoute::group(&()), &HttpRoute::plural(&()), &HttpRoute::version(&()), false),
-    ];
-    Some(join_all(resources).await.into_iter().collect())
+    let both = tokio::try_join!(of::<AuthorizationPolicy>(cluster, true), of::<HttpRoute>(cluster, false));
+    Some(both.map(|(policies, routes)| vec![policies, routes]))
+}
+
+async fn of<R: Resource<DynamicType = ()>>(cluster: &Cluster, is_ours: bool) -> Result<Served, ClusterError> {
+    let (group, plural) = (R::group(&()), R::plural(&()));
+    let versions = versions(cluster, &group, &plural).await?;
+    Ok(Served { name: format!("{plural}.{group}"), version: R::version(&()).into_owned(), is_ours, versions })
 }
 
 async fn versions(cluster: &Cluster, group: &str, plural: &str) -> Result<Vec<String>, ClusterError> {

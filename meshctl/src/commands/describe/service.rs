@@ -42,7 +42,7 @@ pub(super) struct ServedPort {
 }
 
 /// What is said of `service`, which picks these pods.
-pub(super) fn of(service: &Service, picked: &[(&PodInfo, Value)]) -> Said {
+pub(super) fn of(service: &Service, picked: &[(PodInfo, Value)]) -> Said {
     let spec = service.spec.clone().unwrap_or_default();
     let ports: Vec<ServedPort> = spec.ports.iter().flatten().map(port).collect();
     let count = |is: fn(&PodInfo) -> bool| picked.iter().filter(|(pod, _)| is(pod)).count();
@@ -90,7 +90,7 @@ fn port(port: &ServicePort) -> ServedPort {
 }
 
 /// A port by name that no pod has.
-fn nowhere(port: &ServedPort, picked: &[(&PodInfo, Value)]) -> Option<String> {
+fn nowhere(port: &ServedPort, picked: &[(PodInfo, Value)]) -> Option<String> {
     let is_named = |pod: &Value| {
         let containers =
             ["containers", "initContainers"].into_iter().flat_map(|list| mesh_injector::pod::list(pod, list));
@@ -121,7 +121,7 @@ mod tests {
         );
         let object =
             json!({"spec": {"containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 8080}]}]}});
-        let both = [(&meshed, object.clone()), (&plain, object.clone())];
+        let both = [(meshed, object.clone()), (plain, object)];
         let ports = |target: Value| json!([{"port": 80, "targetPort": target}]);
         let selector = json!({"app": "web"});
         for (spec, picked, says) in [
