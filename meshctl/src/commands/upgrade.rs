@@ -83,6 +83,9 @@ pub(crate) async fn run(cluster: &Cluster, upgrade: &cli::Upgrade, printer: &Pri
     refuse_playground(cluster)?;
     let started = Instant::now();
     let record = record(cluster).await?;
+    if args.apply {
+        record.as_ref().map_or(Ok(()), refuse_helm)?;
+    }
     let from = installed(cluster, record.as_ref()).await?;
     in_step(&from, env!("CARGO_PKG_VERSION"))?;
     let start = if upgrade.reset_values { Values::defaults() } else { recorded(record.as_ref(), &from, printer)? };
@@ -131,6 +134,15 @@ pub(crate) async fn run(cluster: &Cluster, upgrade: &cli::Upgrade, printer: &Pri
 async fn record(cluster: &Cluster) -> Result<Option<Value>, Failure> {
     let path = format!("/api/v1/namespaces/{}/configmaps/{}", names::SYSTEM_NAMESPACE, names::VALUES_NAME);
     Ok(cluster.find(&path).await?)
+}
+
+/// What Helm has made is for Helm to change: it would put back what we do, and keep a record that is no longer true.
+fn refuse_helm(record: &Value) -> Result<(), Failure> {
+    let said = |key: &str| record["metadata"]["annotations"][format!("meta.helm.sh/{key}")].as_str();
+    let Some(release) = said("release-name") else { return Ok(()) };
+    let of = said("release-namespace").map(|namespace| format!(" -n {namespace}")).unwrap_or_default();
+    Err(Failure::new(Exit::Bad, format!("the mesh was installed by Helm, as release {release}"))
+        .fix(format!("helm upgrade {release} deploy/chart{of}; without --apply this shows what it would change")))
 }
 
 /// The values that the mesh was installed with, as far as this release knows them.
@@ -342,6 +354,16 @@ mod tests {
         let gone = change(&object, Some(live("a:2", "2")), Value::Null).unwrap();
         assert!(gone.becomes == Becomes::Removed && gone.diff.contains("-kind: Deployment"), "{}", gone.diff);
         assert!(gone.diff.contains("+++ Deployment a in n, removed\n"), "{}", gone.diff);
+    }
+
+    #[test]
+    fn what_helm_has_made_is_left_to_helm() {
+        let record = |annotations: Value| json!({"kind": "ConfigMap", "metadata": {"annotations": annotations}});
+        assert!(refuse_helm(&record(json!({"a": "b"}))).is_ok() && refuse_helm(&record(Value::Null)).is_ok());
+        let helm = json!({"meta.helm.sh/release-name": "mesh", "meta.helm.sh/release-namespace": "ops"});
+        let failure = refuse_helm(&record(helm)).unwrap_err();
+        assert!(failure.to_string().contains("as release mesh"), "{failure}");
+        assert!(failure.fix.unwrap().starts_with("helm upgrade mesh deploy/chart -n ops;"));
     }
 
     #[test]

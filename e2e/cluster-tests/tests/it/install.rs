@@ -30,6 +30,17 @@ fn an_upgrade_keeps_the_values_of_the_installation_and_removes_what_they_no_long
     let applied = meshctl(&["upgrade", "--apply", "--reset-values"], "")?;
     ensure!(applied.code == Some(0) && role()?.is_empty(), "{applied}");
     ensure!(applied.stderr.contains("√ ClusterRole mesh-injector-evict removed\n"), "{applied}");
+
+    // As Helm marks what it makes.
+    let mark = |value: &str| {
+        let record = ["--namespace", names::SYSTEM_NAMESPACE, "annotate", "configmap", names::VALUES_NAME, value];
+        kubectl(&record, "")?.ok()
+    };
+    mark("meta.helm.sh/release-name=mesh")?;
+    let refused = meshctl(&["upgrade", "--apply"], "");
+    mark("meta.helm.sh/release-name-")?;
+    let refused = refused?;
+    ensure!(refused.code == Some(1) && refused.stderr.contains("helm upgrade mesh"), "{refused}");
     Ok(())
 }
 
