@@ -3,12 +3,15 @@
 //! An admission review carries the pod but only the name of its namespace. `server` asks here for each review. What is not
 //! known is said so and never guessed: then there is no review, and the webhook's `failurePolicy` decides.
 
-use std::{fmt, fs, io, path::PathBuf, time::Duration};
+mod together;
+
+use std::{fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use serde_json::Value;
 
+use self::together::Together;
 use crate::decide::NamespaceMeta;
 
 /// Largest manifest file that is read.
@@ -22,8 +25,8 @@ const API_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where namespaces are looked up.
 #[derive(Debug, Clone)]
 pub enum Namespaces {
-    /// At the API server, anew for each review: a namespace that was labelled a moment ago counts, and a pod is created
-    /// seldom enough.
+    /// At the API server, after each review has come: a namespace that was labelled a moment ago counts. Reviews that come at
+    /// the same time share a look.
     Cluster(Cluster),
     /// Among the manifests of a directory, the one that the controller watches. Read for each review: a machine has few
     /// pods and few files, and so the answer is never old.
@@ -32,7 +35,10 @@ pub enum Namespaces {
 
 /// The API server that this pod belongs to.
 #[derive(Clone)]
-pub struct Cluster(Client);
+pub struct Cluster {
+    client: Client,
+    together: Arc<Together<Result<NamespaceMeta, String>>>,
+}
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -43,17 +49,17 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     /// Whoever answers for it; a script in tests.
     pub fn new(client: Client) -> Self {
-        Self(client)
+        Self { client, together: Arc::default() }
     }
 
     /// As the service account of this pod. Needs a runtime, as its client does.
     pub fn of_this_pod() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(Self(Client::try_from(kube::Config::incluster()?)?))
+        Ok(Self::new(Client::try_from(kube::Config::incluster()?)?))
     }
 
     /// How it is spoken to.
     pub(crate) fn client(&self) -> Client {
-        self.0.clone()
+        self.client.clone()
     }
 
     async fn meta(&self, name: &str) -> Result<NamespaceMeta, Unknown> {
@@ -62,10 +68,14 @@ impl Cluster {
         if name.is_empty() || name.len() > 63 || !name.bytes().all(plain) {
             return Err(Unknown::NoName);
         }
-        let api: Api<Namespace> = Api::all(self.0.clone());
+        self.together.ask(name, || self.look(name)).await.map_err(Unknown::Cluster)
+    }
+
+    async fn look(&self, name: &str) -> Result<NamespaceMeta, String> {
+        let api: Api<Namespace> = Api::all(self.client());
         let found = tokio::time::timeout(API_TIMEOUT, api.get_metadata(name)).await;
-        let found = found.map_err(|_elapsed| Unknown::Cluster(format!("no answer within {API_TIMEOUT:?}")))?;
-        let metadata = found.map_err(|error| Unknown::Cluster(error.to_string().chars().take(200).collect()))?.metadata;
+        let found = found.map_err(|_elapsed| format!("no answer within {API_TIMEOUT:?}"))?;
+        let metadata = found.map_err(|error| error.to_string().chars().take(200).collect::<String>())?.metadata;
         Ok(NamespaceMeta {
             labels: metadata.labels.unwrap_or_default(),
             annotations: metadata.annotations.unwrap_or_default(),
@@ -161,9 +171,9 @@ mod tests {
     use super::*;
 
     /// An API server that answers every request alike, and a list of the paths it was asked for.
-    fn scripted(status: u16, body: &'static str) -> (Cluster, std::sync::Arc<parking_lot::Mutex<Vec<String>>>) {
-        let asked = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
-        let heard = std::sync::Arc::clone(&asked);
+    fn scripted(status: u16, body: &'static str) -> (Cluster, Arc<parking_lot::Mutex<Vec<String>>>) {
+        let asked = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let heard = Arc::clone(&asked);
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             heard.lock().push(request.uri().path().to_owned());
             let body = kube::client::Body::from(body.as_bytes().to_vec());

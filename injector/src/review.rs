@@ -105,6 +105,12 @@ struct WireRequest {
 }
 
 #[derive(Deserialize)]
+struct WireNamespace {
+    #[serde(default)]
+    namespace: String,
+}
+
+#[derive(Deserialize)]
 struct WireKind {
     #[serde(default)]
     group: String,
@@ -112,6 +118,16 @@ struct WireKind {
     version: String,
     #[serde(default)]
     kind: String,
+}
+
+/// The namespace of what a body asks about: all that must be known of it while that is looked up, and a hundredth of the memory.
+pub fn namespace(body: &[u8]) -> Result<String, BadReview> {
+    #[derive(Deserialize)]
+    struct Only {
+        request: Option<WireNamespace>,
+    }
+    let Only { request } = serde_json::from_slice(body)?;
+    Ok(request.ok_or(BadReview::Missing("request"))?.namespace)
 }
 
 impl Review {

@@ -37,7 +37,7 @@ use crate::{
     certificate::Certificate,
     events::Events,
     namespaces::Namespaces,
-    review::{self, Review},
+    review::{self, BadReview, Review},
     sidecar::Mesh,
 };
 
@@ -156,11 +156,13 @@ async fn answer(webhook: &Webhook, headers: &HeaderMap, body: Body) -> Result<Re
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json".into()));
     }
     let body = webhook.bodies.read(body).await.map_err(|error| (error.status(), error.to_string()))?;
-    // Taken only now: whoever sends slowly keeps nobody else from being answered.
+    let bad = |error: BadReview| (StatusCode::BAD_REQUEST, error.to_string());
+    let meta = webhook.namespaces.meta(&review::namespace(body.bytes()).map_err(bad)?).await;
+    // Taken only now: whoever sends slowly, and an API server that is slow, keep nobody else from being answered.
     let _slot = webhook.reviews.acquire().await;
-    let review = Review::parse(body.bytes()).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let review = Review::parse(body.bytes()).map_err(bad)?;
     drop(body);
-    let meta = webhook.namespaces.meta(&review.namespace).await.map_err(|error| {
+    let meta = meta.map_err(|error| {
         let text = format!("what namespace {:?} says is not known: {error}", short(&review.namespace));
         (StatusCode::SERVICE_UNAVAILABLE, text)
     })?;
