@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Uri};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, Uri};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -10,6 +11,8 @@ use crate::get::{Connection, is_success};
 
 /// How often it says how it goes.
 const REPORT: Duration = Duration::from_secs(10);
+/// So many failures are told one by one.
+const TOLD: u64 = 20;
 /// An answer that takes longer counts as none.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -69,13 +72,27 @@ pub async fn tally(args: Args, stop: CancellationToken) -> anyhow::Result<Tally>
             () = stop.cancelled() => break,
         }
         let (method, path) = request(number);
-        match tokio::time::timeout(DEADLINE, ask(&mut connection, &method, &format!("{base}{path}").parse()?)).await {
-            Ok(Ok(true)) => tally.succeeded += 1,
-            Ok(Ok(false)) => tally.failed += 1,
-            Ok(Err(_)) | Err(_) => {
+        let url = format!("{base}{path}").parse()?;
+        let answer = tokio::time::timeout(DEADLINE, ask(&mut connection, &method, &url)).await;
+        let answer = answer.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in {DEADLINE:?}")));
+        let problem = match answer {
+            Ok(answer) if is_success(answer.status()) => {
+                tally.succeeded += 1;
+                None
+            }
+            Ok(answer) => {
+                tally.failed += 1;
+                // The mesh names what failed where it was itself.
+                Some(format!("{}, mesh-error {:?}", answer.status(), answer.headers().get("mesh-error")))
+            }
+            Err(error) => {
                 tally.unanswered += 1;
                 connection = None;
+                Some(format!("{error:#}"))
             }
+        };
+        if let Some(problem) = problem.filter(|_| tally.failed + tally.unanswered <= TOLD) {
+            println!("request {number}, {method} {path}: {problem}");
         }
         if reported.elapsed() >= REPORT {
             println!("{} succeeded, {} failed, {} unanswered", tally.succeeded, tally.failed, tally.unanswered);
@@ -85,10 +102,10 @@ pub async fn tally(args: Args, stop: CancellationToken) -> anyhow::Result<Tally>
     Ok(tally)
 }
 
-async fn ask(connection: &mut Option<Connection>, method: &Method, url: &Uri) -> anyhow::Result<bool> {
+async fn ask(connection: &mut Option<Connection>, method: &Method, url: &Uri) -> anyhow::Result<Response<Bytes>> {
     if !connection.as_ref().is_some_and(Connection::is_open) {
         *connection = Some(Connection::open(url).await?);
     }
     let Some(open) = connection else { anyhow::bail!("no connection") };
-    Ok(is_success(open.ask(method, url, HeaderMap::new()).await?.status()))
+    open.ask(method, url, HeaderMap::new()).await
 }
