@@ -9,4 +9,4 @@ use_cluster
 cd "$here/../.."
 cargo build --quiet --locked --package meshctl
 # One after the other: they share the mesh, and the last of them removes it.
-cargo test --quiet --locked --package mesh-cluster-tests -- --ignored --test-threads=1 --nocapture "$@"
+cargo test --quiet --locked --no-fail-fast --package mesh-cluster-tests -- --ignored --test-threads=1 --nocapture "$@"
