@@ -10,6 +10,7 @@
 //! | [`settings`] | annotations, validated by name and value |
 //! | [`sidecar`] | what is added to a pod |
 //! | [`probes`] | the application's probes, pointed at the sidecar, and back |
+//! | [`drain`] | the application's end, held until clients have let go, and back |
 //! | [`uninject`] | takes all of it away again |
 //! | [`patch`] | two values to a JSON patch |
 //! | [`review`] | AdmissionReview in and out |
@@ -27,6 +28,7 @@ pub mod bodies;
 pub mod certificate;
 pub mod config;
 pub mod decide;
+pub mod drain;
 pub mod events;
 pub mod manifest;
 pub mod namespaces;

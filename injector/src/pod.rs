@@ -29,6 +29,11 @@ pub fn probed_container_mut(pod: &mut Value) -> impl Iterator<Item = &mut Value>
         })
 }
 
+/// The application's containers.
+pub fn container_mut(pod: &mut Value) -> impl Iterator<Item = &mut Value> {
+    pod.pointer_mut("/spec/containers").and_then(Value::as_array_mut).into_iter().flatten()
+}
+
 /// Whether an init container keeps running beside the application.
 pub fn is_native_sidecar(container: &Value) -> bool {
     container.get("restartPolicy").and_then(Value::as_str) == Some("Always")

@@ -85,6 +85,12 @@ impl Settings {
         }
     }
 
+    /// How long the proxy's drain may take.
+    pub fn drain_seconds(&self) -> u64 {
+        let asked = self.get(names::ANNOTATION_DRAIN_SECONDS).and_then(|seconds| seconds.parse().ok());
+        asked.unwrap_or(drain_of(GRACE_SECONDS))
+    }
+
     /// Fits what is asked to a pod with this `terminationGracePeriodSeconds`: the drain ends before the kubelet kills.
     /// Returns sentences for the user.
     pub fn fit(&mut self, grace: Option<u64>) -> Vec<String> {
@@ -95,13 +101,17 @@ impl Settings {
                 names::ANNOTATION_DRAIN_SECONDS
             )],
             None if grace != GRACE_SECONDS => {
-                let drain = grace.saturating_mul(5) / 6;
-                self.values.insert(names::ANNOTATION_DRAIN_SECONDS, drain.min(3600).to_string());
+                self.values.insert(names::ANNOTATION_DRAIN_SECONDS, drain_of(grace).to_string());
                 Vec::new()
             }
             _ => Vec::new(),
         }
     }
+}
+
+/// The drain of a pod with this `terminationGracePeriodSeconds`, where nothing else is asked for.
+fn drain_of(grace: u64) -> u64 {
+    (grace.saturating_mul(5) / 6).min(3600)
 }
 
 fn lesser(a: &str, b: &str) -> String {

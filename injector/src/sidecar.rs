@@ -10,7 +10,7 @@ use mesh_proto::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    probes,
+    drain, probes,
     settings::{Resources, Settings},
 };
 
@@ -94,6 +94,9 @@ pub struct Injected {
 pub fn inject(pod: &Value, mesh: &Mesh, settings: &Settings) -> Injected {
     let mut pod = pod.clone();
     let (probes, warnings) = probes::point_at_sidecar(&mut pod);
+    if let Some(hook) = drain::hook(settings) {
+        drain::hold_end(&mut pod, &hook);
+    }
     let Parts { init_containers, volumes, annotation: (key, value) } = parts(mesh, settings, &probes);
     if let Some(spec) = object(&mut pod, "spec") {
         if let Some(list) = array(spec, "initContainers") {

@@ -10,7 +10,7 @@ use mesh_proto::{
 use serde_json::{Map, Value};
 
 use crate::{
-    decide, pod,
+    decide, drain, pod,
     probes::{self, BadOriginal},
 };
 
@@ -37,6 +37,7 @@ pub fn uninject(pod: &Value) -> Result<Option<Value>, UninjectError> {
         remove_named(spec, "volumes", VOLUMES);
     }
     probes::restore(&mut pod, &probes)?;
+    drain::release(&mut pod);
     if let Some(metadata) = pod.get_mut("metadata").and_then(Value::as_object_mut) {
         let annotations = metadata.get_mut("annotations").and_then(Value::as_object_mut);
         let empty = annotations.is_some_and(|annotations| {

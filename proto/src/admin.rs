@@ -17,6 +17,9 @@ pub const CONNECTIONS: &str = "/connections";
 pub const ENDPOINTS: &str = "/endpoints";
 /// Path of [`Config`].
 pub const CONFIG: &str = "/config";
+/// Path of what `preStop` hooks of applications ask, `?wait=SECONDS`: answered when a drain has begun and the clients have let
+/// go, or then. Anyone may ask; it changes nothing.
+pub const DRAINED: &str = "/drained";
 /// Most items of one page; what is past that is counted in its `leftOut`.
 pub const MAX_ITEMS: usize = 1_000;
 

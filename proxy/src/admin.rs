@@ -1,28 +1,28 @@
 //! The routes of the proxy's admin port beside those of every process (contracts §9).
 //!
-//! Anyone: `/live`, `/ready`, `/metrics`, `/probe/<container>/<kind>`. Loopback only: `/config`, `/endpoints`, `/connections`
+//! Anyone: `/live`, `/ready`, `/metrics`, `/probe/<container>/<kind>`, `/drained`. Loopback only: `/config`, `/endpoints`, `/connections`
 //! (their shapes are `mesh_proto::admin`), `/log-level`, the tap stream, and `/drain`, which changes something and needs the
 //! header that says so. No secret is anywhere in it.
 
 mod pages;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::StatusCode,
     middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use mesh_proto::{
-    admin::{CONFIG, CONNECTIONS, Connections, ENDPOINTS, Endpoints},
+    admin::{CONFIG, CONNECTIONS, Connections, DRAINED, ENDPOINTS, Endpoints},
     probe::{Probe, path},
     server,
 };
 use mesh_runtime::{
-    admin::{self, guard},
+    admin::{self, MAX_WAIT, Patience, guard},
     metrics::Metrics,
     readiness::Readiness,
     telemetry::LogHandle,
@@ -86,6 +86,7 @@ impl Admin {
             .route(CONNECTIONS, get(connections))
             .route(DRAIN, post(drain).put(drain))
             .route("/probe/{container}/{kind}", get(probe))
+            .route(DRAINED, get(drained))
             .with_state(Arc::new(self.clone()));
         admin::router(self.readiness, self.metrics, self.log).merge(own).merge(tap)
     }
@@ -116,6 +117,16 @@ async fn drain(change: guard::AdminChange, State(admin): State<Arc<Admin>>) -> &
     }
     admin.drain.start();
     "draining\n"
+}
+
+/// The caller is a hook of the kubelet, whose only question is when. Every answer is a success: another would be an event on the
+/// pod that says that its hook failed.
+async fn drained(State(admin): State<Arc<Admin>>, Query(Patience { wait }): Query<Patience>) -> &'static str {
+    match tokio::time::timeout(Duration::from_secs(wait.min(MAX_WAIT)), admin.drain.let_go()).await {
+        Ok(true) => "clients have let go\n",
+        Ok(false) => "no drain has begun\n",
+        Err(_) => "some clients have not let go\n",
+    }
 }
 
 async fn probe(State(admin): State<Arc<Admin>>, Path((container, kind)): Path<(String, String)>) -> Response {

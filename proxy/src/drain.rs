@@ -1,16 +1,26 @@
 //! The end of a proxy's life: draining keeps serving what is open and what still arrives, until clients have let go or
 //! the deadline passes.
 //!
-//! The wiring starts a drain at SIGTERM or `mesh-proxy drain`; the data path asks whether one runs and holds a [`Guard`]
-//! per live connection. Knows no connections.
+//! The wiring starts a drain at SIGTERM or `mesh-proxy drain`; the data path asks whether one runs, holds a [`Guard`]
+//! per live connection and says when something comes for the application ([`Drain::comes`]). Knows no connections.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+
+/// Clients have let go of the application when for so long nothing came and nothing was open: longer than the mesh takes to
+/// tell them (300 ms, docs/benchmarks.md) and than kube-proxy takes for those outside (a second between its rounds).
+const QUIET: Duration = Duration::from_secs(1);
+/// Who waits for a drain waits so long for its begin: the kubelet runs the hooks of a pod at the same time, and one of them
+/// begins it. It runs the same hooks when it only restarts a container, and then there is none.
+const BEGIN: Duration = Duration::from_secs(2);
 
 /// Shared by all parts of a proxy; clones are the same drain.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +29,19 @@ pub struct Drain {
     begun: Arc<OnceLock<Instant>>,
     aborted: CancellationToken,
     live: Arc<watch::Sender<usize>>,
+    work: Arc<Work>,
 }
+
+/// What came for the application, and what of it is over. Both only grow.
+#[derive(Debug, Default)]
+struct Work {
+    came: AtomicU64,
+    over: AtomicU64,
+}
+
+/// Something for the application, not yet answered; dropping it says that it is.
+#[derive(Debug)]
+pub struct Open(Arc<Work>);
 
 /// A live connection; dropping it says that it has ended.
 #[derive(Debug)]
@@ -54,7 +76,7 @@ impl Drain {
 
     /// Whether it has begun.
     pub fn is_draining(&self) -> bool {
-        self.started.is_cancelled()
+        self.begun.get().is_some()
     }
 
     /// Whether it is over, and what is left is cut.
@@ -78,6 +100,28 @@ impl Drain {
         Guard(Arc::clone(&self.live))
     }
 
+    /// Something comes for the application.
+    pub fn comes(&self) -> Open {
+        self.work.came.fetch_add(1, Ordering::Relaxed);
+        Open(Arc::clone(&self.work))
+    }
+
+    /// Waits until the application may end: a drain has begun and its clients have let go, or no drain begins. Says which.
+    pub async fn let_go(&self) -> bool {
+        if tokio::time::timeout(BEGIN, self.started()).await.is_err() {
+            return false;
+        }
+        loop {
+            let came = self.work.came.load(Ordering::Relaxed);
+            tokio::time::sleep(QUIET).await;
+            // In this order: what ends meanwhile came before.
+            let over = self.work.over.load(Ordering::Acquire);
+            if came == over && came == self.work.came.load(Ordering::Relaxed) {
+                return true;
+            }
+        }
+    }
+
     /// Waits until no connection is live; when aborted, or so long after the drain began, the rest is cut. The time that
     /// a pod has for its end begins with the preStop hook, not with the signal.
     pub async fn finish(&self, deadline: Duration) -> Drained {
@@ -93,6 +137,12 @@ impl Drain {
                 Drained::Cut(cut)
             }
         }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.over.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -141,6 +191,31 @@ mod tests {
         let waited = Instant::now();
         assert_eq!(drain.finish(Duration::from_secs(25)).await, Drained::Cut(1));
         assert_eq!(waited.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_have_let_go_once_nothing_came_and_nothing_was_open_for_a_while() {
+        let drain = Drain::new();
+        drop(drain.comes());
+        let open = drain.comes();
+        drain.start();
+        let waited = drain.let_go();
+        tokio::pin!(waited);
+        let begun = Instant::now();
+        assert!(tokio::time::timeout(5 * QUIET, &mut waited).await.is_err());
+        drop(open);
+        assert!(tokio::time::timeout(QUIET / 2, &mut waited).await.is_err());
+        drop(drain.comes());
+        assert!(waited.await);
+        let waited = begun.elapsed();
+        assert!(waited >= 6 * QUIET + QUIET / 2 && waited <= 8 * QUIET, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_no_drain_begins_nobody_waits_long() {
+        let begun = Instant::now();
+        assert!(!Drain::new().let_go().await);
+        assert_eq!(begun.elapsed(), BEGIN);
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ pub(crate) use self::{
 use crate::{
     connections::{Cause, Live, Name},
     copy::Meter,
+    drain::Open,
     error::ProxyError,
     http::{Version, body::grpc_status},
     metrics::Edge,
@@ -41,6 +42,8 @@ pub(crate) struct Record {
     error: Option<ProxyError>,
     whole: bool,
     opened: bool,
+    /// For the application of this pod, whose end waits for it.
+    waited_for: Option<Open>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
 }
@@ -73,7 +76,10 @@ impl Record {
         let wanted = span.is_some() || observers.any();
         let kept = wanted.then(|| Box::new(Kept::request(worker, side, request, span)));
         let part = RequestPart { version, status: None, grpc: None };
-        Self::new(worker, side, edge, Some(part), kept)
+        let open = (side.direction == Direction::Inbound).then(|| worker.shared.drain.comes());
+        let mut record = Self::new(worker, side, edge, Some(part), kept);
+        record.waited_for = open;
+        record
     }
 
     /// Whose connection it belongs to.
@@ -84,6 +90,10 @@ impl Record {
     /// An opaque connection begins.
     pub(crate) fn connection(worker: &Rc<Worker>, side: &Rc<Side>, edge: &Arc<Edge>) -> Self {
         side.live.carries_bytes();
+        if side.direction == Direction::Inbound {
+            // That it comes counts. When it is over is up to its two ends, and may be never.
+            drop(worker.shared.drain.comes());
+        }
         let kept = worker.shared.observers.any().then(|| Box::new(Kept::connection(worker, side)));
         Self::new(worker, side, edge, None, kept)
     }
@@ -105,6 +115,7 @@ impl Record {
             error: None,
             whole: true,
             opened: false,
+            waited_for: None,
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
         }
@@ -193,6 +204,7 @@ impl Record {
 
     fn write(&mut self, latency: Duration) {
         self.opened();
+        drop(self.waited_for.take());
         match &self.request {
             Some(request) => {
                 let code = request.status.map(|status| status.as_u16());

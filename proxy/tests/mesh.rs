@@ -91,6 +91,7 @@ const TESTS: &[(&str, Test)] = tests! {
     malformed::a_malformed_request_is_refused_with_a_code_and_never_forwarded
     telemetry::a_request_is_one_trace_through_both_proxies_and_in_their_access_logs
     drain::no_request_is_lost_when_a_pod_under_load_ends
+    drain::where_no_drain_begins_the_hook_of_an_application_is_answered_all_the_same
     drain::a_draining_proxy_serves_on_until_its_clients_let_go
     drain::at_the_deadline_and_at_a_second_signal_what_is_left_is_cut
     overload::connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other

@@ -21,14 +21,15 @@ mod serve;
 
 pub use serve::{Bound, MAX_CONNECTIONS};
 
-/// Longest that an answer of `/ready` is held back, in seconds.
-const MAX_WAIT: u64 = 60;
+/// Longest that an answer is held back, in seconds.
+pub const MAX_WAIT: u64 = 60;
 
 /// `/ready?wait=SECONDS`: the answer comes as soon as the process is ready, or then.
 #[derive(Debug, serde::Deserialize)]
-struct Patience {
+pub struct Patience {
+    /// Seconds; none: at once.
     #[serde(default)]
-    wait: u64,
+    pub wait: u64,
 }
 
 /// The routes that every process has; others are merged into it.

@@ -4,6 +4,8 @@
 //! tells which it was: a list or map that was absent is inserted as a block, one that was there and empty (`[]`) keeps its
 //! brackets, and one that was left out (`volumes:`) gets brackets with a space inside.
 
+mod hook;
+
 use std::ops::Range;
 
 use mesh_proto::{names, probe::Probe};
@@ -14,7 +16,7 @@ use super::{
     tree::{Kind, Node},
 };
 use crate::{
-    decide,
+    decide, drain,
     probes::{self, Found},
     settings::Settings,
     sidecar::{self, Mesh, Parts},
@@ -84,6 +86,10 @@ impl<'a> Source<'a> {
             edits.push(Edit { range, text: new });
             originals.push(probe);
         }
+        if let Some(hook) = drain::hook(settings) {
+            let containers = spec.get("containers").map_or(&[][..], Node::items);
+            edits.extend(containers.iter().filter_map(|container| self.insert_hook(container, &hook)));
+        }
         let Parts { init_containers, volumes, annotation: (name, version) } =
             sidecar::parts(mesh, settings, &originals);
         edits.push(self.insert_items(spec_key, spec, "initContainers", &init_containers)?);
@@ -112,6 +118,9 @@ impl<'a> Source<'a> {
                 let text = self.original(&probe, key, flow).map_err(|error| bad(&error))?;
                 edits.push(Edit { range: key.start..value.end, text });
             }
+        }
+        for container in spec.get("containers").map_or(&[][..], Node::items) {
+            self.remove_hook(container, edits)?;
         }
         for (key, ours) in [("initContainers", uninject::CONTAINERS), ("volumes", uninject::VOLUMES)] {
             if let Some((key, list)) = spec.entry(key) {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{ProxyError, is_handshake_refused},
-    pool::{self, H1Connection, H2Connection, Upstream},
+    pool::{self, H1Connection, H2Connection, Reach, Upstream},
     stream::{Heard, Stream},
     worker::Worker,
 };
@@ -159,7 +159,10 @@ async fn send_http1(
     let expectation = expect::hold_back(&mut request);
     let sent = request.body_mut().whole();
     loop {
-        let idle = if fresh.is_some() { None } else { upstream.take_idle() };
+        // An application that is about to end may close a kept connection just now; one that has ended refuses a new one, which
+        // says that it has not seen the request.
+        let ends = upstream.reach == Reach::App && worker.shared.drain.is_draining();
+        let idle = if fresh.is_some() || ends { None } else { upstream.take_idle() };
         let reused = idle.is_some();
         let connection = match (idle, fresh.take()) {
             (Some(connection), _) => Ok(connection),

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use mesh_proto::names;
+use mesh_proto::{admin::DRAINED, names};
 use mesh_testbed::{
     Member,
     member::Pod,
@@ -59,11 +59,24 @@ pub(crate) fn no_request_is_lost_when_a_pod_under_load_ends() -> anyhow::Result<
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(|| ask_on(&client, &stop, &asked))).collect();
         let mut end = || -> anyhow::Result<()> {
             enough("requests flow", 0)?;
-            // As the kubelet and the endpoints' controller do it: both at once, and the signal last.
-            ending.drain()?;
-            let gone = Pod::new("a", "web", 1).manifest(false);
-            mesh.control.apply("pod-a.yaml", &gone)?;
-            enough("requests flow while it drains", asked.load(Ordering::Relaxed))?;
+            // As the kubelet and the endpoints' controller do it: the hooks of sidecar and application and the change of the
+            // endpoints at once, then the application would end, and the sidecar's signal is last.
+            let said = std::thread::scope(|scope| {
+                let hook = scope.spawn(|| ending.admin(&format!("{DRAINED}?wait=60")));
+                ending.drain()?;
+                enough("requests flow while it drains", asked.load(Ordering::Relaxed))?;
+                let gone = Pod::new("a", "web", 1).manifest(false);
+                mesh.control.apply("pod-a.yaml", &gone)?;
+                anyhow::Ok(hook.join().expect("it does not panic")?)
+            })?;
+            assert_eq!((said.status, said.body.as_str()), (200, "clients have let go\n"));
+            let served = ending.count("request_total", &["direction=\"inbound\""])?;
+            enough("requests flow to the other", asked.load(Ordering::Relaxed))?;
+            assert_eq!(
+                ending.count("request_total", &["direction=\"inbound\""])?,
+                served,
+                "the application could have ended"
+            );
             ending.signal(Signal::SIGTERM)?;
             anyhow::ensure!(ending.ended()?.success(), "{}", ending.log());
             enough("requests flow without it", asked.load(Ordering::Relaxed))
@@ -76,6 +89,16 @@ pub(crate) fn no_request_is_lost_when_a_pod_under_load_ends() -> anyhow::Result<
         ended
     })?;
     anyhow::ensure!(!ending.log().contains("cut off"), "{}", ending.log());
+    Ok(())
+}
+
+pub(crate) fn where_no_drain_begins_the_hook_of_an_application_is_answered_all_the_same() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let pod = mesh.member(&Pod::new("a", "web", 1))?;
+    let begun = Instant::now();
+    let said = pod.admin(&format!("{DRAINED}?wait=3600"))?;
+    assert_eq!((said.status, said.body.as_str()), (200, "no drain has begun\n"));
+    assert!(begun.elapsed() < Duration::from_mins(1), "{:?}", begun.elapsed());
     Ok(())
 }
 

@@ -1,4 +1,5 @@
-//! A Deployment is restarted while it is asked. No preStop, no sleep: its application ends at once when it is told to, as most do.
+//! A Deployment is restarted while it is asked. Its manifest has no preStop and no sleep, and its application ends at once when it
+//! is told to, as most do.
 
 use mesh_cluster_tests::{Namespace, mesh, shop};
 
