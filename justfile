@@ -54,10 +54,15 @@ ci:
 playground *args:
     cargo run --release --package meshctl -- playground {{args}}
 
-# Measure what is promised in numbers (docs/performance.md): a table, and target/bench/report.json.
+# Measure what is promised in numbers (docs/performance.md, docs/benchmarks.md): tables, and target/bench/report.json.
 bench *args:
     cargo build --release --locked --package mesh-proxy
     cargo run --release --locked --package mesh-bench -- {{args}}
+
+# Count the instructions that one request costs the proxies (needs valgrind); `--update` holds what it counts from now on.
+instructions *args:
+    cargo build --release --locked --package mesh-proxy
+    cargo run --quiet --locked --package mesh-bench -- --only instructions --proxy target/release/mesh-proxy {{args}}
 
 # Build (once) and start a real single-node Kubernetes, as root: e2e/cluster/README.md.
 cluster-up:

@@ -9,13 +9,16 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::Samples;
+use crate::{Figures, Samples};
 
 /// Every number and its bar.
 #[derive(Debug, Serialize)]
 pub struct Report {
     machine: Machine,
     rows: Vec<Row>,
+    /// Where contestants were compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    figures: Option<Figures>,
 }
 
 /// Where it was measured; empty where the system does not tell.
@@ -42,7 +45,7 @@ struct Row {
 impl Report {
     /// Without numbers yet, of this machine.
     pub fn here() -> Self {
-        Self { machine: Machine::this(), rows: Vec::new() }
+        Self { machine: Machine::this(), rows: Vec::new(), figures: None }
     }
 
     /// A number that must not exceed `bar`.
@@ -60,6 +63,11 @@ impl Report {
         self.told(p50, "ms", samples.median(), samples.count());
         self.promised(p99, "ms", samples.percentile(99), bar, samples.count());
         self.told(most, "ms", samples.most(), samples.count());
+    }
+
+    /// Also what contestants were compared in; it is printed by itself.
+    pub fn compared(&mut self, figures: Figures) {
+        self.figures = Some(figures);
     }
 
     /// On standard output, as a table.
@@ -114,4 +122,9 @@ impl Machine {
 pub fn complain(error: &anyhow::Error) {
     // Nothing is left to do where even standard error is closed.
     let _ = writeln!(io::stderr(), "error: {error:#}");
+}
+
+/// Says how far it is, to whoever watches: standard output is for what was measured.
+pub fn tell(progress: &str) {
+    let _ = writeln!(io::stderr(), "{progress}");
 }

@@ -36,21 +36,26 @@ use std::process::ExitCode;
 /// First thing in `main`: moves the process into its own user namespace. `Some` where this process is a controller of a
 /// testbed instead, which has ended by then.
 pub fn enter() -> Option<ExitCode> {
-    let ended = if control::is_role() {
-        control::role()
-    } else {
-        match mesh_netlab::userns::enter(mesh_netlab::userns::Isolation::default()) {
-            Ok(()) => return None,
-            Err(error) => Err(error.into()),
-        }
-    };
-    Some(match ended {
+    role().or_else(|| match mesh_netlab::userns::enter(mesh_netlab::userns::Isolation::default()) {
+        Ok(()) => None,
+        Err(error) => Some(exit(Err(error.into()))),
+    })
+}
+
+/// The first half of [`enter`], for programs that need the machine's own network before they move: `Some` where this process is a
+/// controller of a testbed, which has ended by then.
+pub fn role() -> Option<ExitCode> {
+    control::is_role().then(|| exit(control::role()))
+}
+
+fn exit(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
         }
-    })
+    }
 }
 
 #[expect(clippy::print_stderr, reason = "a program that cannot start says so to the person who runs it")]
