@@ -104,11 +104,20 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
         Protocol::Detect => worker.config().detect_timeout,
         _ => worker.config().head_timeout,
     };
+    let of_hello = worker.config().limits.handshake_timeout;
+    let begun;
     let heard = if link.may_open_ahead() {
-        sniffer.listen_for(&mut socket, limit).await
+        let spoke = sniffer.first_bytes(&mut socket).await;
+        begun = Instant::now();
+        match spoke {
+            Ok(true) => hear(&mut sniffer, &mut socket, limit, of_hello).await,
+            Ok(false) => Ok(Heard::End),
+            Err(error) => Err(error),
+        }
     } else {
         // Whoever is not let in, or has to speak first, gets a limited time for it.
-        sniffer.must_say(&mut socket, worker.config().head_timeout).await
+        begun = Instant::now();
+        hear(&mut sniffer, &mut socket, worker.config().head_timeout, of_hello).await
     };
     let heard = match heard {
         Ok(heard) => heard,
@@ -129,8 +138,11 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
     let half_a_hello = matches!(heard, Heard::End | Heard::Unfinished) && sniffer.looks_like_tls();
     let client = Prefixed::new(sniffer.read.freeze(), socket);
     match heard {
-        _ if half_a_hello => accept_mesh(worker, client, link, opening).await,
-        Heard::Protocol(Detected::Tls { mesh: true }) => accept_mesh(worker, client, link, opening).await,
+        // Its rest has what is left of the time for a handshake, not all of it once more.
+        _ if half_a_hello => {
+            accept_mesh(worker, client, link, opening, of_hello.saturating_sub(begun.elapsed())).await;
+        }
+        Heard::Protocol(Detected::Tls { mesh: true }) => accept_mesh(worker, client, link, opening, of_hello).await,
         Heard::Protocol(Detected::Http2) => link.requests(client.into(), Version::Http2, opening).await,
         Heard::Protocol(Detected::Http1) => link.requests(client.into(), Version::Http1, opening).await,
         Heard::Unfinished if link.protocol().is_http() => {
@@ -144,9 +156,25 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
     }
 }
 
+/// Waits at most `limit` for what it takes to tell the protocol; what looks like a ClientHello has no longer than `of_hello`.
+async fn hear(
+    sniffer: &mut Sniffer,
+    socket: &mut TcpStream,
+    limit: Duration,
+    of_hello: Duration,
+) -> std::io::Result<Heard> {
+    let first = limit.min(of_hello);
+    match sniffer.must_say(socket, first).await? {
+        Heard::Unfinished if first < limit && !sniffer.looks_like_tls() => {
+            sniffer.must_say(socket, limit.saturating_sub(first)).await
+        }
+        heard => Ok(heard),
+    }
+}
+
 /// Ends the mesh's TLS. Whatever goes wrong here, the application never sees a byte of it (contracts §1).
-async fn accept_mesh(worker: &Rc<Worker>, client: Prefixed<TcpStream>, link: Link, opening: Opening) {
-    match handshake(worker, client).await {
+async fn accept_mesh(worker: &Rc<Worker>, client: Prefixed<TcpStream>, link: Link, opening: Opening, limit: Duration) {
+    match handshake(worker, client, limit).await {
         Ok((stream, identity, alpn)) => {
             let mut link = link.proved(identity);
             link.opened_ahead(opening);
@@ -159,17 +187,16 @@ async fn accept_mesh(worker: &Rc<Worker>, client: Prefixed<TcpStream>, link: Lin
     }
 }
 
-async fn handshake(worker: &Worker, client: Prefixed<TcpStream>) -> Result<(Stream, Identity, Alpn)> {
+async fn handshake(worker: &Worker, client: Prefixed<TcpStream>, limit: Duration) -> Result<(Stream, Identity, Alpn)> {
     let invalid = |detail: String| ProxyError::new(Outcome::ClientCertificateInvalid, detail);
     let config = worker
         .shared
         .credentials
         .server()
         .map_err(|error| ProxyError::new(Outcome::IdentityUnavailable, error.to_string()))?;
-    let limit = worker.config().limits.handshake_timeout;
     let accepted = within(limit, TlsAcceptor::from(config).accept(client)).await;
     let stream = accepted
-        .ok_or_else(|| invalid(format!("no handshake within {limit:?}")))?
+        .ok_or_else(|| invalid(format!("no handshake within {:?}", worker.config().limits.handshake_timeout)))?
         .map_err(|error| invalid(error.to_string()))?;
     let session = stream.get_ref().1;
     let identity = peer_identity(session.peer_certificates()).map_err(|error| invalid(error.to_string()))?;

@@ -99,6 +99,7 @@ const TESTS: &[(&str, Test)] = tests! {
     overload::connections_and_requests_are_refused_when_memory_runs_short
     overload::a_scan_of_ports_does_not_grow_the_page_of_metrics_and_requests_are_still_counted
     slow::a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_not
+    slow::half_a_hello_has_the_time_of_a_handshake_and_not_that_of_a_head_too
     floods::floods_of_frames_end_their_own_connection_and_harm_nobody_else
     elsewhere::what_one_application_refuses_goes_to_the_other_and_is_seen_once
     elsewhere::a_pod_whose_proxy_is_gone_costs_no_request_and_no_connection

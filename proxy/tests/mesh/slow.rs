@@ -38,6 +38,20 @@ fn says(address: SocketAddr, words: &[u8]) -> io::Result<Duration> {
     }
 }
 
+pub(crate) fn half_a_hello_has_the_time_of_a_handshake_and_not_that_of_a_head_too() -> anyhow::Result<()> {
+    let mesh = mesh(settings())?;
+    let environment = [(names::ENV_HEAD_TIMEOUT, "600"), (names::ENV_HANDSHAKE_TIMEOUT, "0.6")];
+    let pod = Pod { environment: &environment, ..Pod::new("a", "web", 1) };
+    let _server = mesh.member(&pod)?;
+    let outsider = mesh.unready_member(&Pod::new("outsider", "outsider", 2))?;
+    let half = [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
+    for port in [HTTP_PORT, LINES_PORT] {
+        let cut = outsider.run(|| says((pod.ip(), port).into(), &half))?;
+        cut.map_err(|error| anyhow::anyhow!("port {port}: {error}"))?;
+    }
+    Ok(())
+}
+
 pub(crate) fn a_client_that_is_too_slow_is_cut_at_its_limit_and_an_idle_one_is_not() -> anyhow::Result<()> {
     let mesh = mesh(settings())?;
     let environment = [
