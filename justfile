@@ -83,3 +83,8 @@ e2e *args:
 # Measure on that cluster what is promised in numbers (docs/benchmarks.md): a table, and target/bench/cluster.json.
 bench-cluster *args:
     e2e/cluster/bench.sh {{args}}
+
+# Attack the mesh and break what is around it (docs/reliability.md): a scored table, and target/torture/report.json.
+torture *args:
+    cargo build --release --locked --package mesh-proxy
+    cargo run --release --locked --package mesh-torture -- {{args}}

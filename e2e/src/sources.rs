@@ -17,6 +17,7 @@ pub const CRATES: &[&str] = &[
     "e2e/testbed",
     "e2e/measure",
     "e2e/bench",
+    "e2e/torture",
     "e2e/shop",
     "e2e/cluster-tests",
     "e2e/cluster-bench",

@@ -145,6 +145,12 @@ impl Control {
         Ok(jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &key)?)
     }
 
+    /// The issuer that signs leaves, as PEM: its certificate and its key.
+    pub fn issuer(&self) -> anyhow::Result<(String, String)> {
+        let read = |name| fs::read_to_string(self.state().join(name)).with_context(|| format!("read {name}"));
+        Ok((read("tls.crt")?, read("tls.key")?))
+    }
+
     /// What the process keeps to itself: its keys.
     fn state(&self) -> PathBuf {
         self.directory.join("state")

@@ -1,7 +1,7 @@
 //! mesh-testbed: a whole mesh for tests and benchmarks, without a cluster and without root.
 //!
 //! The real controller and real `mesh-proxy run` processes, each in a pod of its own ([`mesh_netlab`]), with the real redirect,
-//! real join tokens and a directory of manifests. Used by `proxy/tests/mesh.rs` and `e2e/bench`; what is asked of the mesh is
+//! real join tokens and a directory of manifests. Used by `proxy/tests/mesh.rs`, `e2e/bench` and `e2e/torture`; what is asked of the mesh is
 //! theirs. It knows neither the proxy's nor the controller's inside: it starts programs and speaks to their sockets.
 //!
 //! | module | is |
@@ -13,12 +13,16 @@
 //! | [`manifests`] | objects as text |
 //! | [`talk`] | clients |
 //! | [`frames`] | HTTP/2 frame by frame |
+//! | [`floods`] | HTTP/2 by a peer that keeps to no rule |
+//! | [`hostile`] | servers that keep to no rule |
 //! | [`tap`] | what a proxy's tap shows |
 //! | [`wait`] | waiting for what must come to be |
 
 pub mod apps;
 pub mod control;
+pub mod floods;
 pub mod frames;
+pub mod hostile;
 pub mod manifests;
 pub mod member;
 pub mod mesh;

@@ -91,6 +91,7 @@ impl<'a> Pod<'a> {
 #[derive(Debug)]
 pub struct Member {
     proxy: Process,
+    command: Command,
     started: Instant,
     program: PathBuf,
     _apps: Apps,
@@ -137,6 +138,7 @@ impl Member {
         let proxy = network.start(&mut command).with_context(|| format!("start {}", program.display()))?;
         Ok(Self {
             proxy,
+            command,
             started,
             program: program.to_owned(),
             _apps: apps,
@@ -239,6 +241,18 @@ impl Member {
     /// Sends the proxy a signal.
     pub fn signal(&self, signal: nix::sys::signal::Signal) -> io::Result<()> {
         self.proxy.signal(signal)
+    }
+
+    /// Starts a proxy that has ended once more, as the kubelet does, and waits until it is ready.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.proxy.wait()?;
+        self.proxy = self.pod.start(&mut self.command).context("start the proxy again")?;
+        self.until_ready()
+    }
+
+    /// Starts another program in the pod's network.
+    pub fn exec(&self, command: &mut Command) -> io::Result<Process> {
+        self.pod.start(command)
     }
 
     /// Waits until the proxy has ended.

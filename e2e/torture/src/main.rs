@@ -1,0 +1,80 @@
+//! Attacks the mesh and breaks what is around it, row by row, and scores what it bears. `just torture` runs it.
+//!
+//! Release binary, real controller, real redirect, pods as network namespaces, as an ordinary user. Each row is a process of its
+//! own, so that one that hangs is ended, with everything it started, and the others go on. Whether a row passes is computed from
+//! what was measured.
+
+mod invariants;
+mod load;
+mod oracle;
+mod outcome;
+mod process;
+mod raw;
+mod report;
+mod rig;
+mod rows;
+mod runner;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use clap::Parser;
+
+/// Attacks the mesh and breaks what is around it, and scores what it bears.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// The proxy to torture; else the `mesh-proxy` beside this program.
+    #[arg(long, value_name = "FILE")]
+    proxy: Option<PathBuf>,
+    /// Where the report goes, as JSON; else `torture/report.json` in the build directory.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+    /// The quick and sturdy rows, shortened; fails unless every one passes.
+    #[arg(long)]
+    ci: bool,
+    /// These rows alone.
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    only: Vec<String>,
+    /// One row in this process, its findings as the last line of the output.
+    #[arg(long, hide = true, value_name = "ID")]
+    row: Option<String>,
+}
+
+fn main() -> ExitCode {
+    // A controller of a testbed is this program, too.
+    let is_row = std::env::args().any(|argument| argument == "--row");
+    let is_runner = !is_row && std::env::args().nth(1).is_none_or(|argument| argument.starts_with('-'));
+    // Before anything else: a process with threads cannot move into a user namespace.
+    if !is_runner && let Some(ended) = mesh_testbed::enter() {
+        return ended;
+    }
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            runner::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether that is a success.
+fn run(cli: &Cli) -> anyhow::Result<bool> {
+    let own = std::env::current_exe().context("find this program")?;
+    let proxy = cli.proxy.clone().unwrap_or_else(|| own.with_file_name("mesh-proxy"));
+    anyhow::ensure!(
+        proxy.is_file(),
+        "no program {}: build it with `cargo build --release --package mesh-proxy`",
+        proxy.display()
+    );
+    if let Some(id) = &cli.row {
+        runner::one(id, proxy, !cli.ci)?;
+        return Ok(true);
+    }
+    let report = runner::all(&own, &proxy, cli.ci, &cli.only)?;
+    report.print()?;
+    let written =
+        cli.report.clone().unwrap_or_else(|| own.ancestors().nth(2).unwrap_or(&own).join("torture/report.json"));
+    report.write(&written)?;
+    Ok(!cli.ci || report.is_clean())
+}

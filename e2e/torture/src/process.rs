@@ -1,0 +1,60 @@
+//! What the kernel tells of a process from outside: memory, processor time; and the processor time of an attacker's thread.
+//!
+//! `/proc/PID/statm` and `/proc/PID/stat` are readable whoever asks, also of a process that may not be traced, as a proxy.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+/// Of 100 in a second, on every Linux.
+const TICK: Duration = Duration::from_millis(10);
+/// Of memory.
+const PAGE: u64 = 4096;
+/// Between two looks at the memory of a process.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Resident bytes.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).context("the process has ended")?;
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    Ok(pages.context("the kernel tells no resident pages")? * PAGE)
+}
+
+/// Processor time of all its threads.
+pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
+    // The name may have spaces and ends with the last parenthesis.
+    let fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
+    let ticks: Vec<u32> = fields.skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
+    anyhow::ensure!(ticks.len() == 2, "the kernel tells no processor time");
+    Ok(TICK * ticks.iter().sum())
+}
+
+/// Processor time of the calling thread, in the kernel's ticks.
+pub(crate) fn own_cpu() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
+    let fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
+    TICK * fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u32>().ok()).sum::<u32>()
+}
+
+/// Runs `act`; also the most memory that the process had meanwhile.
+pub(crate) fn peak_during<T>(pid: u32, act: impl FnOnce() -> T) -> (T, u64) {
+    let (over, peak) = (AtomicBool::new(false), AtomicU64::new(0));
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                peak.fetch_max(resident(pid).unwrap_or_default(), Ordering::Relaxed);
+                thread::sleep(PAUSE);
+            }
+        });
+        let result = act();
+        over.store(true, Ordering::Relaxed);
+        result
+    });
+    (result, peak.load(Ordering::Relaxed))
+}

@@ -1,0 +1,184 @@
+//! The score of all rows, for people as a table and for programs as JSON.
+//!
+//! Knows how rows are weighed (reference programme: L 15, F 35, B 25, A 25 of 100; a row is worth its group's share, half of it
+//! where a bar is missed by at most twice, nothing in a group whose gate failed). Called by `main`.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use crate::{
+    outcome::{Findings, Verdict},
+    rows::Row,
+};
+
+/// What each group is worth.
+const GROUPS: [(char, f64); 4] = [('L', 15.0), ('F', 35.0), ('B', 25.0), ('A', 25.0)];
+/// Longest cell of the table, in characters; the JSON has everything.
+const CELL: usize = 150;
+
+/// How the process of a row ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// With numbers.
+    Measured(Findings),
+    /// It could not say; a failure.
+    Failed(String),
+    /// The machine has not what the row needs.
+    NotRun(String),
+}
+
+/// Every row that was to be run.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Report {
+    score: f64,
+    /// Of which 100 would be all groups; less where only some rows were run.
+    of: f64,
+    gates_failed: Vec<String>,
+    rows: Vec<Told>,
+}
+
+#[derive(Debug, Serialize)]
+struct Told {
+    id: &'static str,
+    what: &'static str,
+    pass: bool,
+    /// `pass`, `half`, `FAIL`, `not run`.
+    verdict: &'static str,
+    measured: String,
+    bar: &'static str,
+    seconds: u64,
+    #[serde(skip)]
+    worth: f64,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, row: &Row, ended: Ended, took: Duration) {
+        let (verdict, worth, measured) = match ended {
+            Ended::Measured(findings) => {
+                self.gates_failed.extend(findings.broken().iter().map(|broken| format!("{}: {broken}", row.id)));
+                let (word, worth) = match findings.verdict() {
+                    Verdict::Pass => ("pass", 1.0),
+                    Verdict::Half => ("half", 0.5),
+                    Verdict::Fail => ("FAIL", 0.0),
+                };
+                (word, worth, findings.text())
+            }
+            Ended::Failed(why) => ("FAIL", 0.0, why),
+            Ended::NotRun(why) => ("not run", 0.0, why),
+        };
+        let (id, what, bar) = (row.id, row.what, row.bar);
+        self.rows.push(Told {
+            id,
+            what,
+            pass: verdict == "pass",
+            verdict,
+            measured,
+            bar,
+            seconds: took.as_secs(),
+            worth,
+        });
+        self.weigh();
+    }
+
+    fn weigh(&mut self) {
+        (self.score, self.of) = (0.0, 0.0);
+        for (group, share) in GROUPS {
+            let rows: Vec<_> = self.rows.iter().filter(|row| row.id.starts_with(group)).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            self.of += share;
+            if !self.gates_failed.iter().any(|gate| gate.starts_with(group)) {
+                self.score += share * rows.iter().map(|row| row.worth).sum::<f64>() / rows.len() as f64;
+            }
+        }
+        self.score = (self.score * 10.0).round() / 10.0;
+    }
+
+    /// Whether every row passed.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.rows.iter().all(|row| row.pass)
+    }
+
+    /// The last row, on one line.
+    pub(crate) fn print_last(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        self.rows.last().map_or(Ok(()), |row| {
+            writeln!(out, "{:4} {:8} {:4} s  {}\n     {}", row.id, row.verdict, row.seconds, row.what, row.measured)
+        })
+    }
+
+    /// On standard output, as a table.
+    pub(crate) fn print(&self) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "\n{:4} {:8} {:>4}  WHAT / BAR / MEASURED", "ROW", "VERDICT", "SEC")?;
+        for Told { id, verdict, seconds, what, bar, measured, .. } in &self.rows {
+            writeln!(out, "{id:4} {verdict:8} {seconds:4}  {what}\n{:20}bar: {bar}\n{:20}{}", "", "", cut(measured))?;
+        }
+        let gates = if self.gates_failed.is_empty() { "none".to_owned() } else { self.gates_failed.join(", ") };
+        writeln!(out, "score {:.1} of {:.0}; gates failed: {gates}", self.score, self.of)
+    }
+
+    /// As JSON.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let written = || {
+            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+            fs::write(path, serde_json::to_string_pretty(self)? + "\n")
+        };
+        written().with_context(|| format!("write the report {}", path.display()))
+    }
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(CELL) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::ROWS;
+
+    fn row(id: &str) -> &'static Row {
+        ROWS.iter().find(|row| row.id == id).expect("there is such a row")
+    }
+
+    fn findings(value: f64) -> Ended {
+        let mut findings = Findings::new(true);
+        findings.at_most("a", value, 1.0);
+        Ended::Measured(findings)
+    }
+
+    #[test]
+    fn a_row_is_worth_its_share_of_its_group_and_half_of_it_where_it_misses_by_little() {
+        let mut report = Report::default();
+        report.add(row("F1"), findings(1.0), Duration::ZERO);
+        report.add(row("F2"), findings(2.0), Duration::ZERO);
+        report.add(row("B2"), findings(1.0), Duration::ZERO);
+        assert!((report.score - (35.0 * 0.75 + 25.0)).abs() < 0.1, "{}", report.score);
+        report.add(row("B2"), Ended::NotRun("no tool".into()), Duration::ZERO);
+        assert!((report.score - (35.0 * 0.75 + 12.5)).abs() < 0.1, "{}", report.score);
+        assert!(!report.is_clean());
+    }
+
+    #[test]
+    fn a_failed_gate_voids_its_group_and_no_other() {
+        let mut report = Report::default();
+        let mut findings_ = Findings::new(true);
+        findings_.never("panics", 1);
+        report.add(row("B2"), Ended::Measured(findings_), Duration::ZERO);
+        report.add(row("B2"), findings(1.0), Duration::ZERO);
+        report.add(row("F1"), findings(1.0), Duration::ZERO);
+        assert!((report.score - 35.0).abs() < 0.1, "{}", report.score);
+        assert_eq!(report.gates_failed, ["B2: panics: 1"]);
+    }
+}

@@ -1,0 +1,332 @@
+//! Every row of the programme: what is done, the bar in words, and the function that measures.
+//!
+//! Ids and bars are those of the reference programme; where hours are compressed to minutes, or a tool is replaced by our own,
+//! the row's words say so.
+
+mod certificates;
+mod conformance;
+mod controller;
+mod ends;
+mod floods;
+mod garbage;
+mod heads;
+mod held;
+mod impaired;
+mod not_here;
+mod reach;
+mod rotation;
+mod scarce;
+mod slow;
+mod smuggling;
+mod upstream;
+
+use std::{fmt, path::PathBuf, time::Duration};
+
+use crate::outcome::Findings;
+
+/// One row.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) id: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) bar: &'static str,
+    /// Whether it is quick and sturdy enough for every change.
+    pub(crate) in_ci: bool,
+    /// When it is ended.
+    pub(crate) limit: Duration,
+    pub(crate) run: fn(&Stage, &mut Findings) -> anyhow::Result<()>,
+}
+
+/// Where a row is run.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    pub(crate) proxy: PathBuf,
+    /// Whether at full length; else shortened, for CI.
+    pub(crate) full: bool,
+}
+
+impl Stage {
+    /// One of two values.
+    pub(crate) fn pick<T>(&self, full: T, ci: T) -> T {
+        if self.full { full } else { ci }
+    }
+}
+
+/// The machine has not what a row needs.
+#[derive(Debug)]
+pub(crate) struct NotRun(pub(crate) String);
+
+impl fmt::Display for NotRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotRun {}
+
+pub(crate) const ROWS: &[Row] = &[
+    Row {
+        id: "L1",
+        what: "2,000 requests/s by 100 connections, HTTP/1.1, HTTP/2, gRPC, 30 s each (10 min in the programme)",
+        bar: "no error; resident memory of each proxy ≤ 26 MiB (peers beside it: just bench)",
+        in_ci: false,
+        limit: Duration::from_mins(5),
+        run: held::a_fixed_rate,
+    },
+    Row {
+        id: "L2",
+        what: "closed loop by 1, 8 and 64 connections over HTTP/1.1 and HTTP/2, and 256 MiB of TCP there and back",
+        bar: "no error, equal bytes; throughput is told (peers beside it: just bench)",
+        in_ci: false,
+        limit: Duration::from_mins(5),
+        run: held::as_fast_as_it_goes,
+    },
+    Row {
+        id: "L3",
+        what: "as many idle meshed connections as descriptors allow, 1 min (8,000 and 10 min in the programme)",
+        bar: "all alive; ≤ 64 KiB each (a peer's in the programme); p99 of a new request ≤ 10 ms",
+        in_ci: false,
+        limit: Duration::from_mins(6),
+        run: held::idle_connections,
+    },
+    Row {
+        id: "L4",
+        what: "20,000 new connections with a handshake between the proxies each, 50 at once",
+        bar: "no failure; handshakes/s are told",
+        in_ci: false,
+        limit: Duration::from_mins(6),
+        run: held::new_connections,
+    },
+    Row {
+        id: "L5",
+        what: "soak of 4 min (60 in the programme): 500 requests/s over HTTP/1.1, HTTP/2, gRPC, and TCP; an endpoint changes each second; certificates live 30 s",
+        bar: "no error; after 40 s at most 1 MiB, 8 descriptors, no thread more",
+        in_ci: false,
+        limit: Duration::from_mins(10),
+        run: held::soak,
+    },
+    Row {
+        id: "F1",
+        what: "the controller is killed for 1 min (15 in the programme) under 200 requests/s, a quarter by new connections",
+        bar: "no error; the age of what is known shows",
+        in_ci: true,
+        limit: Duration::from_mins(5),
+        run: controller::killed,
+    },
+    Row {
+        id: "F2",
+        what: "the controller is stopped and not closed (SIGSTOP), 200 requests/s; one replica (two in the programme)",
+        bar: "left ≤ 15 s; no error; back ≤ 10 s",
+        in_ci: false,
+        limit: Duration::from_mins(5),
+        run: controller::silent,
+    },
+    Row {
+        id: "F3",
+        what: "cold restart of the controller with 153 real proxies (200 in the programme)",
+        bar: "no error; all in sync ≤ 30 s",
+        in_ci: false,
+        limit: Duration::from_mins(8),
+        run: controller::cold,
+    },
+    Row {
+        id: "F7",
+        what: "14 renewals of certificates that live 16 s (60 s in the programme) under 500 requests/s, 2 upgraded connections, 2 of bytes",
+        bar: "no error, no broken connection, no failed renewal",
+        in_ci: true,
+        limit: Duration::from_mins(10),
+        run: rotation::under_load,
+    },
+    Row {
+        id: "F10",
+        what: "the controller is away for longer than certificates live (20 s), and back",
+        bar: "serves until they expire; then fails closed; as before ≤ 10 s, nobody restarted",
+        in_ci: true,
+        limit: Duration::from_mins(5),
+        run: controller::past_expiry,
+    },
+    Row {
+        id: "F11",
+        what: "the clock of one process jumps (faketime)",
+        bar: "± 20 s works; else refused, healed ≤ 10 s",
+        in_ci: false,
+        limit: Duration::from_mins(1),
+        run: not_here::clock,
+    },
+    Row {
+        id: "F12",
+        what: "20 rolling restarts under 1,000 requests/s over HTTP/1.1, HTTP/2, gRPC, and TCP; endpoints go 1 s late (5 in the programme)",
+        bar: "none lost; every end ≤ 30 s",
+        in_ci: true,
+        limit: Duration::from_mins(8),
+        run: ends::rolling,
+    },
+    Row {
+        id: "F13",
+        what: "48 kills (-9) of server proxies, 6 of them (50 of 3 in the programme), 200 requests/s by 10 connections",
+        bar: "at most one failed request for each connection and kill; ready again ≤ 2 s",
+        in_ci: false,
+        limit: Duration::from_mins(6),
+        run: ends::killed,
+    },
+    Row {
+        id: "F16",
+        what: "64 MiB there and back with 1 % and 5 % of packets lost, 2 MiB at 1 Mbit/s; no latency (tc netem)",
+        bar: "equal bytes, no stall over 30 s, memory within the windows",
+        in_ci: false,
+        limit: Duration::from_mins(8),
+        run: impaired::transfers,
+    },
+    Row {
+        id: "F17",
+        what: "1,000 connections to a proxy with 256 descriptors",
+        bar: "lives; ≤ 20 % of a core while starved; probes ≤ 1 s; as before ≤ 2 s (it looks once a second)",
+        in_ci: true,
+        limit: Duration::from_mins(4),
+        run: scarce::descriptors,
+    },
+    Row {
+        id: "F18",
+        what: "2,000 clients that do not read answers of 1 MiB, a limit of 64 MiB (told to the proxy as 90 % of it; a cgroup in the programme)",
+        bar: "never above the limit, sheds, recovers ≤ 30 s",
+        in_ci: false,
+        limit: Duration::from_mins(5),
+        run: scarce::memory,
+    },
+    Row {
+        id: "F19",
+        what: "a tenth of a core (stopped for 90 of every 100 ms), twice as many requests as that carries",
+        bar: "probes ≤ 1 s; goodput ≥ 80 % of the calm; no lapse of identity",
+        in_ci: false,
+        limit: Duration::from_mins(5),
+        run: scarce::processor,
+    },
+    Row {
+        id: "B1",
+        what: "h2spec --strict on the inbound and the outbound side",
+        bar: "no case failed; INV",
+        in_ci: false,
+        limit: Duration::from_mins(10),
+        run: conformance::h2spec,
+    },
+    Row {
+        id: "B2",
+        what: "19 floods of HTTP/2 frames, 3 s each (60 s in the programme), one connection",
+        bar: "closed ≤ 5 s or bounded; INV",
+        in_ci: true,
+        limit: Duration::from_mins(8),
+        run: floods::of_frames,
+    },
+    Row {
+        id: "B3",
+        what: "1,250 slow clients for 30 s: heads, bodies, chunks of a byte, answers not read, malformed and not read",
+        bar: "INV; a head without end is closed ≤ 15 s",
+        in_ci: false,
+        limit: Duration::from_mins(5),
+        run: slow::requests,
+    },
+    Row {
+        id: "B4",
+        what: "2,000 sockets: silent, one byte, half a ClientHello, byte by byte, none after it",
+        bar: "closed ≤ 10 s; ≤ 16 KiB each; INV",
+        in_ci: false,
+        limit: Duration::from_mins(5),
+        run: slow::silent,
+    },
+    Row {
+        id: "B5",
+        what: "29 client certificates that are not good, to a proxy's own port; 200 good handshakes",
+        bar: "none let in; none resumed; TLS 1.3 only; INV",
+        in_ci: true,
+        limit: Duration::from_mins(4),
+        run: certificates::refused,
+    },
+    Row {
+        id: "B6",
+        what: "133 requests with two readings, to the server's proxy and through both, and 24 HTTP/2 heads likewise",
+        bar: "the application sees none that was not sent, and none that is not canonical; no foreign answer; INV",
+        in_ci: true,
+        limit: Duration::from_mins(6),
+        run: smuggling::every_case,
+    },
+    Row {
+        id: "B7",
+        what: "fields, names, targets, methods, trailers of 70 KiB to 1 MiB, 10,000 headers; answers likewise",
+        bar: "4xx or closed, never passed on; INV",
+        in_ci: true,
+        limit: Duration::from_mins(5),
+        run: heads::too_large,
+    },
+    Row {
+        id: "B9",
+        what: "20,000 mutated streams (10^6 in the programme) to every port of both proxies; fuzz targets are `fuzz/`",
+        bar: "no crash; INV",
+        in_ci: true,
+        limit: Duration::from_mins(10),
+        run: garbage::bytes,
+    },
+    Row {
+        id: "B13",
+        what: "100,000 distinct methods, paths, hosts, header names, to each proxy half of them",
+        bar: "≤ 1,000 series, ≤ 1 MiB a page, +10 MiB each",
+        in_ci: true,
+        limit: Duration::from_mins(5),
+        run: garbage::names_without_end,
+    },
+    Row {
+        id: "B14",
+        what: "line breaks, escapes, formats, 60 KB in paths, hosts, methods, with the access log on",
+        bar: "one event one line of printable ASCII, ≤ 4 KiB",
+        in_ci: true,
+        limit: Duration::from_mins(4),
+        run: garbage::names_that_break_lines,
+    },
+    Row {
+        id: "B15",
+        what: "11 servers that keep to no rule",
+        bar: "502 with its code on that request; INV for requests to others",
+        in_ci: true,
+        limit: Duration::from_mins(5),
+        run: upstream::hostile,
+    },
+    Row {
+        id: "B16",
+        what: "endpoints that are none: loopback, multicast, port 0, the proxy's own ports, 10,000 that nobody is at (10^6 in the programme)",
+        bar: "no success, none of the proxy's own pages; INV",
+        in_ci: false,
+        limit: Duration::from_mins(6),
+        run: upstream::no_endpoints,
+    },
+    Row {
+        id: "B17",
+        what: "14 impossible times: grpc-timeout, retry-after, keep-alive, dates",
+        bar: "the application's answer or 400; INV",
+        in_ci: true,
+        limit: Duration::from_mins(4),
+        run: heads::times,
+    },
+    Row {
+        id: "A2",
+        what: "the header that tells an identity, forged in 35 ways; codes of the mesh, forged by an application",
+        bar: "the application never sees one, nor does a client; INV",
+        in_ci: true,
+        limit: Duration::from_mins(4),
+        run: heads::who_asks,
+    },
+    Row {
+        id: "A7",
+        what: "47 requests for what is private to every port and address of a pod, from outside and from a meshed pod",
+        bar: "none answered with it; nothing at loopback; ≤ 5 % of a core afterwards; INV",
+        in_ci: true,
+        limit: Duration::from_mins(8),
+        run: reach::forbidden_places,
+    },
+    Row {
+        id: "A12",
+        what: "14 ways to speak HTTP past its reading, to a port with a rule about requests and to one of HTTP",
+        bar: "no byte past the rule; no stream that is no request; INV",
+        in_ci: true,
+        limit: Duration::from_mins(5),
+        run: reach::past_detection,
+    },
+];
