@@ -62,7 +62,7 @@ bench *args:
 # Count the instructions that one request costs the proxies (needs valgrind); `--update` holds what it counts from now on.
 instructions *args:
     cargo build --release --locked --package mesh-proxy
-    cargo run --quiet --locked --package mesh-bench -- --only instructions --proxy target/release/mesh-proxy {{args}}
+    cargo run --quiet --locked --package mesh-bench -- --only instructions --proxy "${CARGO_TARGET_DIR:-target}/release/mesh-proxy" {{args}}
 
 # Build (once) and start a real single-node Kubernetes, as root: e2e/cluster/README.md.
 cluster-up:
