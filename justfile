@@ -46,6 +46,10 @@ test:
 readme:
     .ci/run readme
 
+# Fuzz every parser of foreign bytes for a minute (fuzz/README.md has the long run).
+fuzz:
+    .ci/run fuzz
+
 # All that CI runs.
 ci:
     .ci/run

@@ -37,3 +37,6 @@ pub mod tap;
 pub mod trust;
 mod wire;
 pub mod workload;
+
+#[doc(hidden)]
+pub use wire::fuzzing;

@@ -1,6 +1,7 @@
 //! Wire types and their translation. Private: nobody outside this crate can hold an unvalidated message.
 
 mod config;
+pub mod fuzzing;
 mod identity;
 mod inbound;
 mod outbound;

@@ -55,15 +55,7 @@ proptest! {
 
     #[test]
     fn foreign_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
-        if let Ok(message) = super::ControllerMessage::decode(&bytes[..]) {
-            let _ = read_controller(message);
-        }
-        if let Ok(message) = super::ProxyMessage::decode(&bytes[..]) {
-            let _ = ProxyMessage::try_from(message);
-        }
-        if let Ok(message) = super::TapEvent::decode(&bytes[..]) {
-            let _ = TapEvent::try_from(message);
-        }
+        super::fuzzing::read_messages(&bytes);
     }
 }
 

@@ -64,7 +64,8 @@ async fn send(socket: &UdpSocket, answer: &[u8], client: SocketAddr) {
     let _ = socket.send_to(answer, client).await;
 }
 
-fn answer_datagram(query: &[u8], resolve: &Resolve) -> Option<Vec<u8>> {
+/// The answer to a datagram, if it asks anything.
+pub(crate) fn answer_datagram(query: &[u8], resolve: &Resolve) -> Option<Vec<u8>> {
     let (answer, limit) = match Message::from_vec(query) {
         Ok(query) if query.metadata.message_type == MessageType::Response => return None,
         Ok(query) => (resolve(&query), query.max_payload()),
