@@ -17,6 +17,10 @@ pub const MAX_BYTES: usize = 16 * 1024;
 /// The client's connection preface of HTTP/2 (RFC 9113 §3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Type, version and length of a TLS record; and the longest of them, with its header (RFC 8446 §5.2).
+const RECORD_HEADER: usize = 5;
+const MAX_RECORD: usize = RECORD_HEADER + (1 << 14) + 256;
+
 /// What every ALPN of ours starts with.
 const MESH_ALPN_PREFIX: &[u8] = b"mesh/1/";
 
@@ -77,26 +81,49 @@ impl Detector {
     }
 
     fn look_at_hello(&mut self, bytes: &[u8]) -> Option<Detected> {
-        let acceptor = self.hello.get_or_insert_default();
-        let mut new = &bytes[self.fed..];
-        self.fed = bytes.len();
-        while !new.is_empty() {
-            if !matches!(acceptor.read_tls(&mut new), Ok(1..)) {
-                return Some(Detected::Tls { mesh: mentions_mesh(bytes) });
+        // Whole records only: what is read, and what is refused, is the same wherever the bytes were split.
+        while let Some([_, _, _, high, low]) = bytes.get(self.fed..self.fed + RECORD_HEADER) {
+            let end = self.fed + RECORD_HEADER + usize::from(u16::from_be_bytes([*high, *low]));
+            if end - self.fed > MAX_RECORD {
+                return Some(Detected::Tls { mesh: mentions_mesh(&bytes[..self.fed]) });
             }
-            match acceptor.accept() {
-                Ok(Some(accepted)) => {
-                    let mesh = accepted.client_hello().alpn().is_some_and(|mut alpn| alpn.any(is_mesh_alpn));
-                    return Some(Detected::Tls { mesh });
-                }
-                Ok(None) => {}
-                // Also what rustls does not speak, such as TLS 1.1: the application may.
-                Err(_) => return Some(Detected::Tls { mesh: mentions_mesh(bytes) }),
+            let Some(record) = bytes.get(self.fed..end) else { break };
+            self.fed = end;
+            match self.read(record) {
+                Some(Hello::Whole { mesh }) => return Some(Detected::Tls { mesh }),
+                Some(Hello::Unreadable) => return Some(Detected::Tls { mesh: mentions_mesh(&bytes[..end]) }),
+                None => {}
             }
         }
         // Longer than any honest hello. It could offer our ALPN further on, so it is not passed to the application.
         (bytes.len() >= MAX_BYTES).then_some(Detected::Tls { mesh: true })
     }
+
+    /// Reads one more record. None: the hello goes on.
+    fn read(&mut self, mut record: &[u8]) -> Option<Hello> {
+        let acceptor = self.hello.get_or_insert_default();
+        while !record.is_empty() {
+            if !matches!(acceptor.read_tls(&mut record), Ok(1..)) {
+                return Some(Hello::Unreadable);
+            }
+            match acceptor.accept() {
+                Ok(Some(accepted)) => {
+                    let mesh = accepted.client_hello().alpn().is_some_and(|mut alpn| alpn.any(is_mesh_alpn));
+                    return Some(Hello::Whole { mesh });
+                }
+                Ok(None) => {}
+                // Also what rustls does not speak, such as TLS 1.1: the application may.
+                Err(_) => return Some(Hello::Unreadable),
+            }
+        }
+        None
+    }
+}
+
+/// What became of a hello.
+enum Hello {
+    Whole { mesh: bool },
+    Unreadable,
 }
 
 fn is_mesh_alpn(alpn: &[u8]) -> bool {
@@ -185,8 +212,17 @@ mod tests {
 
     #[test]
     fn a_hello_that_cannot_be_read_is_ours_if_it_may_be() {
-        assert_eq!(whole(b"\x16\x03\x01\x00\x05junk!"), Some(Detected::Tls { mesh: false }));
-        assert_eq!(whole(b"\x16\x03\x01\x00\x0djunk mesh/1/x"), Some(Detected::Tls { mesh: true }));
+        for (bytes, mesh) in [
+            (&b"\x16\x03\x01\x00\x05junk!"[..], false),
+            (b"\x16\x03\x01\x00\x0djunk mesh/1/x", true),
+            // Refused at its type, and the name comes after that.
+            (b"\x16\x03\x01\x00\x19\x02\x00\x00\x02\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00 mesh/1/x", true),
+            // What follows a record that is refused is another matter, and a length that no record has ends it at once.
+            (b"\x16\x03\x01\x00\x05junk! mesh/1/x", false),
+            (b"\x16\x03\x01\xff\xffjunk mesh/1/x", false),
+        ] {
+            at_every_split(bytes, Some(Detected::Tls { mesh }));
+        }
         let mut endless = vec![0x16, 0x03, 0x01, 0x40, 0x00, 0x01, 0x00, 0xff, 0xff];
         endless.resize(MAX_BYTES, 0);
         assert_eq!(whole(&endless), Some(Detected::Tls { mesh: true }));
