@@ -77,7 +77,7 @@ pub(crate) struct Running {
 enum Place {
     Bare(mesh_netlab::Pod),
     Envoy(Envoy),
-    Meshed { member: Member, ready: Duration },
+    Meshed { member: Box<Member>, ready: Duration },
 }
 
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl Place {
         }
         let ready = member.started().elapsed();
         member.redirect()?;
-        Ok(Self::Meshed { member, ready })
+        Ok(Self::Meshed { member: Box::new(member), ready })
     }
 
     /// How long its proxy took to be ready.
