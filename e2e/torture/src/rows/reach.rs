@@ -95,7 +95,7 @@ pub(crate) fn forbidden_places(stage: &Stage, findings: &mut Findings) -> anyhow
                 // A place that refuses to be connected to needs no second try.
                 let Ok(heard) = raw::exchange(*target, request, short) else { break };
                 let text = String::from_utf8_lossy(&heard);
-                let private = ["REACHED", "trustBundle", "apiVersion", "MESH_", "latencyMs"];
+                let private = ["REACHED", "trustBundle", "apiVersion", names::ENV_CONTROLLER_ADDR, "latencyMs"];
                 if private.iter().any(|word| text.contains(word)) {
                     told.push(format!("{target} request {nth}"));
                 }
