@@ -12,11 +12,7 @@ mod load;
 mod parts;
 mod traffic;
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
@@ -111,7 +107,7 @@ impl Cli {
         if !wanted || !self.measures(Part::Traffic) {
             return None;
         }
-        let fetched = build_directory().and_then(|build| Program::fetch(&build.join("bench")));
+        let fetched = mesh_measure::build_directory().and_then(|build| Program::fetch(&build.join("bench")));
         fetched.map_err(|error| mesh_measure::complain(&error.context("goes on without Envoy"))).ok()
     }
 
@@ -157,13 +153,7 @@ fn run(cli: &Cli, envoy: Option<&Program>) -> anyhow::Result<()> {
     report.print()?;
     let written = match &cli.report {
         Some(path) => path.clone(),
-        None => build_directory()?.join("bench/report.json"),
+        None => mesh_measure::build_directory()?.join("bench/report.json"),
     };
     report.write(&written)
-}
-
-/// `target`, or wherever this program was built.
-fn build_directory() -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe().context("find this program")?;
-    Ok(own.ancestors().nth(2).unwrap_or(Path::new(".")).to_owned())
 }

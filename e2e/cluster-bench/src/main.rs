@@ -62,9 +62,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli) -> anyhow::Result<()> {
-    let own = std::env::current_exe().context("find this program")?;
-    let written =
-        cli.report.clone().unwrap_or_else(|| own.ancestors().nth(2).unwrap_or(&own).join("bench/cluster.json"));
+    let written = match &cli.report {
+        Some(path) => path.clone(),
+        None => mesh_measure::build_directory()?.join("bench/cluster.json"),
+    };
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let cluster = Cluster::open().await?;
     let mesh = Mesh::on(&cluster).await?;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -97,11 +97,7 @@ impl Report {
     /// # Errors
     /// Where the file cannot be written.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let written = || {
-            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-            fs::write(path, serde_json::to_string_pretty(self)? + "\n")
-        };
-        written().with_context(|| format!("write the report {}", path.display()))
+        write(self, path)
     }
 }
 
@@ -116,6 +112,27 @@ impl Machine {
             kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
         }
     }
+}
+
+/// Writes a report as JSON, and the directory it goes to.
+///
+/// # Errors
+/// Where the file cannot be written.
+pub fn write(report: &impl Serialize, path: &Path) -> anyhow::Result<()> {
+    let written = || {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        fs::write(path, serde_json::to_string_pretty(report)? + "\n")
+    };
+    written().with_context(|| format!("write the report {}", path.display()))
+}
+
+/// Where reports go that are not told where: `target`, or wherever this program was built.
+///
+/// # Errors
+/// Where the kernel does not say which program this is.
+pub fn build_directory() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe().context("find this program")?;
+    Ok(own.ancestors().nth(2).unwrap_or(&own).to_owned())
 }
 
 /// Says why there is no report.

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            runner::complain(&error);
+            mesh_measure::complain(&error);
             ExitCode::FAILURE
         }
     }
@@ -73,8 +73,10 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     }
     let report = runner::all(&own, &proxy, cli.ci, &cli.only)?;
     report.print()?;
-    let written =
-        cli.report.clone().unwrap_or_else(|| own.ancestors().nth(2).unwrap_or(&own).join("torture/report.json"));
-    report.write(&written)?;
+    let written = match &cli.report {
+        Some(path) => path.clone(),
+        None => mesh_measure::build_directory()?.join("torture/report.json"),
+    };
+    mesh_measure::write(&report, &written)?;
     Ok(!cli.ci || report.is_clean())
 }

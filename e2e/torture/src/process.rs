@@ -28,18 +28,21 @@ pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
 /// Processor time of all its threads.
 pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
-    // The name may have spaces and ends with the last parenthesis.
-    let fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
-    let ticks: Vec<u32> = fields.skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
-    anyhow::ensure!(ticks.len() == 2, "the kernel tells no processor time");
-    Ok(TICK * ticks.iter().sum())
+    of_stat(&text).context("the kernel tells no processor time")
 }
 
 /// Processor time of the calling thread, in the kernel's ticks.
 pub(crate) fn own_cpu() -> Duration {
     let text = fs::read_to_string("/proc/thread-self/stat").unwrap_or_default();
-    let fields = text.rsplit(") ").next().unwrap_or_default().split(' ');
-    TICK * fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u32>().ok()).sum::<u32>()
+    of_stat(&text).unwrap_or_default()
+}
+
+/// User's and kernel's time in the line `stat` of a process or thread.
+fn of_stat(text: &str) -> Option<Duration> {
+    // The name may have spaces and ends with the last parenthesis.
+    let (_, fields) = text.rsplit_once(") ")?;
+    let mut times = fields.split(' ').skip(11).map(str::parse::<u32>);
+    Some(TICK * (times.next()?.ok()? + times.next()?.ok()?))
 }
 
 /// Runs `act`; also the most memory that the process had meanwhile.

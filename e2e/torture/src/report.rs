@@ -4,13 +4,10 @@
 //! where a bar is missed by at most twice, nothing in a group whose gate failed). Called by `main`.
 
 use std::{
-    fs,
     io::{self, Write as _},
-    path::Path,
     time::Duration,
 };
 
-use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::{
@@ -124,15 +121,6 @@ impl Report {
         }
         let gates = if self.gates_failed.is_empty() { "none".to_owned() } else { self.gates_failed.join(", ") };
         writeln!(out, "score {:.1} of {:.0}; gates failed: {gates}", self.score, self.of)
-    }
-
-    /// As JSON.
-    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
-        let written = || {
-            fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-            fs::write(path, serde_json::to_string_pretty(self)? + "\n")
-        };
-        written().with_context(|| format!("write the report {}", path.display()))
     }
 }
 

@@ -120,9 +120,3 @@ fn in_process(command: &mut Command, limit: Duration) -> anyhow::Result<Ended> {
     let why = if late { format!("not within {limit:?}: ") } else { String::new() };
     Ok(Ended::Failed(why + tail))
 }
-
-/// Says why there is no report.
-pub(crate) fn complain(error: &anyhow::Error) {
-    // Nothing is left to do where even standard error is closed.
-    let _ = writeln!(io::stderr(), "error: {error:#}");
-}

@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{App, Authority, Pair, Pod, client, closed_port, exchange, pair, plain, soon, until};
+use crate::support::{App, Authority, Pair, Pod, answering, client, closed_port, exchange, pair, plain, soon, until};
 
 /// What the application does once a client has sent a byte.
 #[derive(Clone, Copy)]
@@ -108,19 +108,6 @@ async fn the_end_of_the_drain_is_ours() {
 }
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: web\r\n\r\n";
-
-async fn answering() -> App {
-    App::new(|mut socket| async move {
-        let mut read = Vec::new();
-        while socket.read_buf(&mut read).await.is_ok_and(|n| n > 0) {
-            if read.ends_with(b"\r\n\r\n") {
-                read.clear();
-                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-            }
-        }
-    })
-    .await
-}
 
 async fn asked(pod: &Pod) -> TcpStream {
     let mut socket = TcpStream::connect(pod.outbound).await.unwrap();

@@ -12,22 +12,9 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::support::{App, SOON, pair, soon};
+use crate::support::{App, SOON, answering, pair, soon};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: web\r\n\r\n";
-
-async fn answering() -> App {
-    App::new(|mut socket| async move {
-        let mut read = Vec::new();
-        while socket.read_buf(&mut read).await.is_ok_and(|n| n > 0) {
-            if read.ends_with(b"\r\n\r\n") {
-                read.clear();
-                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-            }
-        }
-    })
-    .await
-}
 
 #[tokio::test]
 async fn a_draining_proxy_serves_what_arrives_and_ends_when_clients_have_let_go() {

@@ -225,6 +225,20 @@ impl App {
     }
 }
 
+/// Answers every request without a body with `ok`.
+pub(crate) async fn answering() -> App {
+    App::new(|mut socket| async move {
+        let mut read = Vec::new();
+        while socket.read_buf(&mut read).await.is_ok_and(|n| n > 0) {
+            if read.ends_with(b"\r\n\r\n") {
+                read.clear();
+                let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        }
+    })
+    .await
+}
+
 /// Nobody listens there.
 pub(crate) async fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
