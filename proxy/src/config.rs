@@ -186,7 +186,7 @@ impl DataConfig {
             app_connect_timeout: Duration::from_millis(100),
             // Waiting is free: the way to the server is open meanwhile, and a server that speaks first ends the wait.
             detect_timeout: Duration::from_secs(1),
-            head_timeout: Duration::from_secs(15),
+            head_timeout: Duration::from_secs(10),
             limits: Limits::default(),
             original_dst: OriginalDst::Kernel,
         }

@@ -10,7 +10,6 @@ mod expect;
 mod framing;
 mod guard;
 mod head;
-mod head_watch;
 pub(crate) mod headers;
 pub(crate) mod respond;
 pub(crate) mod retry;

@@ -203,7 +203,7 @@ impl Outcome {
                 (408, DEADLINE_EXCEEDED),
                 false,
                 "The request's head did not arrive in time.",
-                "A head has 15 s from its first byte; look for a client that hangs in the middle of it, or a scanner.",
+                "A head has 10 s from its first byte; look for a client that hangs in the middle of it, or a scanner.",
             ),
             Self::Overloaded => row(
                 "overloaded",

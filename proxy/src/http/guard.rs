@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -48,8 +48,6 @@ pub(super) struct Verdicts {
     refusal: AtomicU8,
     /// Number of the last request that was answered, twice, and one more if the connection has left HTTP with that answer.
     answered: AtomicU64,
-    /// An unfinished head has had its time.
-    late: AtomicBool,
 }
 
 impl Verdicts {
@@ -63,12 +61,6 @@ impl Verdicts {
     /// The answer to a request is known, and with it whether the connection leaves HTTP.
     pub(super) fn answered(&self, request: u64, left: bool) {
         self.answered.store(request * 2 + u64::from(left), Ordering::Relaxed);
-    }
-
-    /// The head that is being read has had its time. It is refused when hyper asks for more of it, which it does whenever its
-    /// connection is polled.
-    pub(super) fn too_late(&self) {
-        self.late.store(true, Ordering::Relaxed);
     }
 
     /// Whether the connection leaves HTTP with the answer to `request`; none: there is no answer yet.
@@ -89,8 +81,33 @@ pub(super) struct Guard<T> {
     /// Read, and not yet to be passed on: an unfinished head, or what follows an offer to leave HTTP. Bounded: a head that is
     /// longer than allowed is refused, and after an offer nothing is read.
     held: BytesMut,
+    patience: Patience,
     end: Option<End>,
     linger: Option<Box<Linger>>,
+}
+
+/// The time that a head has from when it is waited for with its first bytes there. No clock runs for a connection that is idle,
+/// nor for a head that comes at once.
+struct Patience {
+    limit: Duration,
+    /// The first head had its time before it came here.
+    is_over: bool,
+    left: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    /// Ready when an unfinished head has had its time.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_over {
+            return Poll::Ready(());
+        }
+        self.left.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit))).as_mut().poll(cx)
+    }
+
+    /// A head has come to its end.
+    fn renew(&mut self) {
+        (self.is_over, self.left) = (false, None);
+    }
 }
 
 /// Bytes that are read for the client's sake alone.
@@ -109,8 +126,8 @@ enum End {
 }
 
 impl<T> Guard<T> {
-    /// In front of `inner`.
-    pub(super) fn new(inner: T, verdicts: Arc<Verdicts>) -> Self {
+    /// In front of `inner`. A head has `limit`; the first one has had it if `is_late`.
+    pub(super) fn new(inner: T, verdicts: Arc<Verdicts>, limit: Duration, is_late: bool) -> Self {
         Self {
             inner,
             framing: Framing::default(),
@@ -118,6 +135,7 @@ impl<T> Guard<T> {
             heads: 0,
             ready: Bytes::new(),
             held: BytesMut::new(),
+            patience: Patience { limit, is_over: is_late, left: None },
             end: None,
             linger: None,
         }
@@ -137,6 +155,9 @@ impl<T> Guard<T> {
     fn scan(&mut self, bytes: &[u8]) -> usize {
         let scan = self.framing.scan(bytes);
         self.heads += scan.heads;
+        if scan.heads > 0 {
+            self.patience.renew();
+        }
         match scan.rest {
             Rest::None | Rest::Wait => {}
             Rest::Broken(refusal) => self.end = Some(End::Broken(refusal)),
@@ -202,13 +223,17 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
                 this.scan_held();
                 continue;
             }
-            if !this.held.is_empty() && this.verdicts.late.load(Ordering::Relaxed) {
-                this.refuse(Refusal::TooSlow);
-                this.put_refused();
-                continue;
-            }
             let before = buf.filled().len();
-            ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
+            match Pin::new(&mut this.inner).poll_read(cx, buf) {
+                Poll::Ready(read) => read?,
+                Poll::Pending if this.held.is_empty() => return Poll::Pending,
+                Poll::Pending => {
+                    ready!(this.patience.poll_end(cx));
+                    this.refuse(Refusal::TooSlow);
+                    this.put_refused();
+                    continue;
+                }
+            }
             if buf.filled().len() == before {
                 // The end; a head without one is nobody's.
                 return Poll::Ready(Ok(()));
@@ -257,9 +282,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
 mod tests {
     use std::collections::VecDeque;
 
-    use tokio::io::AsyncReadExt as _;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::{Instant, timeout},
+    };
 
     use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
 
     /// A client whose bytes come in these parts.
     struct Parts(VecDeque<Vec<u8>>);
@@ -285,7 +315,7 @@ mod tests {
         let mut from = 0;
         let parts = ends.into_iter().map(|end| text[std::mem::replace(&mut from, end)..end].to_vec());
         let parts = parts.filter(|part| !part.is_empty()).collect();
-        let mut guard = Guard::new(Parts(parts), Arc::default());
+        let mut guard = Guard::new(Parts(parts), Arc::default(), LIMIT, false);
         let (mut seen, mut buffer) = (Vec::new(), vec![0; room]);
         while let Ok(n @ 1..) = guard.read(&mut buffer).await {
             seen.extend_from_slice(&buffer[..n]);
@@ -323,7 +353,7 @@ mod tests {
         for (left, expected) in [(true, "no HTTP\0"), (false, "- * HTTP/1.1\r\nconnection: close\r\n\r\n")] {
             let verdicts = Arc::new(Verdicts::default());
             let parts = [format!("{offer}no HTTP\0").into_bytes(), b"\r\n\r\n".to_vec()];
-            let mut guard = Guard::new(Parts(parts.into()), Arc::clone(&verdicts));
+            let mut guard = Guard::new(Parts(parts.into()), Arc::clone(&verdicts), LIMIT, false);
             let mut buffer = [0; 200];
             let n = guard.read(&mut buffer).await.unwrap();
             assert_eq!(&buffer[..n], offer.as_bytes());
@@ -333,5 +363,36 @@ mod tests {
             let n = guard.read(&mut buffer).await.unwrap();
             assert_eq!(std::str::from_utf8(&buffer[..n]).unwrap(), expected);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_unfinished_head_has_a_limit_and_it_is_kept_to_the_moment() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let mut guard = Guard::new(server, Arc::default(), LIMIT, false);
+        let (mut buffer, idle) = ([0; 200], Duration::from_hours(1));
+        let head = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        assert!(timeout(idle, guard.read(&mut buffer)).await.is_err(), "nothing was said");
+        for _ in 0..3 {
+            // Each head has its own time.
+            client.write_all(&head.as_bytes()[..5]).await.unwrap();
+            assert!(timeout(LIMIT * 2 / 3, guard.read(&mut buffer)).await.is_err(), "not whole yet");
+            client.write_all(&head.as_bytes()[5..]).await.unwrap();
+            let n = guard.read(&mut buffer).await.unwrap();
+            assert_eq!(&buffer[..n], head.as_bytes());
+            assert!(timeout(idle, guard.read(&mut buffer)).await.is_err(), "idle between requests");
+        }
+        client.write_all(b"GET / HTTP/1.1\r\nh").await.unwrap();
+        let begun = Instant::now();
+        let drip = async {
+            while client.write_all(b"h").await.is_ok() {
+                tokio::time::sleep(LIMIT / 7).await;
+            }
+        };
+        let n = tokio::select! {
+            n = guard.read(&mut buffer) => n.unwrap(),
+            () = drip => 0,
+        };
+        assert_eq!(std::str::from_utf8(&buffer[..n]).unwrap(), "GET / HTTP/1.1\r\nconnection: close\r\n\r\n");
+        assert!(begun.elapsed() >= LIMIT && begun.elapsed() < LIMIT * 11 / 10, "{:?}", begun.elapsed());
     }
 }

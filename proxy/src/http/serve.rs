@@ -13,7 +13,6 @@ use super::{
     control_frames::Bounded,
     ending::{Ending, Watched},
     guard::{Guard, Verdicts},
-    head_watch::HeadWatch,
     respond::Reset,
 };
 use crate::{
@@ -26,9 +25,6 @@ use crate::{
 /// While draining, an HTTP/1 connection that stays idle this long is closed; one in use learns of it by `connection: close`.
 /// Closing idle ones at once would race with requests already on the way.
 const DRAIN_IDLE: Duration = Duration::from_secs(2);
-
-/// What a client that was too slow with a head gets to take the answer to that; then it is cut off.
-const LAST_ANSWER: Duration = Duration::from_secs(5);
 
 /// What hyper may have read beyond the end of a head.
 const READ_AHEAD: usize = 8 * 1024;
@@ -56,19 +52,9 @@ where
     }
 }
 
-/// How it was over, without an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Over {
-    /// Nothing more is to come.
-    Done,
-    /// A head was too slow.
-    TooSlow,
-}
-
 /// Why it ended, where the client did not end it.
-fn why(result: &hyper::Result<Over>, failed: Option<Outcome>, drain: &Drain) -> Why {
+fn why(result: &hyper::Result<()>, failed: Option<Outcome>, drain: &Drain) -> Why {
     match result {
-        Ok(Over::TooSlow) => Why::Failed(Outcome::HeadTimeout),
         _ if drain.is_aborted() => Why::DrainOver,
         Err(error) if error.is_timeout() => Why::NoPing,
         _ => match failed {
@@ -86,18 +72,17 @@ async fn serve_http1<H, F>(
     stream: Watched<Stream>,
     handle: H,
     drain: &Drain,
-) -> hyper::Result<Over>
+) -> hyper::Result<()>
 where
     H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
-    let (watch, verdicts) = (Arc::new(HeadWatch::default()), Arc::new(Verdicts::default()));
+    let verdicts = Arc::new(Verdicts::default());
     let is_late = stream.get_ref().is_late();
-    let (stream, late) = (Guard::new(watch.watched(stream), Arc::clone(&verdicts)), Arc::clone(&verdicts));
-    let (draining, heads) = (drain.clone(), Arc::clone(&watch));
+    let stream = Guard::new(stream, Arc::clone(&verdicts), head_timeout, is_late);
+    let draining = drain.clone();
     let requests = Cell::new(0);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let answering = heads.head();
         let version = request.version();
         let number = requests.get() + 1;
         requests.set(number);
@@ -108,7 +93,6 @@ where
         let (draining, verdicts) = (draining.clone(), Arc::clone(&verdicts));
         async move {
             let mut response = answer.await;
-            drop(answering);
             verdicts.answered(number, response.status() == http::StatusCode::SWITCHING_PROTOCOLS);
             if draining.is_draining() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -119,7 +103,7 @@ where
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()
-        // Ours bounds only the head: see `head_watch`.
+        // It would bound how long a connection may be idle as well; `guard` bounds the head alone.
         .header_read_timeout(None)
         .max_headers(MAX_HEADERS)
         // With room for what is read behind a head of the longest kind.
@@ -131,38 +115,21 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut too_slow = pin!(async {
-        // One that was late when it came here has had its time already.
-        if !(is_late && watch.is_unfinished().await) {
-            watch.too_slow(head_timeout).await;
-        }
-        late.too_late();
-        // So that the connection is polled, and the client told.
-        tokio::task::yield_now().await;
-        tokio::time::sleep(LAST_ANSWER).await;
-    });
     let idle = async {
         drain.started().await;
         tokio::time::sleep(DRAIN_IDLE).await;
     };
     tokio::select! {
-        result = connection.as_mut() => return result.map(|()| Over::Done),
-        () = too_slow.as_mut() => return Ok(Over::TooSlow),
+        result = connection.as_mut() => return result,
         () = idle => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        result = connection => result.map(|()| Over::Done),
-        () = too_slow => Ok(Over::TooSlow),
-        () = drain.aborted() => Ok(Over::Done),
+        result = connection => result,
+        () = drain.aborted() => Ok(()),
     }
 }
 
-async fn serve_http2<H, F>(
-    worker: &Rc<Worker>,
-    stream: Watched<Stream>,
-    handle: H,
-    drain: &Drain,
-) -> hyper::Result<Over>
+async fn serve_http2<H, F>(worker: &Rc<Worker>, stream: Watched<Stream>, handle: H, drain: &Drain) -> hyper::Result<()>
 where
     H: Fn(Request<Incoming>) -> F + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
@@ -192,13 +159,13 @@ where
         .serve_connection(TokioIo::new(Bounded::client(stream)), service);
     let mut connection = pin!(connection);
     tokio::select! {
-        result = connection.as_mut() => return result.map(|()| Over::Done),
+        result = connection.as_mut() => return result,
         // GOAWAY with a last stream that is still to come: no request is lost.
         () = drain.started() => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
-        result = connection => result.map(|()| Over::Done),
-        () = drain.aborted() => Ok(Over::Done),
+        result = connection => result,
+        () = drain.aborted() => Ok(()),
     }
 }
 
@@ -214,7 +181,7 @@ mod tests {
     use super::*;
     use crate::stream::{Io, Prefixed};
 
-    const LIMIT: Duration = Duration::from_secs(15);
+    const LIMIT: Duration = Duration::from_secs(10);
 
     /// A client that has said `begun` within the limit of detection, and no more.
     fn late(begun: &'static str) -> (DuplexStream, Stream) {
