@@ -7,7 +7,7 @@ mod authorize;
 mod link;
 mod request;
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{future::Future, net::SocketAddr, pin::Pin, rc::Rc, time::Duration};
 
 use mesh_proto::{identity::Identity, outcome::Outcome, workload::Protocol};
 use tokio::{
@@ -75,7 +75,8 @@ pub(crate) fn hand_over(worker: &Rc<Worker>, destination: SocketAddr, alpn: Alpn
     Io::Local(near).into()
 }
 
-/// Tells a proxy of the mesh from everybody else.
+/// Tells a proxy of the mesh from everybody else. What follows is boxed: whoever has said nothing yet does not hold the place
+/// for it.
 async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
     let link = Link::new(worker, side, false);
     let mut sniffer = match link.protocol() {
@@ -97,7 +98,7 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
         if server_first && timeout_at(late, sniffer.first_bytes(&mut socket)).await.is_err() {
             // The client is heard only now: it may still be a proxy of the mesh.
             let client = Io::Guarded(Box::new(Guarded::new(socket)));
-            return link.carry(client.into(), opening).await;
+            return Box::pin(link.carry(client.into(), opening)).await;
         }
     }
     let limit = match link.protocol() {
@@ -137,23 +138,24 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
     // A hello that does not come to its end may offer an ALPN of ours, so it is not for the application.
     let half_a_hello = matches!(heard, Heard::End | Heard::Unfinished) && sniffer.looks_like_tls();
     let client = Prefixed::new(sniffer.read.freeze(), socket);
-    match heard {
+    let on: Pin<Box<dyn Future<Output = ()> + '_>> = match heard {
         // Its rest has what is left of the time for a handshake, not all of it once more.
         _ if half_a_hello => {
-            accept_mesh(worker, client, link, opening, of_hello.saturating_sub(begun.elapsed())).await;
+            Box::pin(accept_mesh(worker, client, link, opening, of_hello.saturating_sub(begun.elapsed())))
         }
-        Heard::Protocol(Detected::Tls { mesh: true }) => accept_mesh(worker, client, link, opening, of_hello).await,
-        Heard::Protocol(Detected::Http2) => link.requests(client.into(), Version::Http2, opening).await,
-        Heard::Protocol(Detected::Http1) => link.requests(client.into(), Version::Http1, opening).await,
+        Heard::Protocol(Detected::Tls { mesh: true }) => Box::pin(accept_mesh(worker, client, link, opening, of_hello)),
+        Heard::Protocol(Detected::Http2) => Box::pin(link.requests(client.into(), Version::Http2, opening)),
+        Heard::Protocol(Detected::Http1) => Box::pin(link.requests(client.into(), Version::Http1, opening)),
         Heard::Unfinished if link.protocol().is_http() => {
-            link.requests(client.late().into(), Version::Http1, opening).await;
+            Box::pin(link.requests(client.late().into(), Version::Http1, opening))
         }
+        // Not HTTP on a port declared so: hyper's answer is a 400, or none.
         Heard::Protocol(_) | Heard::End if link.protocol().is_http() => {
-            // Not HTTP on a port declared so: hyper's answer is a 400, or none.
-            link.requests(client.into(), Version::Http1, opening).await;
+            Box::pin(link.requests(client.into(), Version::Http1, opening))
         }
-        Heard::Protocol(_) | Heard::End | Heard::Unfinished => link.carry(client.into(), opening).await,
-    }
+        Heard::Protocol(_) | Heard::End | Heard::Unfinished => Box::pin(link.carry(client.into(), opening)),
+    };
+    on.await;
 }
 
 /// Waits at most `limit` for what it takes to tell the protocol; what looks like a ClientHello has no longer than `of_hello`.

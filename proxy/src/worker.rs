@@ -352,6 +352,8 @@ mod tests {
         }
         let (out, inn) = (size(outbound::serve), size(inbound::serve));
         // hyper's connection is in it; idle connections of a pod are many.
-        assert!(out.max(inn) < 6 * 1024, "outbound {out} bytes, inbound {inn} bytes");
+        assert!(out < 6 * 1024, "outbound {out} bytes");
+        // Anybody may open one of these and say nothing.
+        assert!(inn < 3 * 1024, "inbound {inn} bytes");
     }
 }

@@ -2,15 +2,22 @@
 //!
 //! The reading half of detection: what the answer means is the caller's business.
 
-use std::{future::Future, io, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, ReadBuf};
 
-use super::{Detected, Detector, MAX_BYTES};
+use super::{Detected, Detector};
 
-/// Read at once. Most first flights (a request head, a ClientHello) fit; the buffer grows to [`MAX_BYTES`] for the rest.
-const FIRST_READ: usize = 2 * 1024;
+/// Read at once. Most first flights (a request head, a ClientHello) fit; the detector says how many are read in all.
+const READ: usize = 2 * 1024;
 
 /// The first bytes of a connection, and the detector that has seen them. Survives being interrupted: what was read stays.
 #[derive(Default)]
@@ -50,8 +57,7 @@ impl Sniffer {
     /// Waits for the client's first bytes; false when it ended instead. Cancel safe.
     pub(crate) async fn first_bytes(&mut self, io: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
         if self.read.is_empty() {
-            self.read.reserve(FIRST_READ);
-            return Ok(io.read_buf(&mut self.read).await? > 0);
+            return self.read_on(io).await;
         }
         Ok(true)
     }
@@ -62,11 +68,23 @@ impl Sniffer {
             if let Some(detected) = self.detector.look(&self.read) {
                 return Ok(Heard::Protocol(detected));
             }
-            self.read.reserve(FIRST_READ.min(MAX_BYTES));
-            if io.read_buf(&mut self.read).await? == 0 {
+            if !self.read_on(io).await? {
                 return Ok(Heard::End);
             }
         }
+    }
+
+    /// Reads what there is; false at the end. By way of the stack: a client that says nothing costs no buffer, one that says
+    /// little a small one.
+    async fn read_on(&mut self, io: &mut (impl AsyncRead + Unpin)) -> io::Result<bool> {
+        poll_fn(|cx| {
+            let mut space = [MaybeUninit::uninit(); READ];
+            let mut space = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut *io).poll_read(cx, &mut space))?;
+            self.read.extend_from_slice(space.filled());
+            Poll::Ready(Ok(!space.filled().is_empty()))
+        })
+        .await
     }
 
     /// Waits at most `limit` for what it takes to tell, also where the client says nothing: for a port on which it has to.
