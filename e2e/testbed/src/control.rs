@@ -27,6 +27,7 @@ use serde_json::json;
 
 use crate::{
     manifests::{self, NAMESPACE},
+    mesh::Settings,
     talk,
     wait::{DEADLINE, until},
 };
@@ -57,13 +58,14 @@ pub(crate) fn role() -> anyhow::Result<()> {
 pub struct Control {
     pod: Pod,
     directory: PathBuf,
-    leaf_lifetime: Duration,
+    settings: Settings,
     process: Option<Process>,
 }
 
 impl Control {
-    pub(crate) fn start(pod: Pod, directory: &Path, leaf_lifetime: Duration) -> anyhow::Result<Self> {
-        let mut control = Self { pod, directory: directory.to_owned(), leaf_lifetime, process: None };
+    pub(crate) fn start(pod: Pod, directory: &Path, settings: &Settings) -> anyhow::Result<Self> {
+        let settings = settings.clone();
+        let mut control = Self { pod, directory: directory.to_owned(), settings, process: None };
         fs::create_dir(control.manifests()).context("make the manifest directory")?;
         control.resume()?;
         Ok(control)
@@ -79,7 +81,8 @@ impl Control {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg(ROLE).arg("--source").arg(format!("dir:{}", self.manifests().display()));
         command.arg("--state-dir").arg(self.state()).arg("--trust-bundle-out").arg(self.trust_bundle());
-        command.arg("--leaf-lifetime").arg(self.leaf_lifetime.as_secs().to_string()).args(["--log", "info"]);
+        command.arg("--leaf-lifetime").arg(self.settings.leaf_lifetime.as_secs().to_string()).args(["--log", "info"]);
+        command.envs(self.settings.control_environment.iter().map(|(name, value)| (name, value)));
         let process = self.pod.start(&mut command).context("start the controller")?;
         // Its gRPC port is served right after it says so.
         process.wait_for_line("controller serves", DEADLINE)?;

@@ -23,12 +23,14 @@ pub struct Settings {
     pub proxy: PathBuf,
     /// Life of a certificate, in whole seconds.
     pub leaf_lifetime: Duration,
+    /// Further environment of the controller.
+    pub control_environment: Vec<(String, String)>,
 }
 
 impl Settings {
     /// With certificates that live for a day.
     pub fn new(proxy: impl Into<PathBuf>) -> Self {
-        Self { proxy: proxy.into(), leaf_lifetime: Duration::from_hours(24) }
+        Self { proxy: proxy.into(), leaf_lifetime: Duration::from_hours(24), control_environment: Vec::new() }
     }
 }
 
@@ -48,7 +50,7 @@ impl Mesh {
         let directory = tempfile::tempdir().context("make a directory")?;
         let lab = Lab::new(addresses(254))?;
         let pod = lab.pod("control", addresses(253))?;
-        let control = Control::start(pod, directory.path(), settings.leaf_lifetime)?;
+        let control = Control::start(pod, directory.path(), &settings)?;
         control.apply("namespace.yaml", &manifests::namespace())?;
         Ok(Self { control, settings, lab, directory })
     }
