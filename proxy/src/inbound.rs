@@ -87,7 +87,7 @@ async fn first_bytes(worker: &Rc<Worker>, mut socket: TcpStream, side: Side) {
     let late = Instant::now() + LATE_HELLO;
     if within(FIRST_WORD, sniffer.first_bytes(&mut socket)).await.is_none() && link.may_open_ahead() {
         // The server may be the one to speak first.
-        opening = link.open_ahead().await;
+        opening = Box::pin(link.open_ahead()).await;
         let server_first = match &mut opening {
             Opening::Open(app) => tokio::select! {
                 _ = app.readable() => true,
@@ -176,7 +176,7 @@ async fn hear(
 
 /// Ends the mesh's TLS. Whatever goes wrong here, the application never sees a byte of it (contracts §1).
 async fn accept_mesh(worker: &Rc<Worker>, client: Prefixed<TcpStream>, link: Link, opening: Opening, limit: Duration) {
-    match handshake(worker, client, limit).await {
+    match Box::pin(handshake(worker, client, limit)).await {
         Ok((stream, identity, alpn)) => {
             let mut link = link.proved(identity);
             link.opened_ahead(opening);

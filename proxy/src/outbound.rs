@@ -64,8 +64,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketA
         Ok(target) => target,
         Err(error) => {
             return match worker.config().unresolved {
-                Unresolved::PassThrough => tcp::pass_through(&worker, socket, side).await,
-                Unresolved::Refuse => refuse(&worker, socket, &side, error).await,
+                Unresolved::PassThrough => Box::pin(tcp::pass_through(&worker, socket, side)).await,
+                Unresolved::Refuse => Box::pin(refuse(&worker, socket, &side, error)).await,
             };
         }
     };
@@ -107,10 +107,10 @@ impl Connection {
             Ok(Way::Requests(version, client)) => request::serve(self, version, client.into()).await,
             Ok(Way::Bytes { client, banner }) => {
                 let early = self.early.take();
-                tcp::serve(&self, &compiled, client.into(), banner, early).await;
+                Box::pin(tcp::serve(&self, &compiled, client.into(), banner, early)).await;
             }
             Err(Failed::Gone(cause)) => self.side.live.ends(cause),
-            Err(Failed::Unheard(error, socket)) => refuse(&self.worker, socket, &self.side, error).await,
+            Err(Failed::Unheard(error, socket)) => Box::pin(refuse(&self.worker, socket, &self.side, error)).await,
             Err(Failed::Refused(error, socket)) => {
                 report(&self.worker, &self.side, &error);
                 reset(&socket);
@@ -155,7 +155,7 @@ impl Connection {
                 // Both may be waiting for the other: open the way, unless the client speaks meanwhile.
                 let opened = tokio::select! {
                     biased;
-                    opened = tcp::open_early(&self.worker, compiled) => Some(opened),
+                    opened = Box::pin(tcp::open_early(&self.worker, compiled)) => Some(opened),
                     _ = sniffer.first_bytes(&mut socket) => None,
                 };
                 if let Some(opened) = opened {

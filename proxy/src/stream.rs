@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -90,6 +90,22 @@ impl Stream {
         self
     }
 
+    /// Waits until there is something to read, or nothing ever will be.
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.has_remaining() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Io::Tcp(socket) = &self.inner {
+            return socket.poll_read_ready(cx);
+        }
+        // Of these only a read can tell.
+        let mut some = [0; 64];
+        let mut read = ReadBuf::new(&mut some);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+        self.prefix = Bytes::copy_from_slice(read.filled());
+        Poll::Ready(Ok(()))
+    }
+
     /// Makes the other side see an error, not an end: whatever is dropped after this was cut off, not finished.
     pub(crate) fn abort(self) {
         match self.inner {
@@ -153,8 +169,6 @@ macro_rules! forward_writes {
         }
     };
 }
-
-pub(crate) use forward_writes;
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
     forward_writes!(and shutdown);

@@ -154,9 +154,17 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for TaskExecutor {
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for LocalTaskExecutor {
     fn execute(&self, future: F) {
-        self.tasks.spawn_local(self.name, future);
+        // tokio moves a task's future some five times in its life, a large one at the price of an allocation each time.
+        if size_of::<F>() > WORTH_A_BOX {
+            self.tasks.spawn_local(self.name, Box::pin(future));
+        } else {
+            self.tasks.spawn_local(self.name, future);
+        }
     }
 }
+
+/// Bytes of a future. What hyper spawns per request of HTTP/2 is as large as its largest kind, a whole connection.
+const WORTH_A_BOX: usize = 512;
 
 /// How many tasks of each name run. A process has a score of names at most, so a list is quicker than a map.
 #[derive(Debug, Default)]

@@ -1,7 +1,8 @@
 //! Sends a request to one upstream over a pooled connection, and says what may be done about a failure.
 
-use std::{cell::Cell, io, rc::Rc};
+use std::{cell::Cell, future::Future, io, rc::Rc};
 
+use futures_util::future::Either;
 use http::{HeaderValue, Request, Response, header::CONNECTION, request::Parts};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
@@ -137,16 +138,16 @@ impl Drop for Lease {
 }
 
 /// Sends `request`. `fresh` is a connection that is already open and is to be used for it.
-pub(crate) async fn send(
-    worker: &Rc<Worker>,
-    upstream: &Rc<Upstream>,
+pub(crate) fn send<'a>(
+    worker: &'a Rc<Worker>,
+    upstream: &'a Rc<Upstream>,
     version: Version,
     request: Request<RequestBody>,
     fresh: Option<Stream>,
-) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
+) -> impl Future<Output = Result<(Response<Incoming>, Lease), Box<Unanswered>>> + use<'a> {
     match version {
-        Version::Http1 => send_http1(worker, upstream, request, fresh).await,
-        Version::Http2 => send_http2(worker, upstream, request, fresh).await,
+        Version::Http1 => Either::Left(send_http1(worker, upstream, request, fresh)),
+        Version::Http2 => Either::Right(send_http2(worker, upstream, request, fresh)),
     }
 }
 
@@ -167,7 +168,7 @@ async fn send_http1(
         let connection = match (idle, fresh.take()) {
             (Some(connection), _) => Ok(connection),
             (None, Some(stream)) => pool::handshake_http1(worker, stream).await,
-            (None, None) => pool::connect_http1(worker, upstream).await,
+            (None, None) => Box::pin(pool::connect_http1(worker, upstream)).await,
         };
         let mut connection = match connection {
             Ok(connection) => connection,
@@ -232,7 +233,7 @@ async fn send_http2(
     // The second turn is for a connection that closed between the look at the pool and the sending.
     for last in [false, true] {
         let connection = match fresh.take() {
-            Some(stream) => pool::handshake_http2(worker, upstream, stream).await,
+            Some(stream) => Box::pin(pool::handshake_http2(worker, upstream, stream)).await,
             None => pool::http2(worker, upstream).await,
         };
         let connection = match connection {

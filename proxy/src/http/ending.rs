@@ -14,7 +14,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::connections::How;
+use crate::{connections::How, stream::Stream};
 
 /// How it ended. Atomic only because hyper wants `Send` streams for upgrades; one thread uses it.
 #[derive(Clone, Default)]
@@ -66,6 +66,14 @@ impl<T> Watched<T> {
             self.ending.client(How::of(error));
         }
         result
+    }
+}
+
+impl Watched<Stream> {
+    /// See [`Stream::poll_readable`].
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let readable = self.inner.poll_readable(cx);
+        self.noted(readable)
     }
 }
 

@@ -111,6 +111,11 @@ impl Framing {
         }
     }
 
+    /// Whether all of a request was passed, and nothing of the next.
+    pub(super) fn is_between(&self) -> bool {
+        matches!(self.state, State::Head)
+    }
+
     /// Whether the client has more to send of a body.
     pub(super) fn is_in_body(&self) -> bool {
         matches!(self.state, State::Length(_) | State::Chunked(_))

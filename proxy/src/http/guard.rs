@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -27,7 +27,6 @@ use super::{
     framing::{Framing, Rest},
     head::{self, Refusal},
 };
-use crate::stream::forward_writes;
 
 /// How long, and how much, a client that was answered in the middle of its request may still send before its connection is
 /// closed: closed with bytes unread, the kernel would reset it, and the client might not see the answer.
@@ -48,6 +47,10 @@ pub(super) struct Verdicts {
     refusal: AtomicU8,
     /// Number of the last request that was answered, twice, and one more if the connection has left HTTP with that answer.
     answered: AtomicU64,
+    /// hyper asks for the next head, of which there is nothing.
+    asked: AtomicBool,
+    /// hyper has written something that is not flushed.
+    unflushed: AtomicBool,
 }
 
 impl Verdicts {
@@ -61,6 +64,17 @@ impl Verdicts {
     /// The answer to a request is known, and with it whether the connection leaves HTTP.
     pub(super) fn answered(&self, request: u64, left: bool) {
         self.answered.store(request * 2 + u64::from(left), Ordering::Relaxed);
+    }
+
+    /// Whether hyper has nothing of the client's or for it: it asks for a head only when the answers to all before are written. True
+    /// only between two polls of its connection, at the end of which it flushes.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) && !self.unflushed.load(Ordering::Relaxed)
+    }
+
+    /// Is another one after each answer.
+    pub(super) fn progress(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Whether the connection leaves HTTP with the answer to `request`; none: there is no answer yet.
@@ -139,6 +153,11 @@ impl<T> Guard<T> {
             end: None,
             linger: None,
         }
+    }
+
+    /// What is beneath.
+    pub(super) fn get_mut(&mut self) -> &mut T {
+        &mut self.inner
     }
 
     /// Scans what is held: what may be passed on becomes `ready`.
@@ -224,7 +243,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
                 continue;
             }
             let before = buf.filled().len();
-            match Pin::new(&mut this.inner).poll_read(cx, buf) {
+            let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+            let asked = read.is_pending() && this.held.is_empty() && this.framing.is_between();
+            this.verdicts.asked.store(asked, Ordering::Relaxed);
+            match read {
                 Poll::Ready(read) => read?,
                 Poll::Pending if this.held.is_empty() => return Poll::Pending,
                 Poll::Pending => {
@@ -256,7 +278,31 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<T> {
-    forward_writes!();
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.verdicts.unflushed.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(cx);
+        if flushed.is_ready() {
+            self.verdicts.unflushed.store(false, Ordering::Relaxed);
+        }
+        flushed
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.verdicts.unflushed.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;

@@ -146,8 +146,8 @@ impl Link {
         match alpn {
             Alpn::Http1 => self.requests(stream, Version::Http1, opening).await,
             Alpn::H2 => self.requests(stream, Version::Http2, opening).await,
-            Alpn::Tcp => self.serve_bytes(stream, opening).await,
-            Alpn::Detect => self.serve_detect(stream, opening).await,
+            Alpn::Tcp => Box::pin(self.serve_bytes(stream, opening)).await,
+            Alpn::Detect => Box::pin(self.serve_detect(stream, opening)).await,
         }
     }
 

@@ -34,14 +34,13 @@ struct Connection {
 pub(super) async fn serve(link: Rc<Link>, client: Stream, version: Version) {
     let connection = Rc::new(Connection { app: link.app(), edge: link.edge(), version, link: Rc::clone(&link) });
     server::serve(&link.worker, &link.side().live, client, version, move |request| {
-        let connection = Rc::clone(&connection);
-        async move { connection.answer(request).await }
+        Rc::clone(&connection).answer(request)
     })
     .await;
 }
 
 impl Connection {
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    async fn answer(self: Rc<Self>, mut request: Request<Incoming>) -> Response<ResponseBody> {
         let asker = Asker::of(&request, self.version);
         let mut record = Record::request(&self.link.worker, self.link.side(), &self.edge, &mut request, self.version);
         record.opened();

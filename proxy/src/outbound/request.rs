@@ -29,8 +29,7 @@ use crate::{
 pub(super) async fn serve(connection: Rc<Connection>, version: Version, client: Stream) {
     let (worker, side) = (Rc::clone(&connection.worker), Rc::clone(&connection.side));
     server::serve(&worker, &side.live, client, version, move |request| {
-        let connection = Rc::clone(&connection);
-        async move { answer(&connection, version, request).await }
+        answer(Rc::clone(&connection), version, request)
     })
     .await;
 }
@@ -57,11 +56,16 @@ struct Exchange<'a> {
     record: RefCell<Record>,
 }
 
-async fn answer(connection: &Connection, version: Version, mut request: Request<Incoming>) -> Response<ResponseBody> {
+async fn answer(
+    connection: Rc<Connection>,
+    version: Version,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
     let compiled = connection.target.current(&connection.worker);
     let asker = Asker::of(&request, version);
     let record = Record::request(&connection.worker, &connection.side, &compiled.edge, &mut request, version);
-    let exchange = Exchange { connection, version, client: request.version(), record: RefCell::new(record) };
+    let exchange =
+        Exchange { connection: &connection, version, client: request.version(), record: RefCell::new(record) };
     let result = match forward(&exchange, &compiled, request).await {
         Ok((response, Some(upgrade))) => return exchange.switch(response, upgrade),
         Ok((response, None)) => Ok(response),

@@ -1,0 +1,270 @@
+//! HTTP/1 on a client's connection: by hyper for as long as there is something to do, and by nothing while it is idle.
+//!
+//! hyper keeps two buffers of 8 KiB and the room of a request's future for as long as its connection lives, and applications
+//! keep hundreds of connections that carry nothing. So a connection that has been idle for a moment is taken out of hyper, waits as a
+//! bare stream for the client's next byte, and gets a hyper of its own again. Called by [`serve`](super::serve).
+
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+use http::{HeaderValue, Request, Response, header};
+use hyper::{
+    body::Incoming,
+    server::conn::http1::{Builder, UpgradeableConnection},
+    service::{Service, service_fn},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::AsyncWriteExt as _,
+    time::{Instant, Sleep},
+};
+
+use crate::{
+    drain::Drain,
+    http::{
+        MAX_HEAD, MAX_HEADERS,
+        body::ResponseBody,
+        ending::Watched,
+        guard::{Guard, Verdicts},
+    },
+    stream::Stream,
+};
+
+/// While draining, a connection that stays idle this long is closed; one in use learns of it by `connection: close`. Closing
+/// idle ones at once would race with requests already on the way.
+const DRAIN_IDLE: Duration = Duration::from_secs(2);
+
+/// What hyper may have read beyond the end of a head.
+const READ_AHEAD: usize = 8 * 1024;
+
+/// Idle for so long, and at most for twice as long, a connection gives back what it needs only in use. To make hyper's part anew
+/// takes about a microsecond, so that this is no matter where requests follow one another, nor where they do not.
+const REST_AFTER: Duration = Duration::from_millis(25);
+
+/// A client's stream as hyper gets it.
+type ClientIo = TokioIo<Guard<Watched<Stream>>>;
+
+/// Serves every request of `stream`.
+pub(super) async fn serve<H, F>(
+    head_timeout: Duration,
+    stream: Watched<Stream>,
+    handle: H,
+    drain: &Drain,
+) -> hyper::Result<()>
+where
+    H: Fn(Request<Incoming>) -> F + Unpin + 'static,
+    F: Future<Output = Response<ResponseBody>> + 'static,
+{
+    let verdicts = Arc::new(Verdicts::default());
+    let is_late = stream.get_ref().is_late();
+    let mut io = TokioIo::new(Guard::new(stream, Arc::clone(&verdicts), head_timeout, is_late));
+    let (draining, requests) = (drain.clone(), Cell::new(0));
+    let of_service = Arc::clone(&verdicts);
+    let mut service = service_fn(move |mut request: Request<Incoming>| {
+        let version = request.version();
+        let number = requests.get() + 1;
+        requests.set(number);
+        if let Some(refusal) = of_service.refused(number) {
+            request.extensions_mut().insert(refusal);
+        }
+        let (draining, verdicts) = (draining.clone(), Arc::clone(&of_service));
+        handle(request).map(move |mut response| {
+            verdicts.answered(number, response.status() == http::StatusCode::SWITCHING_PROTOCOLS);
+            if draining.is_draining() && response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                // To hyper, HTTP/1.1 for a client of HTTP/1.0 means to keep the connection.
+                *response.version_mut() = version;
+            }
+            Ok::<_, Infallible>(response)
+        })
+    });
+    let turn = Turn { verdicts, drain };
+    loop {
+        // Boxed, so that an idle connection has no room for it.
+        match Box::pin(turn.serve(io, service)).await? {
+            Ended::Over => return Ok(()),
+            Ended::AtRest(idle, again) => (io, service) = (idle, again),
+        }
+        if !turn.spoken_to(&mut io).await {
+            return Ok(());
+        }
+    }
+}
+
+/// One turn of a connection: from a byte of the client's until it is idle.
+struct Turn<'a> {
+    verdicts: Arc<Verdicts>,
+    drain: &'a Drain,
+}
+
+/// How a turn ended.
+enum Ended<S> {
+    Over,
+    /// Nothing of a request or an answer is left anywhere.
+    AtRest(ClientIo, S),
+}
+
+impl Turn<'_> {
+    async fn serve<S>(&self, io: ClientIo, service: S) -> hyper::Result<Ended<S>>
+    where
+        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Unpin + 'static,
+    {
+        let mut connection = Builder::new()
+            // It would bound how long a connection may be idle as well; `guard` bounds the head alone.
+            .header_read_timeout(None)
+            .max_headers(MAX_HEADERS)
+            // With room for what is read behind a head of the longest kind.
+            .max_buf_size(MAX_HEAD + READ_AHEAD)
+            .half_close(true)
+            .preserve_header_case(true)
+            // The application's answer decides whether there is a Date.
+            .auto_date_header(false)
+            .serve_connection(io, service)
+            .with_upgrades();
+        tokio::select! {
+            rest = self.until_idle(&mut connection) => return match rest {
+                Some(result) => result.map(|()| Ended::Over),
+                None => Ok(Ended::of(connection)),
+            },
+            () = self.idle_in_drain() => Pin::new(&mut connection).graceful_shutdown(),
+        }
+        tokio::select! {
+            result = &mut connection => result.map(|()| Ended::Over),
+            () = self.drain.aborted() => Ok(Ended::Over),
+        }
+    }
+
+    /// Drives the connection to its end, or (none) until it has been at rest for a moment. The timer runs only while it is at rest,
+    /// and is set once for all requests of that moment.
+    async fn until_idle<S>(&self, connection: &mut UpgradeableConnection<ClientIo, S>) -> Option<hyper::Result<()>>
+    where
+        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Unpin + 'static,
+    {
+        let mut timer: Pin<&mut Sleep> = pin!(tokio::time::sleep(REST_AFTER));
+        let mut since = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            loop {
+                match since {
+                    None if self.verdicts.is_at_rest() => {
+                        timer.as_mut().reset(Instant::now() + REST_AFTER);
+                        since = Some(self.verdicts.progress());
+                    }
+                    Some(progress) if timer.as_mut().poll(cx).is_ready() => {
+                        if self.verdicts.is_at_rest() && self.verdicts.progress() == progress {
+                            return Poll::Ready(None);
+                        }
+                        since = None;
+                    }
+                    None | Some(_) => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits for the client; false: it is over.
+    async fn spoken_to(&self, io: &mut ClientIo) -> bool {
+        let stream = io.inner_mut();
+        tokio::select! {
+            spoken = poll_fn(|cx| stream.get_mut().poll_readable(cx)) => spoken.is_ok(),
+            () = self.idle_in_drain() => {
+                // It is over, whether or not the client hears of it.
+                let _ = stream.shutdown().await;
+                false
+            }
+        }
+    }
+
+    async fn idle_in_drain(&self) {
+        self.drain.started().await;
+        tokio::time::sleep(DRAIN_IDLE).await;
+    }
+}
+
+impl<S> Ended<S> {
+    /// Of a connection at rest.
+    fn of(connection: UpgradeableConnection<ClientIo, S>) -> Self
+    where
+        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
+    {
+        // None: it has left HTTP, which one at rest has not.
+        connection.into_parts().map_or(Self::Over, |parts| {
+            debug_assert!(parts.read_buf.is_empty(), "hyper asks for more only when it has nothing");
+            Self::AtRest(parts.io, parts.service)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::StatusCode;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
+        time::Instant,
+    };
+
+    use super::*;
+    use crate::{
+        http::{ending::Ending, head::Refusal},
+        stream::{Io, Prefixed},
+    };
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    /// A client that has said `begun` within the limit of detection, and no more.
+    fn late(begun: &'static str) -> (DuplexStream, Stream) {
+        let (client, server) = tokio::io::duplex(1024);
+        (client, Prefixed::new(Bytes::from_static(begun.as_bytes()), Io::Local(server)).late())
+    }
+
+    /// What the client reads until the answer to its first head has come, and when.
+    async fn answered(mut client: DuplexStream, stream: Stream) -> (String, Duration) {
+        let begun = Instant::now();
+        let handle = |request: Request<Incoming>| async move {
+            let is_refused = request.extensions().get::<Refusal>().is_some();
+            let mut response = Response::new(ResponseBody::empty());
+            *response.status_mut() = if is_refused { StatusCode::REQUEST_TIMEOUT } else { StatusCode::OK };
+            response
+        };
+        let drain = Drain::default();
+        let served = serve(LIMIT, Ending::default().of(stream), handle, &drain);
+        let read = async {
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                assert!(client.read_buf(&mut answer).await.unwrap() > 0);
+            }
+            (String::from_utf8(answer).unwrap(), begun.elapsed())
+        };
+        tokio::select! {
+            answer = read => answer,
+            result = served => panic!("it ended unanswered: {result:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_had_its_time_in_detection_does_not_get_it_twice() {
+        let (client, stream) = late("GET / HT");
+        let (answer, after) = answered(client, stream).await;
+        assert!(answer.starts_with("HTTP/1.1 408 ") && after < LIMIT / 4, "{answer} after {after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_whose_rest_has_just_come_is_served() {
+        let (mut client, stream) = late("GET / HT");
+        client.write_all(b"TP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let (answer, _) = answered(client, stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
