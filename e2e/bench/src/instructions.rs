@@ -1,4 +1,4 @@
-//! How many instructions one request costs in the two proxies: what does not depend on how busy a machine is, so that CI can hold it.
+//! How many instructions, allocations and system calls one request costs in the two proxies: what does not depend on how busy a machine is, so that CI can hold it.
 //!
 //! The real program runs under valgrind's callgrind, which plays a processor of its own: one more request costs the same there
 //! on every machine. What the C library does of it depends on its version, and is held more loosely.
@@ -22,9 +22,11 @@ use crate::{
     },
 };
 
-/// How much more than held is too much: of the program's own instructions, and of the libraries', which differ from one version of
-/// the C library to the next.
-const MARGIN: (f64, f64) = (0.05, 0.25);
+/// How much more than held is too much, of what is counted in this order. What the C library does itself differs from one version
+/// of it to the next.
+const MARGINS: [f64; 4] = [0.05, 0.25, 0.05, 0.05];
+/// In the same order.
+const COUNTED: [&str; 4] = ["instructions of its own", "instructions of libraries", "allocations", "system calls"];
 /// How often it is tried to run both proxies.
 const ATTEMPTS: u8 = 3;
 /// Requests of each kind: in every run, and how many more in the run that counts them.
@@ -33,10 +35,12 @@ const REQUESTS: (u32, u32) = (100, 1000);
 const HELD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 /// What they say of themselves.
 const PREFACE: &str = "\
-# Instructions of both proxies together for one request, counted by callgrind: the program's own, and those of the C library.
-# `.ci/run instructions` fails on 5 % more of the first, 25 % of the second. After a change that is worth it:
-# just instructions --update
+# What one request costs both proxies together, counted by callgrind: instructions of the program's own and of the C library,
+# allocations, and calls of the kernel that read, write or wait. `.ci/run instructions` fails on 5 % more, 25 % of the second.
+# After a change that is worth it: just instructions --update
 ";
+/// What is counted, each, in the order of [`COUNTED`].
+type Each = [f64; 4];
 const KINDS: [(&str, What, u16); 2] =
     [("http1", What::Http1(LENGTHS[0]), HTTP_PORT), ("grpc", What::Calls(1), CALLS_PORT)];
 
@@ -47,13 +51,15 @@ pub(crate) fn measure(proxy: &Path, update: bool) -> anyhow::Result<()> {
     let mut counted = BTreeMap::new();
     for (name, what, _) in KINDS {
         let after = tried(proxy, Some(what))?;
-        let each = |pick: fn(&Count) -> u64| pick(&after).saturating_sub(pick(&before)) / u64::from(REQUESTS.1);
-        let count = Count { own: each(|count| count.own), others: each(|count| count.others) };
-        mesh_measure::tell(&format!("{name}: {} instructions a request, and {} of libraries", count.own, count.others));
-        counted.insert(name, count);
+        let each = each(&before, &after);
+        let told: Vec<String> =
+            COUNTED.iter().zip(each).map(|(counted, each)| format!("{each:.1} {counted}")).collect();
+        mesh_measure::tell(&format!("{name}: {} a request", told.join(", ")));
+        counted.insert(name, each);
     }
     if update {
-        let line = |(name, count): (&&str, &Count)| format!("{name} {} {}\n", count.own, count.others);
+        let line =
+            |(name, each): (&&str, &Each)| format!("{name} {}\n", each.map(|each| format!("{each:.1}")).join(" "));
         let lines: String = counted.iter().map(line).collect();
         return fs::write(HELD, PREFACE.to_owned() + &lines).with_context(|| format!("write {HELD}"));
     }
@@ -61,36 +67,40 @@ pub(crate) fn measure(proxy: &Path, update: bool) -> anyhow::Result<()> {
     let worse = worse(&parse(&held)?, &counted)?;
     anyhow::ensure!(
         worse.is_empty(),
-        "more instructions than e2e/bench/instructions.txt holds: {}; find out why, or after a change that is worth it: \
+        "more than e2e/bench/instructions.txt holds: {}; find out why, or after a change that is worth it: \
          just instructions --update",
         worse.join("; ")
     );
     Ok(())
 }
 
-/// Lines of a name and two numbers.
-fn parse(held: &str) -> anyhow::Result<BTreeMap<&str, Count>> {
+/// What the run with more requests did more, by request.
+fn each(before: &Count, after: &Count) -> Each {
+    let of = |count: &Count| [count.own, count.others, count.allocations, count.system_calls];
+    let (before, after) = (of(before), of(after));
+    std::array::from_fn(|i| after[i].saturating_sub(before[i]) as f64 / f64::from(REQUESTS.1))
+}
+
+/// Lines of a name and the numbers.
+fn parse(held: &str) -> anyhow::Result<BTreeMap<&str, Each>> {
     let lines = held.lines().filter(|line| !line.starts_with('#'));
     let parsed = lines.map(|line| {
-        let mut words = line.split(' ');
-        let name = words.next()?;
-        let mut number = || words.next()?.parse().ok();
-        Some((name, Count { own: number()?, others: number()? }))
+        let (name, numbers) = line.split_once(' ')?;
+        let numbers: Option<Vec<f64>> = numbers.split(' ').map(|number| number.parse().ok()).collect();
+        Some((name, numbers?.try_into().ok()?))
     });
-    parsed.collect::<Option<_>>().context("a line that is not a name and two numbers")
+    parsed.collect::<Option<_>>().context("a line that is not a name and four numbers")
 }
 
 /// What has become dearer than it may.
-fn worse(held: &BTreeMap<&str, Count>, counted: &BTreeMap<&str, Count>) -> anyhow::Result<Vec<String>> {
+fn worse(held: &BTreeMap<&str, Each>, counted: &BTreeMap<&str, Each>) -> anyhow::Result<Vec<String>> {
     let mut worse = Vec::new();
-    for (name, count) in counted {
+    for (name, each) in counted {
         let held = held.get(name).with_context(|| format!("no number for {name}"))?;
-        for (whose, count, held, margin) in
-            [("its own", count.own, held.own, MARGIN.0), ("of libraries", count.others, held.others, MARGIN.1)]
-        {
-            if count as f64 > held as f64 * (1.0 + margin) {
-                let percent = (count as f64 / held as f64 - 1.0) * 100.0;
-                worse.push(format!("{name}: {count} {whose} instead of {held} (+{percent:.1} %)"));
+        for (((counted, each), held), margin) in COUNTED.iter().zip(each).zip(held).zip(MARGINS) {
+            if *each > held * (1.0 + margin) {
+                let percent = (each / held - 1.0) * 100.0;
+                worse.push(format!("{name}: {each:.1} {counted} instead of {held:.1} (+{percent:.1} %)"));
             }
         }
     }
@@ -148,12 +158,18 @@ mod tests {
 
     #[test]
     fn five_percent_more_is_too_much() {
-        let held = format!("{PREFACE}grpc 1 1\nhttp1 1000 100\n");
-        for (own, others, dearer) in [(500, 50, 0), (1000, 100, 0), (1050, 125, 0), (1051, 125, 1), (1060, 126, 2)] {
-            let counted = BTreeMap::from([("http1", Count { own, others })]);
-            assert_eq!(worse(&parse(&held).unwrap(), &counted).unwrap().len(), dearer, "{own} {others}");
+        let held = format!("{PREFACE}grpc 1 1 1 1\nhttp1 1000.0 100 20 4.5\n");
+        for (counted, dearer) in [
+            ([500.0, 50.0, 10.0, 2.0], 0),
+            ([1000.0, 100.0, 20.0, 4.5], 0),
+            ([1050.0, 125.0, 21.0, 4.7], 0),
+            ([1051.0, 125.0, 21.0, 4.7], 1),
+            ([1051.0, 126.0, 21.1, 4.8], 4),
+        ] {
+            let counted = BTreeMap::from([("http1", counted)]);
+            assert_eq!(worse(&parse(&held).unwrap(), &counted).unwrap().len(), dearer, "{counted:?}");
         }
-        let nobody = BTreeMap::from([("other", Count::default())]);
+        let nobody = BTreeMap::from([("other", Each::default())]);
         assert!(worse(&parse(&held).unwrap(), &nobody).is_err(), "one that nobody holds");
         assert!(parse("http1 1000\n").is_err());
     }

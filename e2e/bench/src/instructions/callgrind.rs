@@ -4,18 +4,31 @@ use std::{collections::HashMap, iter::Sum, path::Path};
 
 use anyhow::Context as _;
 
-/// Instructions of one process.
+/// What one process did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Count {
-    /// Of the program's own file.
+    /// Instructions of the program's own file.
     pub(super) own: u64,
-    /// Of libraries.
+    /// Instructions of libraries.
     pub(super) others: u64,
+    /// How often the program asked the C library for memory.
+    pub(super) allocations: u64,
+    /// How often it had the kernel read, write or wait.
+    pub(super) system_calls: u64,
 }
+
+const ALLOCATIONS: &[&str] = &["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+const SYSTEM_CALLS: &[&str] =
+    &["read", "readv", "recv", "recvfrom", "recvmsg", "write", "writev", "send", "sendto", "sendmsg", "epoll_wait"];
 
 impl Sum for Count {
     fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), |sum, one| Self { own: sum.own + one.own, others: sum.others + one.others })
+        all.fold(Self::default(), |sum, one| Self {
+            own: sum.own + one.own,
+            others: sum.others + one.others,
+            allocations: sum.allocations + one.allocations,
+            system_calls: sum.system_calls + one.system_calls,
+        })
     }
 }
 
@@ -23,8 +36,8 @@ impl Sum for Count {
 pub(super) fn count(text: &str, program: &Path) -> anyhow::Result<Count> {
     let program = program.file_name().context("a program has a name")?;
     // Names are written out once, as `(number) name`, and then by number.
-    let mut objects: HashMap<&str, bool> = HashMap::new();
-    let (mut count, mut own, mut call) = (Count::default(), false, false);
+    let (mut objects, mut functions): (HashMap<&str, bool>, HashMap<&str, &str>) = (HashMap::new(), HashMap::new());
+    let (mut count, mut own, mut call, mut called) = (Count::default(), false, false, "");
     for line in text.lines() {
         if let Some(object) = line.strip_prefix("ob=").or_else(|| line.strip_prefix("cob=")) {
             let (number, name) = object.split_once(' ').unwrap_or((object, ""));
@@ -34,8 +47,22 @@ pub(super) fn count(text: &str, program: &Path) -> anyhow::Result<Count> {
             if line.starts_with("ob=") {
                 own = *objects.get(number).with_context(|| format!("an object without a name: {line}"))?;
             }
-        } else if line.starts_with("calls=") {
+        } else if let Some(function) = line.strip_prefix("fn=").or_else(|| line.strip_prefix("cfn=")) {
+            let (number, name) = function.split_once(' ').unwrap_or((function, ""));
+            if !name.is_empty() {
+                functions.insert(number, name);
+            }
+            called = functions.get(number).copied().unwrap_or_default();
+        } else if let Some(calls) = line.strip_prefix("calls=") {
             call = true;
+            // What a library calls itself is how it does what it was asked for.
+            let calls = calls.split(' ').next().and_then(|calls| calls.parse::<u64>().ok()).filter(|_| own);
+            let calls = calls.unwrap_or_default();
+            match called {
+                _ if ALLOCATIONS.contains(&called) => count.allocations += calls,
+                _ if SYSTEM_CALLS.contains(&called) => count.system_calls += calls,
+                _ => {}
+            }
         } else if line.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '+' | '-' | '*')) {
             if std::mem::take(&mut call) {
                 continue;
@@ -81,13 +108,23 @@ fn=(2)
 0 10
 +3 100
 cob=(3) /lib/libc.so
-cfn=(3) memcpy
+cfn=(3) malloc
 calls=7 0
-* 1000
+* 900
+cob=(3)
+cfn=(4) recv
+calls=2 0
+* 100
 
 ob=(3)
 fn=(3)
--2 1000
+-2 900
+cfn=(3)
+calls=20 0
+* 900
+
+fn=(4)
+-2 100
 
 totals: 1111
 ";
@@ -95,7 +132,7 @@ totals: 1111
     #[test]
     fn what_a_function_spends_itself_counts_where_it_is() {
         let counted = count(WRITTEN, Path::new("/somewhere/mesh-proxy")).unwrap();
-        assert_eq!(counted, Count { own: 110, others: 1001 });
+        assert_eq!(counted, Count { own: 110, others: 1001, allocations: 7, system_calls: 2 });
     }
 
     #[test]

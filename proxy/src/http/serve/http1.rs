@@ -210,6 +210,7 @@ impl<S> Ended<S> {
 mod tests {
     use bytes::Bytes;
     use http::StatusCode;
+    use http_body::Body as _;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
         time::Instant,
@@ -266,5 +267,106 @@ mod tests {
         client.write_all(b"TP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         let (answer, _) = answered(client, stream).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    /// Whether a connection on which the client has said `said` is given up by hyper; of answers, `room` bytes find their way.
+    async fn rests(said: &str, answer: &'static str, room: usize) -> bool {
+        let (mut client, server) = tokio::io::duplex(room.max(said.len()));
+        client.write_all(said.as_bytes()).await.unwrap();
+        let (watch, verdicts) = (Arc::new(HeadWatch::default()), Arc::new(Verdicts::default()));
+        let stream = Ending::default().of(Stream::from(Io::Local(server)));
+        let io = TokioIo::new(Guard::new(watch.watched(stream), Arc::clone(&verdicts)));
+        let of_service = Arc::clone(&verdicts);
+        let requests = Cell::new(0);
+        let service = service_fn(move |request: Request<Incoming>| {
+            requests.set(requests.get() + 1);
+            of_service.answered(requests.get(), false);
+            async move {
+                let never = request.uri().path() == "/never";
+                let mut body = request.into_body();
+                while poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.is_some() {}
+                if never {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Response::new(ResponseBody::text(answer)))
+            }
+        });
+        let drain = Drain::default();
+        let turn = Turn { head_timeout: LIMIT, watch, verdicts, drain: &drain };
+        let ended = tokio::time::timeout(4 * REST_AFTER, turn.serve(io, service, false)).await;
+        matches!(ended, Ok(Ok(Ended::AtRest(..))))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_rests_when_nothing_of_a_request_or_an_answer_is_left() {
+        const ROOM: usize = 4096;
+        for (rests_, said, answer, room) in [
+            (true, "", "", ROOM),
+            (true, "GET / HTTP/1.1\r\nhost: a\r\n\r\n", "", ROOM),
+            (true, "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n", "answer", ROOM),
+            (true, "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab", "answer", ROOM),
+            (
+                true,
+                "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+                "answer",
+                ROOM,
+            ),
+            // Half a head, half a body, no answer, half an answer.
+            (false, "GET / HT", "", ROOM),
+            (false, "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET", "answer", ROOM),
+            (false, "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\na", "answer", ROOM),
+            (false, "PUT / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", "answer", ROOM),
+            (false, "GET /never HTTP/1.1\r\nhost: a\r\n\r\n", "", ROOM),
+            (false, "GET / HTTP/1.1\r\nhost: a\r\n\r\n", "a long answer", 16),
+        ] {
+            assert_eq!(rests(said, answer, room).await, rests_, "{said:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_rested_is_served_as_before() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let handle = |request: Request<Incoming>| {
+            let path = request.uri().path().to_owned();
+            async move { Response::new(ResponseBody::text(path)) }
+        };
+        let drain = Drain::default();
+        let served = serve(LIMIT, Ending::default().of(Stream::from(Io::Local(server))), handle, &drain);
+        let ask = async {
+            for turn in 0..3 {
+                // In parts, with a rest before each that may have one.
+                let request = format!("GET /{turn} HTTP/1.1\r\nhost: a\r\n\r\n");
+                for part in request.as_bytes().chunks(9) {
+                    tokio::time::sleep(4 * REST_AFTER).await;
+                    client.write_all(part).await.unwrap();
+                }
+                let mut answer = Vec::new();
+                while !answer.ends_with(format!("\r\n\r\n/{turn}").as_bytes()) {
+                    assert!(client.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
+                }
+            }
+            tokio::time::sleep(4 * REST_AFTER).await;
+            drop(client);
+        };
+        let (ended, ()) = tokio::join!(served, ask);
+        assert_eq!(ended.unwrap(), Over::Done);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_rests_is_closed_by_a_drain() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let handle = |_| async { Response::new(ResponseBody::empty()) };
+        let drain = Drain::default();
+        let ending = Ending::default();
+        let served = serve(LIMIT, ending.of(Stream::from(Io::Local(server))), handle, &drain);
+        let drained = async {
+            tokio::time::sleep(4 * REST_AFTER).await;
+            drain.start();
+            let begun = Instant::now();
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+            assert!(begun.elapsed() >= DRAIN_IDLE, "{:?}", begun.elapsed());
+        };
+        let (ended, ()) = tokio::join!(served, drained);
+        assert_eq!((ended.unwrap(), ending.by_client()), (Over::Done, None));
     }
 }
