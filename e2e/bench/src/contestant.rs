@@ -83,7 +83,7 @@ enum Place {
 #[derive(Debug)]
 enum Network {
     Lab(#[expect(dead_code, reason = "kept for its pods")] Lab),
-    Mesh(#[expect(dead_code, reason = "kept for its pods")] Mesh),
+    Mesh(#[expect(dead_code, reason = "kept for its pods")] Box<Mesh>),
 }
 
 impl Running {
@@ -127,7 +127,13 @@ impl Running {
         let [server, client] = [Place::meshed(&mesh, &pods[0])?, Place::meshed(&mesh, &pods[1])?];
         let ip = IpAddr::from(pods[0].ip());
         let application = server.run(|| Server::start(ip))??;
-        Ok(Self { server: application, client, server_pod: server, ip: SERVICE, _network: Network::Mesh(mesh) })
+        Ok(Self {
+            server: application,
+            client,
+            server_pod: server,
+            ip: SERVICE,
+            _network: Network::Mesh(Box::new(mesh)),
+        })
     }
 
     /// How long each proxy took from its start until it was ready.

@@ -90,8 +90,8 @@ where
     loop {
         // Boxed, so that an idle connection has no room for it.
         match Box::pin(turn.serve(io, service)).await? {
-            Ended::Over => return Ok(()),
-            Ended::AtRest(idle, again) => (io, service) = (idle, again),
+            Some(left) => (io, service) = left,
+            None => return Ok(()),
         }
         if !turn.spoken_to(&mut io).await {
             return Ok(());
@@ -105,15 +105,12 @@ struct Turn<'a> {
     drain: &'a Drain,
 }
 
-/// How a turn ended.
-enum Ended<S> {
-    Over,
-    /// Nothing of a request or an answer is left anywhere.
-    AtRest(ClientIo, S),
-}
+/// What a turn leaves: the stream and the service of a connection at rest, of which nothing of a request or an answer is left
+/// anywhere; none where it is over.
+type Left<S> = Option<(ClientIo, S)>;
 
 impl Turn<'_> {
-    async fn serve<S>(&self, io: ClientIo, service: S) -> hyper::Result<Ended<S>>
+    async fn serve<S>(&self, io: ClientIo, service: S) -> hyper::Result<Left<S>>
     where
         S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Unpin + 'static,
     {
@@ -131,14 +128,14 @@ impl Turn<'_> {
             .with_upgrades();
         tokio::select! {
             rest = self.until_idle(&mut connection) => return match rest {
-                Some(result) => result.map(|()| Ended::Over),
-                None => Ok(Ended::of(connection)),
+                Some(result) => result.map(|()| None),
+                None => Ok(left(connection)),
             },
             () = self.idle_in_drain() => Pin::new(&mut connection).graceful_shutdown(),
         }
         tokio::select! {
-            result = &mut connection => result.map(|()| Ended::Over),
-            () = self.drain.aborted() => Ok(Ended::Over),
+            result = &mut connection => result.map(|()| None),
+            () = self.drain.aborted() => Ok(None),
         }
     }
 
@@ -192,18 +189,16 @@ impl Turn<'_> {
     }
 }
 
-impl<S> Ended<S> {
-    /// Of a connection at rest.
-    fn of(connection: UpgradeableConnection<ClientIo, S>) -> Self
-    where
-        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
-    {
-        // None: it has left HTTP, which one at rest has not.
-        connection.into_parts().map_or(Self::Over, |parts| {
-            debug_assert!(parts.read_buf.is_empty(), "hyper asks for more only when it has nothing");
-            Self::AtRest(parts.io, parts.service)
-        })
-    }
+/// Of a connection at rest.
+fn left<S>(connection: UpgradeableConnection<ClientIo, S>) -> Left<S>
+where
+    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
+{
+    // None: it has left HTTP, which one at rest has not.
+    connection.into_parts().map(|parts| {
+        debug_assert!(parts.read_buf.is_empty(), "hyper asks for more only when it has nothing");
+        (parts.io, parts.service)
+    })
 }
 
 #[cfg(test)]
@@ -273,9 +268,9 @@ mod tests {
     async fn rests(said: &str, answer: &'static str, room: usize) -> bool {
         let (mut client, server) = tokio::io::duplex(room.max(said.len()));
         client.write_all(said.as_bytes()).await.unwrap();
-        let (watch, verdicts) = (Arc::new(HeadWatch::default()), Arc::new(Verdicts::default()));
+        let verdicts = Arc::new(Verdicts::default());
         let stream = Ending::default().of(Stream::from(Io::Local(server)));
-        let io = TokioIo::new(Guard::new(watch.watched(stream), Arc::clone(&verdicts)));
+        let io = TokioIo::new(Guard::new(stream, Arc::clone(&verdicts), LIMIT, false));
         let of_service = Arc::clone(&verdicts);
         let requests = Cell::new(0);
         let service = service_fn(move |request: Request<Incoming>| {
@@ -292,9 +287,9 @@ mod tests {
             }
         });
         let drain = Drain::default();
-        let turn = Turn { head_timeout: LIMIT, watch, verdicts, drain: &drain };
-        let ended = tokio::time::timeout(4 * REST_AFTER, turn.serve(io, service, false)).await;
-        matches!(ended, Ok(Ok(Ended::AtRest(..))))
+        let turn = Turn { verdicts, drain: &drain };
+        let ended = tokio::time::timeout(4 * REST_AFTER, turn.serve(io, service)).await;
+        matches!(ended, Ok(Ok(Some(_))))
     }
 
     #[tokio::test(start_paused = true)]
@@ -349,7 +344,7 @@ mod tests {
             drop(client);
         };
         let (ended, ()) = tokio::join!(served, ask);
-        assert_eq!(ended.unwrap(), Over::Done);
+        ended.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -367,6 +362,7 @@ mod tests {
             assert!(begun.elapsed() >= DRAIN_IDLE, "{:?}", begun.elapsed());
         };
         let (ended, ()) = tokio::join!(served, drained);
-        assert_eq!((ended.unwrap(), ending.by_client()), (Over::Done, None));
+        ended.unwrap();
+        assert_eq!(ending.by_client(), None);
     }
 }
