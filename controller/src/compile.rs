@@ -3,6 +3,7 @@
 //! Called by [`crate::publish`], which asks again when one of the [`Mark`]s that were read is touched.
 
 mod inbound;
+mod offers;
 mod outbound;
 
 #[cfg(test)]
@@ -12,7 +13,11 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use mesh_proto::workload::Protocol;
 
-pub use self::{inbound::inbound, outbound::outbound};
+pub use self::{
+    inbound::inbound,
+    offers::{Offers, offers},
+    outbound::outbound,
+};
 use crate::index::{
     Facts, Mark, Name,
     pods::PodFacts,

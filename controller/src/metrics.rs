@@ -28,6 +28,8 @@ struct Families {
     streams: Gauge,
     rejected: Counter,
     publish: Histogram,
+    drains: Counter,
+    let_go: Histogram,
     issued: Counter,
     issuer: Gauge,
     leader: Gauge,
@@ -47,6 +49,8 @@ struct RefusalLabel {
 
 /// Seconds. The aim is 0.2 at the 99th percentile.
 const PUBLISH_BUCKETS: [f64; 11] = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 2.0];
+/// Seconds. Kubernetes takes up to a second or two to withdraw an endpoint; a pod waits for ten.
+const LET_GO_BUCKETS: [f64; 9] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 
 impl Metrics {
     /// Registers every family.
@@ -60,6 +64,8 @@ impl Metrics {
             streams: Gauge::default(),
             rejected: Counter::default(),
             publish: Histogram::new(PUBLISH_BUCKETS),
+            drains: Counter::default(),
+            let_go: Histogram::new(LET_GO_BUCKETS),
             issued: Counter::default(),
             issuer: Gauge::default(),
             leader: Gauge::default(),
@@ -102,6 +108,18 @@ impl Metrics {
             "from the arrival of an event to its message on a stream",
             &[],
             families.publish.clone(),
+        );
+        registry.register(
+            "mesh_controller_drains",
+            "pods that began to end and asked who still sends to them",
+            &[],
+            families.drains.clone(),
+        );
+        registry.register(
+            "mesh_controller_let_go_seconds",
+            "from the begin of a pod's drain until every proxy had acknowledged that it is no endpoint any more",
+            &[],
+            families.let_go.clone(),
         );
         registry.register("mesh_controller_certificates_issued", "certificates issued", &[], families.issued.clone());
         registry.register(
@@ -163,6 +181,16 @@ impl Metrics {
     /// A change reached a stream.
     pub fn published(&self, took: Duration) {
         self.0.publish.observe(took.as_secs_f64());
+    }
+
+    /// A pod began to drain.
+    pub fn drains(&self) {
+        self.0.drains.inc();
+    }
+
+    /// Nobody sends to it any more.
+    pub fn let_go(&self, took: Duration) {
+        self.0.let_go.observe(took.as_secs_f64());
     }
 
     /// A certificate was issued.

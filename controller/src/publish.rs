@@ -254,6 +254,9 @@ impl Task {
             Question::Counts(reply) => {
                 let _ = reply.send(Kind::ALL.into_iter().map(|kind| (kind, self.facts.count(kind))).collect());
             }
+            Question::Offers(pod, reply) => {
+                let _ = reply.send(compile::offers(&self.facts, &pod));
+            }
             Question::Pod(name, reply) => {
                 let known = self.facts.pod(&name).filter(|_| self.synced.is_none());
                 let known = known.map(|pod| KnownPod::of(&self.facts, pod));

@@ -20,6 +20,8 @@ pub const CONFIG: &str = "/config";
 /// Path of what `preStop` hooks of applications ask, `?wait=SECONDS`: answered when a drain has begun and the clients have let
 /// go, or then. Anyone may ask; it changes nothing.
 pub const DRAINED: &str = "/drained";
+/// The answer where that is why it comes.
+pub const LET_GO: &str = "clients have let go\n";
 /// Most items of one page; what is past that is counted in its `leftOut`.
 pub const MAX_ITEMS: usize = 1_000;
 
@@ -209,6 +211,9 @@ pub struct Config {
     pub waiting_for: Vec<String>,
     /// Whether a drain has begun.
     pub draining: bool,
+    /// Who still sends to the pod while it drains; none: the controller has not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holding: Option<Holding>,
     /// Seconds since the proxy started.
     pub age_seconds: f64,
     /// Every setting with its value and where the value comes from.
@@ -226,6 +231,15 @@ pub struct Config {
     /// Roots of trust in force.
     #[serde(default)]
     pub trust_bundle: Option<TrustBundle>,
+}
+
+/// Who still sends to a pod that drains ([`crate::config::Holding`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Whether a Service still leads to it.
+    pub offered: bool,
+    /// Once none does: proxies that have not acknowledged it.
+    pub clients: u32,
 }
 
 /// One setting.

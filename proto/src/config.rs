@@ -47,7 +47,10 @@ pub enum ProxyMessage {
         reason: String,
     },
     /// The proxy has begun to drain.
-    DrainStarted,
+    DrainStarted {
+        /// Whether it reads [`ControllerMessage::Holding`]: the stream of an older one would end with it.
+        reads_holding: bool,
+    },
 }
 
 /// Who the proxy is. The certificate proves the service account; the controller checks the rest (contracts §5).
@@ -77,6 +80,22 @@ pub enum ControllerMessage {
     },
     /// A new value of a key.
     Update(Update),
+    /// Who still sends to the pod, which drains.
+    Holding(Holding),
+}
+
+/// Who still sends to a pod that drains, as far as its controller knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    /// Whether a Service still leads to the pod.
+    pub offered: bool,
+    /// Once none does: proxies that have not acknowledged it.
+    pub clients: u32,
+}
+
+impl Holding {
+    /// Nobody does.
+    pub const NOBODY: Self = Self { offered: false, clients: 0 };
 }
 
 /// A new value of a key.

@@ -17,7 +17,7 @@ use axum::{
     routing::{get, post},
 };
 use mesh_proto::{
-    admin::{CONFIG, CONNECTIONS, Connections, DRAINED, ENDPOINTS, Endpoints},
+    admin::{CONFIG, CONNECTIONS, Connections, DRAINED, ENDPOINTS, Endpoints, LET_GO},
     probe::{Probe, path},
     server,
 };
@@ -123,9 +123,13 @@ async fn drain(change: guard::AdminChange, State(admin): State<Arc<Admin>>) -> &
 /// pod that says that its hook failed.
 async fn drained(State(admin): State<Arc<Admin>>, Query(Patience { wait }): Query<Patience>) -> &'static str {
     match tokio::time::timeout(Duration::from_secs(wait.min(MAX_WAIT)), admin.drain.let_go()).await {
-        Ok(true) => "clients have let go\n",
+        Ok(true) => LET_GO,
         Ok(false) => "no drain has begun\n",
-        Err(_) => "some clients have not let go\n",
+        Err(_) => {
+            let holding = admin.drain.holding();
+            tracing::warn!(?holding, wait, "the application ends before its clients have let go");
+            "some clients have not let go\n"
+        }
     }
 }
 

@@ -12,12 +12,17 @@ use std::{
     time::Duration,
 };
 
+use mesh_proto::config::Holding;
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// Clients have let go of the application when for so long nothing came and nothing was open: longer than the mesh takes to
-/// tell them (300 ms, docs/benchmarks.md) and than kube-proxy takes for those outside (a second between its rounds).
+/// Clients have let go of the application when for so long nothing came, nothing was open, and the controller knew of nobody
+/// who still sends here: longer than kube-proxy takes to tell those outside the mesh (a second between its rounds) and than
+/// the mesh takes where the controller is away (300 ms, docs/benchmarks.md).
 const QUIET: Duration = Duration::from_secs(1);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 /// Who waits for a drain waits so long for its begin: the kubelet runs the hooks of a pod at the same time, and one of them
 /// begins it. It runs the same hooks when it only restarts a container, and then there is none.
 const BEGIN: Duration = Duration::from_secs(2);
@@ -30,6 +35,8 @@ pub struct Drain {
     aborted: CancellationToken,
     live: Arc<watch::Sender<usize>>,
     work: Arc<Work>,
+    /// None where the controller has not said, or is away.
+    holding: Arc<Mutex<Option<Holding>>>,
 }
 
 /// What came for the application, and what of it is over. Both only grow.
@@ -42,6 +49,21 @@ struct Work {
 /// Something for the application, not yet answered; dropping it says that it is.
 #[derive(Debug)]
 pub struct Open(Arc<Work>);
+
+/// What is seen of clients at one moment.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    came: u64,
+    over: u64,
+    holding: Option<Holding>,
+}
+
+/// Since when no client has wanted anything.
+#[derive(Debug)]
+struct Quiet {
+    since: Instant,
+    came: u64,
+}
 
 /// A live connection; dropping it says that it has ended.
 #[derive(Debug)]
@@ -106,20 +128,32 @@ impl Drain {
         Open(Arc::clone(&self.work))
     }
 
+    /// The controller says who still sends here; none: it is away.
+    pub fn held(&self, holding: Option<Holding>) {
+        *self.holding.lock() = holding;
+    }
+
+    /// What the controller said last.
+    pub fn holding(&self) -> Option<Holding> {
+        *self.holding.lock()
+    }
+
     /// Waits until the application may end: a drain has begun and its clients have let go, or no drain begins. Says which.
     pub async fn let_go(&self) -> bool {
         if tokio::time::timeout(BEGIN, self.started()).await.is_err() {
             return false;
         }
-        loop {
-            let came = self.work.came.load(Ordering::Relaxed);
-            tokio::time::sleep(QUIET).await;
-            // In this order: what ends meanwhile came before.
-            let over = self.work.over.load(Ordering::Acquire);
-            if came == over && came == self.work.came.load(Ordering::Relaxed) {
-                return true;
-            }
+        let mut quiet = Quiet { since: Instant::now(), came: self.seen().came };
+        while !quiet.has_lasted(Instant::now(), self.seen()) {
+            tokio::time::sleep(LOOK).await;
         }
+        true
+    }
+
+    fn seen(&self) -> Seen {
+        // In this order: what ends meanwhile came before.
+        let over = self.work.over.load(Ordering::Acquire);
+        Seen { came: self.work.came.load(Ordering::Relaxed), over, holding: self.holding() }
     }
 
     /// Waits until no connection is live; when aborted, or so long after the drain began, the rest is cut. The time that
@@ -137,6 +171,17 @@ impl Drain {
                 Drained::Cut(cut)
             }
         }
+    }
+}
+
+impl Quiet {
+    /// Whether it has lasted for long enough.
+    fn has_lasted(&mut self, now: Instant, seen: Seen) -> bool {
+        let held = seen.holding.is_some_and(|holding| holding != Holding::NOBODY);
+        if held || seen.came != self.came || seen.came != seen.over {
+            *self = Self { since: now, came: seen.came };
+        }
+        now.duration_since(self.since) >= QUIET
     }
 }
 
@@ -209,6 +254,51 @@ mod tests {
         assert!(waited.await);
         let waited = begun.elapsed();
         assert!(waited >= 6 * QUIET + QUIET / 2 && waited <= 8 * QUIET, "{waited:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_the_controller_knows_of_are_waited_for() {
+        let drain = Drain::new();
+        drain.start();
+        let waited = drain.let_go();
+        tokio::pin!(waited);
+        for holding in [Holding { offered: true, clients: 0 }, Holding { offered: false, clients: 1 }] {
+            drain.held(Some(holding));
+            assert!(tokio::time::timeout(5 * QUIET, &mut waited).await.is_err(), "{holding:?}");
+        }
+        // Nobody holds it, or nobody knows.
+        drain.held(Some(Holding::NOBODY));
+        let begun = Instant::now();
+        assert!(waited.await);
+        assert!(begun.elapsed() >= QUIET && begun.elapsed() <= QUIET + 2 * LOOK, "{:?}", begun.elapsed());
+    }
+
+    #[test]
+    fn quiet_is_a_while_in_which_nothing_came_nothing_was_open_and_nobody_was_known_to_send() {
+        let begun = Instant::now();
+        let (nobody, offered, clients) = (
+            Some(Holding::NOBODY),
+            Some(Holding { offered: true, clients: 0 }),
+            Some(Holding { offered: false, clients: 3 }),
+        );
+        // What came, what of it is over, and who is known to send, at each half of the time that it takes.
+        for (seen, ends) in [
+            (vec![(0, 0, None); 3], Some(2)),
+            (vec![(0, 0, nobody); 3], Some(2)),
+            (vec![(1, 1, nobody), (1, 1, nobody), (1, 1, nobody)], Some(2)),
+            (vec![(1, 0, None), (1, 0, None), (1, 1, None), (1, 1, None)], Some(3)),
+            (vec![(0, 0, None), (0, 0, None), (1, 1, None), (1, 1, None), (1, 1, None)], Some(4)),
+            (vec![(0, 0, None), (1, 1, None), (2, 2, None), (2, 2, None), (2, 2, None)], Some(4)),
+            (vec![(0, 0, offered), (0, 0, clients), (0, 0, nobody), (0, 0, nobody)], Some(3)),
+            (vec![(0, 0, offered), (0, 0, offered), (0, 0, None), (0, 0, None)], Some(3)),
+            (vec![(0, 0, clients); 9], None),
+        ] {
+            let mut quiet = Quiet { since: begun, came: 0 };
+            let looks = seen.iter().zip(0..).map(|((came, over, holding), half)| {
+                quiet.has_lasted(begun + QUIET / 2 * half, Seen { came: *came, over: *over, holding: *holding })
+            });
+            assert_eq!(looks.into_iter().position(|lasted| lasted), ends, "{seen:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

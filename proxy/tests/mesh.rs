@@ -93,6 +93,7 @@ const TESTS: &[(&str, Test)] = tests! {
     drain::no_request_is_lost_when_a_pod_under_load_ends
     drain::where_no_drain_begins_the_hook_of_an_application_is_answered_all_the_same
     drain::a_draining_proxy_serves_on_until_its_clients_let_go
+    drain::an_application_waits_for_the_acknowledgements_of_its_clients_for_as_long_as_it_may
     drain::at_the_deadline_and_at_a_second_signal_what_is_left_is_cut
     overload::connections_are_bounded_over_all_workers_and_neither_direction_starves_the_other
     overload::connections_are_refused_when_descriptors_run_short

@@ -4,6 +4,7 @@
 //! index the pod and its addresses. A proxy that reads slowly gets the latest value when it is ready for one; nothing
 //! queues up for it.
 
+mod drain;
 mod hello;
 mod stream;
 

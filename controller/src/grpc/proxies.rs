@@ -1,12 +1,20 @@
 //! The table of connected proxies: which version of what each one runs. Written by [`super::config`], shown on the
-//! admin page for `meshctl diagnostics proxies`.
+//! admin page for `meshctl diagnostics proxies`, and asked who still sends to a pod that drains.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::SystemTime,
+};
 
-use mesh_proto::config::Key;
+use mesh_proto::config::{Key, Value};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use super::held::Held;
+use crate::{compile::Offers, index::Name, publish::Published};
 
 /// Most streams of one pod: its proxy, and what is left of connections that broke without a word.
 const MOST_PER_POD: usize = 4;
@@ -20,6 +28,8 @@ pub struct Proxies(Arc<Mutex<BTreeMap<u64, Entry>>>);
 #[derive(Debug)]
 struct Entry {
     proxy: Proxy,
+    /// By destination.
+    held: HashMap<Key, Held>,
     replaced: CancellationToken,
 }
 
@@ -70,6 +80,7 @@ pub struct Rejected {
 pub struct Row {
     proxies: Proxies,
     number: u64,
+    uid: String,
     replaced: CancellationToken,
 }
 
@@ -87,15 +98,30 @@ impl Proxies {
             oldest.replaced.cancel();
         }
         let number = all.last_key_value().map_or(0, |(number, _)| number + 1);
-        let replaced = CancellationToken::new();
-        all.insert(number, Entry { proxy, replaced: replaced.clone() });
+        let (replaced, uid) = (CancellationToken::new(), proxy.uid.clone());
+        all.insert(number, Entry { proxy, held: HashMap::new(), replaced: replaced.clone() });
         drop(all);
-        Some(Row { proxies: self.clone(), number, replaced })
+        Some(Row { proxies: self.clone(), number, uid, replaced })
     }
 
     /// Every row.
     pub fn list(&self) -> Vec<Proxy> {
         self.0.lock().values().map(|entry| entry.proxy.clone()).collect()
+    }
+
+    /// How many pods still send to `pod`, as far as their newest streams have acknowledged; itself does not count.
+    pub fn holding(&self, pod: &Name, uid: &str, offers: &Offers) -> usize {
+        // A value has one version, whoever has it; and many have the same.
+        let mut known: HashMap<u64, bool> = HashMap::new();
+        let mut sends = |version, value: &Value| *known.entry(version).or_insert_with(|| offers.are_in(value, pod));
+        let all = self.0.lock();
+        let mut pods: HashMap<&str, bool> = HashMap::new();
+        // The newest come last: what is left of a broken connection acknowledges nothing any more.
+        for entry in all.values().filter(|entry| entry.proxy.uid != uid) {
+            let sends = entry.held.values().flat_map(Held::values).any(|(version, value)| sends(version, value));
+            pods.insert(&entry.proxy.uid, sends);
+        }
+        pods.values().filter(|sends| **sends).count()
     }
 
     /// How many there are.
@@ -108,6 +134,11 @@ impl Row {
     /// When newer streams of the same pod need its place.
     pub fn replaced(&self) -> WaitForCancellationFutureOwned {
         self.replaced.clone().cancelled_owned()
+    }
+
+    /// Uid of its pod.
+    pub fn uid(&self) -> &str {
+        &self.uid
     }
 
     /// The proxy drains.
@@ -127,11 +158,15 @@ impl Row {
         self.change(|proxy| {
             proxy.keys.remove(&text(key));
         });
+        self.entry(|entry| entry.held.remove(&key));
     }
 
-    /// A version went out.
-    pub fn sent(&self, key: Key, version: u64) {
-        self.key(key, |state| state.sent = Some(version));
+    /// A value went out, of a key that is subscribed.
+    pub fn sent(&self, key: Key, sent: &Published) {
+        self.key(key, |state| state.sent = Some(sent.version));
+        if let Key::Outbound(_) = key {
+            self.entry(|entry| entry.held.entry(key).or_default().sent(sent.version, &sent.value));
+        }
     }
 
     /// A version is in force.
@@ -141,12 +176,14 @@ impl Row {
             // A later good version ends the complaint.
             state.rejected = state.rejected.take().filter(|rejected| rejected.version > version);
         });
+        self.entry(|entry| entry.held.get_mut(&key).map(|held| held.acked(version)));
     }
 
     /// A version could not be used.
     pub fn rejected(&self, key: Key, version: u64, reason: &str) {
         let reason = reason.chars().take(LONGEST_REASON).collect();
         self.key(key, |state| state.rejected = Some(Rejected { version, reason }));
+        self.entry(|entry| entry.held.get_mut(&key).map(|held| held.rejected(version)));
     }
 
     fn key(&self, key: Key, change: impl FnOnce(&mut KeyState)) {
@@ -159,8 +196,12 @@ impl Row {
     }
 
     fn change(&self, change: impl FnOnce(&mut Proxy)) {
+        self.entry(|entry| change(&mut entry.proxy));
+    }
+
+    fn entry<T>(&self, change: impl FnOnce(&mut Entry) -> T) {
         if let Some(entry) = self.proxies.0.lock().get_mut(&self.number) {
-            change(&mut entry.proxy);
+            change(entry);
         }
     }
 }

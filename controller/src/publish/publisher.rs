@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Latest;
 use crate::{
+    compile::Offers,
     index::{Facts, Name, pods::PodFacts},
     source::Kind,
 };
@@ -62,6 +63,7 @@ pub struct Publisher(mpsc::Sender<Question>);
 pub(super) enum Question {
     Topic(Topic, oneshot::Sender<watch::Receiver<Latest>>),
     Pod(Name, oneshot::Sender<watch::Receiver<Option<KnownPod>>>),
+    Offers(Name, oneshot::Sender<Offers>),
     Counts(oneshot::Sender<Vec<(Kind, usize)>>),
 }
 
@@ -78,6 +80,11 @@ impl Publisher {
     /// Listens to what is known of a pod.
     pub async fn pod(&self, pod: Name) -> Result<watch::Receiver<Option<KnownPod>>, Unavailable> {
         self.ask(|reply| Question::Pod(pod, reply)).await
+    }
+
+    /// Which Services lead to a pod. What was published before the answer agrees with it.
+    pub async fn offers(&self, pod: Name) -> Result<Offers, Unavailable> {
+        self.ask(|reply| Question::Offers(pod, reply)).await
     }
 
     /// How many objects are known, by kind.

@@ -3,6 +3,7 @@
 
 mod certify;
 mod dir;
+mod drains;
 mod figures;
 mod hostile;
 mod kube;

@@ -108,9 +108,9 @@ impl Control {
         Ok(self.pod.run(|| talk::get(address, path, &[]))??)
     }
 
-    /// Puts a manifest in force, in one step.
+    /// Puts a manifest in force, in one step. Several may be, at the same time.
     pub fn apply(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        let draft = self.directory.join("draft");
+        let draft = self.directory.join(format!("draft-{name}"));
         fs::write(&draft, text)?;
         fs::rename(draft, self.manifests().join(name)).with_context(|| format!("write the manifest {name}"))
     }

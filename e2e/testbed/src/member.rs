@@ -47,6 +47,8 @@ pub struct Pod<'a> {
     pub environment: &'a [(&'a str, &'a str)],
     /// File descriptors that its proxy is allowed; none: as many as the test.
     pub descriptors: Option<u32>,
+    /// Whether its manifest says from the begin that it is ready, before anything of it runs.
+    pub ready: bool,
 }
 
 /// Where the token of a pod comes from.
@@ -63,7 +65,7 @@ pub enum Token<'a> {
 impl<'a> Pod<'a> {
     /// A pod whose service account and label `app` have one name.
     pub fn new(name: &'a str, account: &'a str, host: u8) -> Self {
-        Self { name, account, app: account, host, token: Token::Own, environment: &[], descriptors: None }
+        Self { name, account, app: account, host, token: Token::Own, environment: &[], descriptors: None, ready: true }
     }
 
     /// Its address.

@@ -66,7 +66,7 @@ impl Mesh {
     /// The same as far as the start of the proxy, which has no redirect then.
     pub fn unready_member(&self, pod: &Pod<'_>) -> anyhow::Result<Member> {
         let network = self.lab.pod(pod.name, pod.addresses())?;
-        self.control.apply(&pod.file(), &pod.manifest(true))?;
+        self.control.apply(&pod.file(), &pod.manifest(pod.ready))?;
         Member::start(network, pod, &self.settings.proxy, &self.control, self.directory.path())
     }
 

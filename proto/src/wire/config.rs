@@ -1,7 +1,7 @@
 //! The configuration conversation, to and from the wire.
 
 use super::{WireError, controller_message, key, proxy_message, required, update};
-use crate::config::{ControllerMessage, Hello, Key, ProxyMessage, Update, Value};
+use crate::config::{ControllerMessage, Hello, Holding, Key, ProxyMessage, Update, Value};
 
 impl From<Key> for super::Key {
     fn from(key: Key) -> Self {
@@ -43,7 +43,9 @@ impl From<ProxyMessage> for super::ProxyMessage {
             ProxyMessage::Reject { key, version, reason } => {
                 Message::Reject(super::Reject { key: Some(key.into()), version, reason })
             }
-            ProxyMessage::DrainStarted => Message::DrainStarted(super::DrainStarted {}),
+            ProxyMessage::DrainStarted { reads_holding } => {
+                Message::DrainStarted(super::DrainStarted { reads_holding })
+            }
         };
         Self { message: Some(message) }
     }
@@ -70,7 +72,7 @@ impl TryFrom<super::ProxyMessage> for ProxyMessage {
                 version: reject.version,
                 reason: reject.reason,
             },
-            Message::DrainStarted(super::DrainStarted {}) => Self::DrainStarted,
+            Message::DrainStarted(super::DrainStarted { reads_holding }) => Self::DrainStarted { reads_holding },
         })
     }
 }
@@ -90,6 +92,9 @@ impl From<ControllerMessage> for super::ControllerMessage {
                 };
                 Message::Update(super::Update { key: Some(key.into()), version, value: Some(value) })
             }
+            ControllerMessage::Holding(Holding { offered, clients }) => {
+                Message::Holding(super::Holding { offered, clients })
+            }
         };
         Self { message: Some(message) }
     }
@@ -101,6 +106,9 @@ pub(crate) fn read_controller(wire: super::ControllerMessage) -> Result<Read, Wi
     match required(wire.message, "message")? {
         Message::Welcome(super::Welcome { controller_version, protocol_version }) => {
             Ok(Read::Message(ControllerMessage::Welcome { controller_version, protocol_version }))
+        }
+        Message::Holding(super::Holding { offered, clients }) => {
+            Ok(Read::Message(ControllerMessage::Holding(Holding { offered, clients })))
         }
         Message::Update(wire) => {
             let key: Key = required(wire.key, "update.key")?.try_into()?;

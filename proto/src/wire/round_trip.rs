@@ -14,7 +14,7 @@ use prost::Message as _;
 
 use super::{Read, read_controller};
 use crate::{
-    config::{ControllerMessage, Hello, Key, ProxyMessage, Update, Value},
+    config::{ControllerMessage, Hello, Holding, Key, ProxyMessage, Update, Value},
     endpoint::Endpoint,
     identity::Identity,
     inbound::{Action, ClientMatch, DefaultPolicy, InboundPolicy, PortPolicy, Rule},
@@ -25,6 +25,13 @@ use crate::{
     trust::TrustBundle,
     workload::{PodRef, Protocol, ServicePort},
 };
+
+#[test]
+fn a_proxy_of_an_older_release_is_not_told_what_it_cannot_read() {
+    // `drain_started`, with nothing in it.
+    let read = super::ProxyMessage::decode(&[0x32, 0][..]).unwrap().try_into();
+    assert_eq!(read, Ok(ProxyMessage::DrainStarted { reads_holding: false }));
+}
 
 proptest! {
     #[test]
@@ -197,7 +204,9 @@ fn controller_message() -> impl Strategy<Value = ControllerMessage> {
     });
     let update = (value_with_key(), any::<u64>())
         .prop_map(|((key, value), version)| ControllerMessage::Update(Update { key, version, value }));
-    prop_oneof![welcome, update]
+    let holding = (any::<bool>(), any::<u32>())
+        .prop_map(|(offered, clients)| ControllerMessage::Holding(Holding { offered, clients }));
+    prop_oneof![welcome, update, holding]
 }
 
 fn proxy_message() -> impl Strategy<Value = ProxyMessage> {
@@ -213,7 +222,7 @@ fn proxy_message() -> impl Strategy<Value = ProxyMessage> {
         key().prop_map(ProxyMessage::Unsubscribe),
         (key(), any::<u64>()).prop_map(|(key, version)| ProxyMessage::Ack { key, version }),
         (key(), any::<u64>(), name()).prop_map(|(key, version, reason)| ProxyMessage::Reject { key, version, reason }),
-        Just(ProxyMessage::DrainStarted),
+        any::<bool>().prop_map(|reads_holding| ProxyMessage::DrainStarted { reads_holding }),
     ]
 }
 

@@ -4,8 +4,8 @@ use std::{collections::HashMap, time::SystemTime};
 
 use mesh_proto::{
     admin::{
-        API_VERSION, Backend, Certificate, Config, Controller, Endpoint, Endpoints, Inbound, Load, MAX_ITEMS, Port,
-        Root, Target, TrustBundle,
+        API_VERSION, Backend, Certificate, Config, Controller, Endpoint, Endpoints, Holding, Inbound, Load, MAX_ITEMS,
+        Port, Root, Target, TrustBundle,
     },
     endpoint,
     inbound::{Action, PortPolicy},
@@ -33,6 +33,7 @@ impl Admin {
             ready: self.readiness.is_ready(),
             waiting_for: self.readiness.pending().iter().map(ToString::to_string).collect(),
             draining: self.drain.is_draining(),
+            holding: self.drain.holding().map(|holding| Holding { offered: holding.offered, clients: holding.clients }),
             age_seconds: self.started.elapsed().as_secs_f64(),
             settings: self.config.settings(),
             controller: Controller {

@@ -54,7 +54,7 @@ pub struct Client {
     pub credentials: Credentials,
     /// Where roots of trust go.
     pub trust: Trust,
-    /// Its begin is told to the controller.
+    /// Its begin is told to the controller, which says who still sends here.
     pub drain: Drain,
     /// What is counted.
     pub metrics: ControlMetrics,
@@ -84,6 +84,7 @@ impl Client {
         loop {
             let ended = self.stream(&mut ready, &mut backoff).await;
             self.policies.link_down();
+            self.drain.held(None);
             self.metrics.connected(false);
             let wait = backoff.wait();
             let code = match &ended {
@@ -161,6 +162,7 @@ impl Client {
                         }
                         queue.push_back(answer);
                     }
+                    Ok(Some(Incoming::Message(ControllerMessage::Holding(holding)))) => self.drain.held(Some(holding)),
                     Ok(Some(Incoming::Message(ControllerMessage::Welcome { .. }))) => {}
                     Ok(Some(Incoming::Unusable { key, version, reason })) => {
                         queue.push_back(self.reject(key, version, &reason));
@@ -174,7 +176,7 @@ impl Client {
                 }),
                 () = started(&self.drain, draining) => {
                     draining = true;
-                    queue.push_back(ProxyMessage::DrainStarted);
+                    queue.push_back(ProxyMessage::DrainStarted { reads_holding: true });
                 }
                 _ = sweep.tick() => self.policies.sweep(),
             }

@@ -5,7 +5,10 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use mesh_proto::{admin::DRAINED, names};
+use mesh_proto::{
+    admin::{DRAINED, LET_GO},
+    names,
+};
 use mesh_testbed::{
     Member,
     member::Pod,
@@ -13,6 +16,7 @@ use mesh_testbed::{
     until,
 };
 use nix::sys::signal::Signal;
+use serde_json::json;
 use tokio::time::{Duration, Instant};
 
 use crate::{WEB, http, lines, mesh, settings};
@@ -69,7 +73,7 @@ pub(crate) fn no_request_is_lost_when_a_pod_under_load_ends() -> anyhow::Result<
                 mesh.control.apply("pod-a.yaml", &gone)?;
                 anyhow::Ok(hook.join().expect("it does not panic")?)
             })?;
-            assert_eq!((said.status, said.body.as_str()), (200, "clients have let go\n"));
+            assert_eq!((said.status, said.body.as_str()), (200, LET_GO));
             let served = ending.count("request_total", &["direction=\"inbound\""])?;
             enough("requests flow to the other", asked.load(Ordering::Relaxed))?;
             assert_eq!(
@@ -89,6 +93,38 @@ pub(crate) fn no_request_is_lost_when_a_pod_under_load_ends() -> anyhow::Result<
         ended
     })?;
     anyhow::ensure!(!ending.log().contains("cut off"), "{}", ending.log());
+    Ok(())
+}
+
+pub(crate) fn an_application_waits_for_the_acknowledgements_of_its_clients_for_as_long_as_it_may() -> anyhow::Result<()>
+{
+    let mesh = mesh(settings())?;
+    let ending = mesh.member(&Pod::new("a", "web", 1))?;
+    let _staying = mesh.member(&Pod::new("b", "web", 2))?;
+    let client = mesh.member(&Pod::new("client", "client", 3))?;
+    assert_eq!(client.run(|| get(http(WEB), "/", &[]))??.status, 200);
+    let drained = |wait: u8| anyhow::Ok(ending.admin(&format!("{DRAINED}?wait={wait}"))?.body);
+    let held = |by: serde_json::Value| {
+        until("the controller has said who holds it", || {
+            let page: serde_json::Value = serde_json::from_str(&ending.admin("/config").ok()?.body).ok()?;
+            (page["holding"] == by).then_some(())
+        })
+    };
+    ending.drain()?;
+    held(json!({"offered": true, "clients": 0}))?;
+    assert_eq!(drained(2)?, "some clients have not let go\n", "a Service leads here, though nobody comes");
+    // Its proxy reads nothing, and so it acknowledges nothing.
+    client.signal(Signal::SIGSTOP)?;
+    mesh.control.apply("pod-a.yaml", &Pod::new("a", "web", 1).manifest(false))?;
+    held(json!({"offered": false, "clients": 1}))?;
+    assert_eq!(drained(2)?, "some clients have not let go\n", "one has not acknowledged");
+    client.signal(Signal::SIGCONT)?;
+    assert_eq!(drained(60)?, LET_GO);
+    held(json!({"offered": false, "clients": 0}))?;
+    let metrics = mesh.control.admin("/metrics")?.body;
+    for line in ["mesh_controller_drains_total 1", "mesh_controller_let_go_seconds_count 1"] {
+        anyhow::ensure!(metrics.contains(line), "{line} not in\n{metrics}");
+    }
     Ok(())
 }
 

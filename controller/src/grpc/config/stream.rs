@@ -24,9 +24,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Accepted, Configs};
+use super::{
+    Accepted, Configs,
+    drain::{self, Drain},
+};
 use crate::{
-    grpc::proxies::Row,
+    grpc::proxies::{Proxies, Row},
     index::Name,
     metrics::Metrics,
     publish::{KnownPod, Latest, Publisher, Topic},
@@ -75,6 +78,9 @@ pub(super) struct Stream {
     /// Subscriptions with something to send.
     waiting: VecDeque<(Key, watch::Receiver<Latest>)>,
     slowest_reader: Duration,
+    proxies: Proxies,
+    /// Once its proxy drains.
+    drain: Option<Drain>,
 }
 
 impl Stream {
@@ -94,6 +100,8 @@ impl Stream {
             changes: FuturesUnordered::new(),
             waiting: VecDeque::new(),
             slowest_reader: configs.slowest_reader,
+            proxies: configs.proxies.clone(),
+            drain: None,
         }
     }
 
@@ -123,6 +131,7 @@ impl Stream {
                     Err(refusal) => return End::Refused(refusal),
                 },
                 Ok(()) = self.known.changed() => self.moved().await,
+                () = drain::due(self.drain.as_mut()) => self.look(&outgoing).await,
                 // Takes aborted ones out too: a pattern that fits only the others would turn this branch off and leave
                 // their successors unpolled.
                 Some(change) = self.changes.next(), if !self.changes.is_empty() => {
@@ -170,7 +179,24 @@ impl Stream {
                 self.metrics.rejected();
                 self.row.rejected(key, version, &reason);
             }
-            ProxyMessage::DrainStarted => self.row.draining(),
+            ProxyMessage::DrainStarted { reads_holding } => {
+                self.row.draining();
+                if reads_holding && self.drain.is_none() {
+                    self.drain = Some(Drain::begin(&self.metrics));
+                }
+            }
+        }
+    }
+
+    /// Says who still sends to its pod, where that is news.
+    async fn look(&mut self, outgoing: &mpsc::Sender<Result<ControllerMessage, Refusal>>) {
+        let Ok(offers) = self.publisher.offers(self.pod.clone()).await else { return };
+        let (row, proxies) = (&self.row, &self.proxies);
+        let holding = drain::holding(&offers, || proxies.holding(&self.pod, row.uid(), &offers));
+        let Some(drain) = &mut self.drain else { return };
+        // Where there is no room for it now, it is still news at the next look.
+        if drain.is_news(holding) && outgoing.try_send(Ok(ControllerMessage::Holding(holding))).is_ok() {
+            drain.told(holding, &self.metrics);
         }
     }
 
@@ -243,7 +269,7 @@ impl Stream {
         let answered = self.keys.get(&key).is_some_and(|subscription| subscription.answered);
         self.wait(key, receiver, answered || latest.is_some());
         let latest = latest?;
-        self.row.sent(key, latest.version);
+        self.row.sent(key, &latest);
         // A first answer may be as old as the last change; how long that took to send says nothing.
         if answered {
             self.metrics.published(latest.since.elapsed());

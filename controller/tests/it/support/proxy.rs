@@ -52,7 +52,7 @@ impl Proxy {
     pub(crate) async fn update(&mut self) -> Update {
         match self.next().await {
             ControllerMessage::Update(update) => update,
-            welcome @ ControllerMessage::Welcome { .. } => panic!("{welcome:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -354,7 +354,7 @@ pub mod proxy_message {
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControllerMessage {
-    #[prost(oneof = "controller_message::Message", tags = "1, 2")]
+    #[prost(oneof = "controller_message::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<controller_message::Message>,
 }
 /// Nested message and enum types in `ControllerMessage`.
@@ -366,6 +366,8 @@ pub mod controller_message {
         Welcome(super::Welcome),
         #[prost(message, tag = "2")]
         Update(super::Update),
+        #[prost(message, tag = "3")]
+        Holding(super::Holding),
     }
 }
 #[allow(clippy::all)]
@@ -459,7 +461,22 @@ pub struct Reject {
 /// The proxy has begun to drain: the pod is about to go.
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct DrainStarted {}
+pub struct DrainStarted {
+    /// Whether it reads Holding: the stream of an older one would end with it.
+    #[prost(bool, tag = "1")]
+    pub reads_holding: bool,
+}
+/// Who still sends to a pod that drains. Said to its proxy at once and whenever it changes, until nobody does.
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Holding {
+    /// Whether a Service still leads to the pod.
+    #[prost(bool, tag = "1")]
+    pub offered: bool,
+    /// Once none does: proxies that have not acknowledged it.
+    #[prost(uint32, tag = "2")]
+    pub clients: u32,
+}
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Empty {}

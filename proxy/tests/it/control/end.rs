@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use mesh_proto::{
-    config::{Key, ProxyMessage},
+    admin::{DRAINED, LET_GO},
+    config::{Holding, Key, ProxyMessage},
     names,
 };
 use mesh_runtime::shutdown::Signal;
@@ -11,6 +12,7 @@ use mesh_runtime::shutdown::Signal;
 use crate::support::{
     SOON,
     proxy::{inbound, start},
+    until,
 };
 
 #[tokio::test]
@@ -20,10 +22,34 @@ async fn a_drain_is_told_to_the_controller_and_ends_when_nothing_is_left() {
     session.taken(Key::Inbound, 1, inbound()).await;
     let connection = proxy.drain.guard();
     proxy.signals.send(Signal::Drain).unwrap();
-    assert_eq!(session.said().await, ProxyMessage::DrainStarted);
+    assert_eq!(session.said().await, ProxyMessage::DrainStarted { reads_holding: true });
     assert!(proxy.get("/live").await.starts_with("HTTP/1.1 200"), "it serves on");
     drop(connection);
     proxy.ended().await;
+}
+
+#[tokio::test]
+async fn an_application_may_end_once_nobody_is_known_to_send_to_it_or_nobody_knows() {
+    let (_authority, mut controller, proxy) = start().await;
+    let mut session = controller.welcomed().await;
+    proxy.drain.start();
+    assert_eq!(session.said().await, ProxyMessage::DrainStarted { reads_holding: true });
+    let one = Holding { offered: false, clients: 1 };
+    let may_end = async |wait: u16| proxy.get(&format!("{DRAINED}?wait={wait}")).await.ends_with(LET_GO);
+    let told = async |holding| {
+        until(async || (proxy.drain.holding() == holding).then_some(()).ok_or_else(|| "not yet told".to_owned())).await;
+    };
+    session.holding(one).await;
+    told(Some(one)).await;
+    assert!(!may_end(2).await, "one is known");
+    session.holding(Holding::NOBODY).await;
+    told(Some(Holding::NOBODY)).await;
+    assert!(may_end(60).await, "nobody is");
+    session.holding(one).await;
+    told(Some(one)).await;
+    controller.stop().await;
+    told(None).await;
+    assert!(may_end(60).await, "the controller is away");
 }
 
 #[tokio::test]

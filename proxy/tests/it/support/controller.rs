@@ -9,7 +9,7 @@ use std::{
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use mesh_proto::{
     client::{Certified, Certify},
-    config::{ControllerMessage, Key, PROTOCOL_VERSION, ProxyMessage, Update, Value},
+    config::{ControllerMessage, Holding, Key, PROTOCOL_VERSION, ProxyMessage, Update, Value},
     identity::Identity,
     outcome::Outcome,
     server::{self, ConfigService, IdentityService, Peer, ProxyMessages, Refusal},
@@ -145,6 +145,11 @@ impl Session {
     /// Sends an update.
     pub(crate) async fn update(&self, key: Key, version: u64, value: Value) {
         self.says.send(Ok(ControllerMessage::Update(Update { key, version, value }))).await.unwrap();
+    }
+
+    /// Says who still sends to the pod.
+    pub(crate) async fn holding(&self, holding: Holding) {
+        self.says.send(Ok(ControllerMessage::Holding(holding))).await.unwrap();
     }
 
     /// Sends an update that the proxy takes.
