@@ -1,8 +1,8 @@
 //! What the process may hold at once. Past that it refuses what is new and keeps what it has (docs/limits.md).
 //!
 //! One budget for all workers: they ask [`Limits::hold`] for every client connection and [`Limits::request`] for every
-//! request, which costs one or two atomic loads. [`Limits::watch`], on the control side, looks at descriptors and memory once
-//! a second. How a refusal is said to a client is the business of `inbound` and `outbound`.
+//! request, which costs one or two atomic loads. [`Limits::watch`], on the control side, looks at descriptors and memory.
+//! How a refusal is said to a client is the business of `inbound` and `outbound`.
 
 mod resources;
 
@@ -38,8 +38,12 @@ const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 const USUAL_DESCRIPTORS: u64 = 1024;
 /// Share of the connections that is kept for each direction: the other one can never have it.
 const RESERVED: (usize, usize) = (1, 4);
-/// How often descriptors and memory are looked at.
+/// How often descriptors are looked at; and memory, which a burst of requests takes faster, where it has a limit.
 const LOOK: Duration = Duration::from_secs(1);
+const LOOK_AT_MEMORY: Duration = Duration::from_millis(50);
+/// Once memory was short, it is while more than this share of the connections is there that were there then: the allocator keeps
+/// what the others have left for those that come, so what is resident need not become less.
+const STILL: (usize, usize) = (1, 2);
 
 /// Limits of one process; clones are the same.
 #[derive(Clone)]
@@ -54,6 +58,8 @@ struct Inner {
     held: [AtomicUsize; 2],
     /// What is short: see [`Limit::from_pressure`].
     pressure: AtomicU8,
+    /// Client connections when memory became short.
+    short_at: AtomicUsize,
     connections: Gauge<i64, AtomicI64>,
     overloaded: Family<Labels, Counter>,
 }
@@ -94,6 +100,7 @@ impl Limits {
             memory: settings.memory,
             held: [AtomicUsize::new(0), AtomicUsize::new(0)],
             pressure: AtomicU8::new(0),
+            short_at: AtomicUsize::new(0),
             connections,
             overloaded,
         }))
@@ -101,12 +108,12 @@ impl Limits {
 
     /// Takes a place for a client connection.
     pub(crate) fn hold(&self, direction: Direction) -> Result<Held> {
-        let Inner { held, most, most_of_one, .. } = &*self.0;
+        let Inner { most, most_of_one, .. } = &*self.0;
         if let Some(limit) = self.pressure() {
             return Err(self.refuse(direction, limit));
         }
         let place = self.hold_beside(direction);
-        let [inbound, outbound] = held.each_ref().map(|held| held.load(Ordering::Relaxed));
+        let [inbound, outbound] = self.held();
         let of_direction = if direction == Direction::Inbound { inbound } else { outbound };
         if of_direction > *most_of_one || inbound + outbound > *most {
             return Err(self.refuse(direction, Limit::Connections));
@@ -133,13 +140,17 @@ impl Limits {
     pub async fn watch(self) {
         let resources = Resources::new(self.0.memory);
         loop {
-            self.see(&resources.usage());
-            tokio::time::sleep(LOOK).await;
+            let usage = resources.usage();
+            self.see(&usage);
+            tokio::time::sleep(if usage.memory.is_some() { LOOK_AT_MEMORY } else { LOOK }).await;
         }
     }
 
     fn see(&self, usage: &Usage) {
         let now = Limit::of(usage);
+        if now == Some(Limit::Memory) && self.seen() != now {
+            self.0.short_at.store(self.held().iter().sum(), Ordering::Relaxed);
+        }
         let before = self.0.pressure.swap(now.map_or(0, Limit::pressure), Ordering::Relaxed);
         match (Limit::from_pressure(before), now) {
             (None, Some(limit)) => tracing::warn!(limit = limit.as_str(), ?usage, "new connections are refused"),
@@ -149,7 +160,21 @@ impl Limits {
     }
 
     fn pressure(&self) -> Option<Limit> {
+        let is_still = || {
+            let (now, then) = (self.held().iter().sum::<usize>(), self.0.short_at.load(Ordering::Relaxed));
+            now * STILL.1 >= then * STILL.0
+        };
+        self.seen().filter(|limit| *limit != Limit::Memory || is_still())
+    }
+
+    /// What was short when it was looked at last.
+    fn seen(&self) -> Option<Limit> {
         Limit::from_pressure(self.0.pressure.load(Ordering::Relaxed))
+    }
+
+    /// Client connections of [inbound, outbound].
+    fn held(&self) -> [usize; 2] {
+        self.0.held.each_ref().map(|held| held.load(Ordering::Relaxed))
     }
 
     fn refuse(&self, direction: Direction, limit: Limit) -> ProxyError {
@@ -256,6 +281,25 @@ mod tests {
             assert!(metrics.encode().contains("proxy_connections 0\n"));
             assert!(limits.hold(first).is_ok());
         }
+    }
+
+    #[test]
+    fn memory_that_stays_with_the_process_is_not_short_once_half_of_the_connections_are_gone() {
+        let (_metrics, limits) = limits(64);
+        let short = Usage { descriptors: None, memory: Some((95, 100)) };
+        let mut held: Vec<_> = (0..8).filter_map(|_| limits.hold(Direction::Inbound).ok()).collect();
+        limits.see(&short);
+        for _ in 0..4 {
+            limits.see(&short);
+            assert!(limits.hold(Direction::Outbound).is_err() && limits.request(Direction::Inbound).is_err());
+            held.pop();
+        }
+        assert!(limits.request(Direction::Inbound).is_err(), "half of them are there");
+        held.pop();
+        assert!(limits.hold(Direction::Outbound).is_ok() && limits.request(Direction::Inbound).is_ok());
+        limits.see(&short);
+        let again: Vec<_> = (0..8).filter_map(|_| limits.hold(Direction::Inbound).ok()).collect();
+        assert_eq!(again.len(), 1, "not beyond the half");
     }
 
     #[test]
