@@ -41,6 +41,10 @@ const FIRST_WORD: Duration = Duration::from_millis(10);
 /// that got no processor for a moment, to which plaintext is an error. Well within the 100 ms of contracts §2.
 const LATE_HELLO: Duration = Duration::from_millis(50);
 
+/// A proxy that has just started again is dialled by others before it has its certificate and policy; they wait for it so long.
+/// Less than the 3 s that they give a handshake.
+const STARTING: Duration = Duration::from_secs(2);
+
 /// Buffer of the way from the own outbound side, per direction: like a socket's.
 const HAND_OVER: usize = 64 * 1024;
 
@@ -62,6 +66,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, socket: TcpStream, source: SocketA
         reset(&socket);
         return;
     }
+    worker.is_told(STARTING).await;
     first_bytes(&worker, socket, side).await;
 }
 

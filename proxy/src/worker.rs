@@ -26,6 +26,7 @@ use tokio::{
 use crate::{
     config::DataConfig,
     connections::Connections,
+    detect::sniff::within,
     drain::Drain,
     error::ProxyError,
     inbound,
@@ -233,6 +234,13 @@ impl Worker {
         self.inbound_policy.borrow().clone()
     }
 
+    /// Waits at most `limit` for the first inbound policy; the certificate is there before it.
+    pub(crate) async fn is_told(&self, limit: Duration) {
+        if self.inbound_policy.borrow().is_none() {
+            let _ = within(limit, self.inbound_policy.clone().wait_for(Option::is_some)).await;
+        }
+    }
+
     /// To wait for the next inbound policy.
     pub(crate) fn inbound_policy_changes(&self) -> watch::Receiver<Option<Arc<InboundPolicy>>> {
         self.inbound_policy.clone()
@@ -339,7 +347,25 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use mesh_proto::inbound::PortPolicy;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_waits_for_the_first_policy_and_not_for_ever() {
+        let (worker, limit) = (Worker::of_tests(Observers::default()), Duration::from_secs(2));
+        let begun = Instant::now();
+        worker.is_told(limit).await;
+        assert_eq!(begun.elapsed(), limit);
+        let told = async {
+            tokio::time::sleep(limit / 4).await;
+            worker.shared.policies.set_inbound(InboundPolicy { ports: [].into(), default: PortPolicy::default() }, 1);
+        };
+        tokio::join!(worker.is_told(limit), told);
+        assert_eq!(begun.elapsed(), limit * 5 / 4);
+        worker.is_told(limit).await;
+        assert_eq!(begun.elapsed(), limit * 5 / 4, "nobody waits after that");
+    }
 
     #[test]
     fn a_connection_costs_a_bounded_future() {
