@@ -30,6 +30,8 @@ pub(crate) const HTTP: u16 = 9000;
 pub(crate) const HTTP2: u16 = 9002;
 /// Bytes, declared nothing.
 pub(crate) const BYTES: u16 = 9001;
+/// Bytes of the answer to a request without a number.
+const STRANGE: usize = 8;
 /// Longest answer that may be asked for.
 const LONGEST: usize = 64 << 20;
 
@@ -136,6 +138,12 @@ async fn answer(mut request: Request<Incoming>, name: &str, oracle: &Oracle, tas
     let number = field(NUMBER);
     oracle.saw(number, || format!("{} {} {:?}", head.method, head.uri, head.headers));
     let length = usize::try_from(field(SIZE).unwrap_or_default()).unwrap_or_default().min(LONGEST);
+    let length = match number {
+        _ if head.method == http::Method::HEAD => 0,
+        Some(_) => length,
+        // Public suites, which have no numbers, want a word.
+        None => STRANGE,
+    };
     let number = number.unwrap_or_default();
     let said = body(number, length);
     let is_grpc = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/grpc");

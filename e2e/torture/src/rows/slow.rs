@@ -22,6 +22,10 @@ use crate::{
 /// Longest that anybody is watched.
 const LATE: Duration = Duration::from_secs(30);
 
+/// Slow clients that come in a second, as slowhttptest sends them; those that are silent come all at once.
+const RATE: f64 = 200.0;
+const AT_ONCE: f64 = f64::INFINITY;
+
 /// A slow client: what it says at once, and then byte by byte.
 #[derive(Debug, Clone)]
 struct Slow {
@@ -73,9 +77,16 @@ fn slow(name: &'static str, first: impl AsRef<[u8]>, then: &'static [u8], reads:
 }
 
 /// `count` of each at once; how long each was let stay.
-async fn all(address: SocketAddr, kinds: &[Slow], count: usize) -> Vec<(&'static str, Option<Duration>)> {
-    let one = |kind: Slow| async move { (kind.name, kind.stay(address).await) };
-    let all = kinds.iter().flat_map(|kind| std::iter::repeat_n(kind, count)).cloned().map(one);
+/// So many of each kind; they come at this rate.
+async fn all(address: SocketAddr, kinds: &[Slow], count: usize, rate: f64) -> Vec<(&'static str, Option<Duration>)> {
+    let one = |(nth, kind): (usize, &Slow)| {
+        let kind = kind.clone();
+        async move {
+            tokio::time::sleep(Duration::from_secs_f64(nth as f64 / rate)).await;
+            (kind.name, kind.stay(address).await)
+        }
+    };
+    let all = std::iter::repeat_n(kinds, count).flatten().enumerate().map(one);
     futures_util::future::join_all(all).await
 }
 
@@ -100,7 +111,7 @@ pub(crate) fn requests(stage: &Stage, findings: &mut Findings) -> anyhow::Result
     ];
     let stays = invariants::around(&rig, rig.server(), &Rig::victim(), findings, || {
         let (stays, cpu) = rig.outsider.block_on(|| async {
-            let stays = all(rig.direct(HTTP), &kinds, count).await;
+            let stays = all(rig.direct(HTTP), &kinds, count, RATE).await;
             Ok((stays, process::own_cpu()))
         })?;
         let bytes = kinds.iter().map(|kind| kind.first.len() + 30).sum::<usize>() * count;
@@ -129,7 +140,7 @@ pub(crate) fn silent(stage: &Stage, findings: &mut Findings) -> anyhow::Result<(
         let (result, peak) = process::peak_during(rig.server().pid(), || {
             let stays = invariants::around(&rig, rig.server(), &Rig::victim(), findings, || {
                 let (stays, cpu) = rig.outsider.block_on(|| async {
-                    let stays = all(rig.direct(HTTP), &kinds, count).await;
+                    let stays = all(rig.direct(HTTP), &kinds, count, AT_ONCE).await;
                     Ok((stays, process::own_cpu()))
                 })?;
                 // Each may cost 16 KiB, whatever it said.
