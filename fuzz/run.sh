@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs fuzz targets, one per core at a time: `fuzz/run.sh SECONDS [TARGET...]`, each for so long; all of them where none is
-# named. With the pinned stable toolchain and without cargo-fuzz: coverage needs no nightly, and a sanitizer would have
+# named. For 0 seconds: only what is in the corpus of the tree. With the pinned stable toolchain and without cargo-fuzz: coverage needs no nightly, and a sanitizer would have
 # nothing to find in code without `unsafe`. What a run finds beyond the corpus in the tree is kept beside the build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,8 +29,13 @@ RUSTFLAGS=$coverage cargo build --quiet --release --target "$host" --target-dir 
 
 one() {
     local target=$1 found=$target_dir/corpus/$1 artifacts=$target_dir/artifacts/$1/ log=$target_dir/$1.log
+    local length=(-max_total_time="$seconds")
+    if [[ $seconds == 0 ]]; then
+        length=(-runs=0)
+        found=corpus/$target
+    fi
     mkdir -p "$found" "$artifacts" "corpus/$target"
-    if "$target_dir/$host/release/$target" -max_total_time="$seconds" -max_len=4096 -timeout=25 -rss_limit_mb=2048 \
+    if "$target_dir/$host/release/$target" "${length[@]}" -max_len=4096 -timeout=25 -rss_limit_mb=2048 \
         -print_final_stats=1 -artifact_prefix="$artifacts" "$found" "corpus/$target" >"$log" 2>&1; then
         printf '%-20s %s\n' "$target" "$(sed -n 's/^stat::number_of_executed_units: */runs: /p' "$log")"
     else
