@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::closed::{Cause, How, Why};
 use self::closed::{Ended, Ring, Seen};
-use crate::{http::Version, metrics::Metrics};
+use crate::{drain::Client, http::Version, metrics::Metrics};
 
 /// All of one worker, oldest first.
 pub(crate) struct Connections {
@@ -138,6 +138,16 @@ impl Connections {
 }
 
 impl Live {
+    /// Whose connection it is. One of the own pod to itself never left this process, and has no port.
+    pub(crate) fn client(&self) -> Client {
+        match self.facts.direction {
+            Direction::Inbound if self.facts.source.port() == 0 => Client::Own,
+            Direction::Inbound if self.facts.tls.get() => Client::Proxy,
+            Direction::Inbound => Client::Stranger,
+            Direction::Outbound => Client::Own,
+        }
+    }
+
     /// The other side has a name.
     pub(crate) fn is_called(&self, name: Name) {
         *self.facts.peer.borrow_mut() = Some(name);

@@ -13,7 +13,6 @@ use std::{
 };
 
 use mesh_proto::config::Holding;
-use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -32,11 +31,23 @@ const BEGIN: Duration = Duration::from_secs(2);
 pub struct Drain {
     started: CancellationToken,
     begun: Arc<OnceLock<Instant>>,
+    ending: CancellationToken,
     aborted: CancellationToken,
     live: Arc<watch::Sender<usize>>,
     work: Arc<Work>,
     /// None where the controller has not said, or is away.
-    holding: Arc<Mutex<Option<Holding>>>,
+    holding: Arc<watch::Sender<Option<Holding>>>,
+}
+
+/// Whose connection it is that a drain is to end, and with it how its client learns to go elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// The application of the own pod: it stays here as long as it lives.
+    Own,
+    /// A proxy of the mesh: the controller tells it.
+    Proxy,
+    /// Anybody else: nobody tells it.
+    Stranger,
 }
 
 /// What came for the application, and what of it is over. Both only grow.
@@ -130,12 +141,45 @@ impl Drain {
 
     /// The controller says who still sends here; none: it is away.
     pub fn held(&self, holding: Option<Holding>) {
-        *self.holding.lock() = holding;
+        self.holding.send_replace(holding);
     }
 
     /// What the controller said last.
     pub fn holding(&self) -> Option<Holding> {
-        *self.holding.lock()
+        *self.holding.borrow()
+    }
+
+    /// Waits until a client of HTTP/2 is to be told that its connection ends (GOAWAY). What it has on the way at that moment may be
+    /// refused, because a connection's library answers the PING that comes with it before it sends what waits (h2 0.4), so whoever
+    /// learns by other means to go elsewhere is told only when it has gone.
+    pub async fn is_over_for(&self, client: Client) {
+        let told = async {
+            self.started().await;
+            match client {
+                Client::Own => std::future::pending().await,
+                Client::Stranger => tokio::time::sleep(QUIET).await,
+                Client::Proxy => self.is_held_by_nobody().await,
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            () = self.ending.cancelled() => {}
+        }
+    }
+
+    /// Waits until nobody is known to send here any more, or nobody has said who does for a while.
+    async fn is_held_by_nobody(&self) {
+        let mut holding = self.holding.subscribe();
+        loop {
+            let said = *holding.borrow_and_update();
+            match said {
+                Some(Holding::NOBODY) => return,
+                // The sender is in `self`, so it cannot be gone.
+                Some(_) => drop(holding.changed().await),
+                None if tokio::time::timeout(QUIET, holding.changed()).await.is_err() => return,
+                None => {}
+            }
+        }
     }
 
     /// Waits until the application may end: a drain has begun and its clients have let go, or no drain begins. Says which.
@@ -160,6 +204,8 @@ impl Drain {
     /// a pod has for its end begins with the preStop hook, not with the signal.
     pub async fn finish(&self, deadline: Duration) -> Drained {
         let begun = *self.begun.get_or_init(Instant::now);
+        self.started.cancel();
+        self.ending.cancel();
         let mut live = self.live.subscribe();
         tokio::select! {
             // The sender is in `self`, so it cannot be gone.
@@ -271,6 +317,43 @@ mod tests {
         let begun = Instant::now();
         assert!(waited.await);
         assert!(begun.elapsed() >= QUIET && begun.elapsed() <= QUIET + 2 * LOOK, "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_told_otherwise_to_go_elsewhere_has_gone_before_its_connection_ends() {
+        let nobody = Some(Holding::NOBODY);
+        let clients = Some(Holding { offered: false, clients: 1 });
+        // What the controller says, a while after the begin, and how long after the begin it is over.
+        for (client, says, over) in [
+            (Client::Proxy, vec![(5 * QUIET, clients), (7 * QUIET, nobody)], Some(7 * QUIET)),
+            (Client::Proxy, vec![(QUIET / 2, clients), (7 * QUIET, None)], Some(8 * QUIET)),
+            (Client::Proxy, vec![(QUIET / 2, clients)], None),
+            (Client::Proxy, vec![], Some(QUIET)),
+            (Client::Stranger, vec![(QUIET / 2, clients)], Some(QUIET)),
+            (Client::Own, vec![(QUIET / 2, nobody)], None),
+        ] {
+            let drain = Drain::new();
+            assert!(tokio::time::timeout(LONG, drain.is_over_for(client)).await.is_err(), "no drain has begun");
+            if says.first().is_some_and(|(after, _)| *after > QUIET) {
+                drain.held(clients);
+            }
+            drain.start();
+            let begun = Instant::now();
+            let controller = async {
+                for (after, holding) in &says {
+                    tokio::time::sleep_until(begun + *after).await;
+                    drain.held(*holding);
+                }
+                std::future::pending::<()>().await;
+            };
+            let ended = tokio::select! {
+                ended = tokio::time::timeout(LONG, drain.is_over_for(client)) => ended.ok().map(|()| begun.elapsed()),
+                () = controller => None,
+            };
+            assert_eq!(ended.map(|ended| ended.as_millis()), over.map(|over| over.as_millis()), "{client:?} {says:?}");
+            assert_eq!(drain.finish(2 * LONG).await, Drained::Idle);
+            drain.is_over_for(client).await;
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ where
     let result = match version {
         Version::Http1 => http1::serve(worker.config().head_timeout, stream, handle, &drain).await,
         // Boxed: a connection of HTTP/1 has no room for it.
-        Version::Http2 => Box::pin(http2::serve(worker, stream, handle, &drain)).await,
+        Version::Http2 => Box::pin(http2::serve(worker, stream, handle, &drain, live.client())).await,
     };
     if let Err(error) = &result {
         tracing::debug!(%error, "a client's HTTP connection ended with an error");

@@ -8,7 +8,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::{
-    drain::Drain,
+    drain::{Client, Drain},
     http::{
         CONNECTION_WINDOW, MAX_HEAD, MAX_STREAMS, STREAM_WINDOW, body::ResponseBody, control_frames::Bounded,
         ending::Watched, respond::Reset,
@@ -23,6 +23,7 @@ pub(super) async fn serve<H, F>(
     stream: Watched<Stream>,
     handle: H,
     drain: &Drain,
+    client: Client,
 ) -> hyper::Result<()>
 where
     H: Fn(Request<Incoming>) -> F + 'static,
@@ -50,9 +51,11 @@ where
         .serve_connection(TokioIo::new(Bounded::client(stream)), service);
     let mut connection = pin!(connection);
     tokio::select! {
+        // First: one that has not even begun would not be served at all.
+        biased;
         result = connection.as_mut() => return result,
-        // GOAWAY with a last stream that is still to come: no request is lost.
-        () = drain.started() => connection.as_mut().graceful_shutdown(),
+        // GOAWAY with a last stream that is still to come.
+        () = drain.is_over_for(client) => connection.as_mut().graceful_shutdown(),
     }
     tokio::select! {
         result = connection => result,
