@@ -16,8 +16,8 @@ pub(crate) mod retry;
 pub(crate) mod serve;
 pub(crate) mod upgrade;
 
-/// Most headers of one head (contracts: limits, reliability.md §1.3).
-pub(crate) const MAX_HEADERS: usize = 128;
+/// Most headers of one head, as with Envoy. It is hyper's own limit as well, up to which it reads heads without allocating.
+pub(crate) const MAX_HEADERS: usize = 100;
 /// Longest head, and the read buffer of an HTTP/1 connection with it.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// Concurrent HTTP/2 streams per connection, served and used.

@@ -22,10 +22,7 @@ use crate::{
     balance::{ewma::Load, silence::Silence},
     connect,
     error::{ProxyError, Result},
-    http::{
-        CONNECTION_WINDOW, MAX_HEAD, MAX_HEADERS, MAX_STREAMS, STREAM_WINDOW, body::RequestBody,
-        control_frames::Bounded,
-    },
+    http::{CONNECTION_WINDOW, MAX_HEAD, MAX_STREAMS, STREAM_WINDOW, body::RequestBody, control_frames::Bounded},
     inbound,
     stream::{Heard, Io, Noted, Stream},
     tls::Alpn,
@@ -287,7 +284,6 @@ pub(crate) async fn connect_http1(worker: &Rc<Worker>, upstream: &Upstream) -> R
 pub(crate) async fn handshake_http1(worker: &Rc<Worker>, stream: Stream) -> Result<H1Connection> {
     let heard = Heard::default();
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
         // Of trailers, too. Exact, where the buffer's size is not: what comes at once may be longer.
         .max_header_size(MAX_HEAD)

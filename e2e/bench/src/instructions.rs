@@ -1,4 +1,4 @@
-//! How many instructions, allocations and system calls one request costs in the two proxies: what does not depend on how busy a machine is, so that CI can hold it.
+//! How many instructions and system calls one request costs in the two proxies: what does not depend on how busy a machine is, so that CI can hold it.
 //!
 //! The real program runs under valgrind's callgrind, which plays a processor of its own: one more request costs the same there
 //! on every machine. What the C library does of it depends on its version, and is held more loosely.
@@ -24,9 +24,9 @@ use crate::{
 
 /// How much more than held is too much, of what is counted in this order. What the C library does itself differs from one version
 /// of it to the next.
-const MARGINS: [f64; 4] = [0.05, 0.25, 0.05, 0.05];
+const MARGINS: [f64; 3] = [0.05, 0.25, 0.05];
 /// In the same order.
-const COUNTED: [&str; 4] = ["instructions of its own", "instructions of libraries", "allocations", "system calls"];
+const COUNTED: [&str; 3] = ["instructions of its own", "instructions of libraries", "system calls"];
 /// How often it is tried to run both proxies.
 const ATTEMPTS: u8 = 3;
 /// Requests of each kind: in every run, and how many more in the run that counts them.
@@ -35,12 +35,12 @@ const REQUESTS: (u32, u32) = (100, 1000);
 const HELD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
 /// What they say of themselves.
 const PREFACE: &str = "\
-# What one request costs both proxies together, counted by callgrind: instructions of the program's own and of the C library,
-# allocations, and calls of the kernel that read, write or wait. `.ci/run instructions` fails on 5 % more, 25 % of the second.
+# What one request costs both proxies together, counted by callgrind: instructions of the program's own and of the C library, and
+# calls of the kernel that read, write or wait. `.ci/run instructions` fails on 5 % more, 25 % of the second.
 # After a change that is worth it: just instructions --update
 ";
 /// What is counted, each, in the order of [`COUNTED`].
-type Each = [f64; 4];
+type Each = [f64; 3];
 const KINDS: [(&str, What, u16); 2] =
     [("http1", What::Http1(LENGTHS[0]), HTTP_PORT), ("grpc", What::Calls(1), CALLS_PORT)];
 
@@ -76,7 +76,7 @@ pub(crate) fn measure(proxy: &Path, update: bool) -> anyhow::Result<()> {
 
 /// What the run with more requests did more, by request.
 fn each(before: &Count, after: &Count) -> Each {
-    let of = |count: &Count| [count.own, count.others, count.allocations, count.system_calls];
+    let of = |count: &Count| [count.own, count.others, count.system_calls];
     let (before, after) = (of(before), of(after));
     std::array::from_fn(|i| after[i].saturating_sub(before[i]) as f64 / f64::from(REQUESTS.1))
 }
@@ -89,7 +89,7 @@ fn parse(held: &str) -> anyhow::Result<BTreeMap<&str, Each>> {
         let numbers: Option<Vec<f64>> = numbers.split(' ').map(|number| number.parse().ok()).collect();
         Some((name, numbers?.try_into().ok()?))
     });
-    parsed.collect::<Option<_>>().context("a line that is not a name and four numbers")
+    parsed.collect::<Option<_>>().context("a line that is not a name and three numbers")
 }
 
 /// What has become dearer than it may.
@@ -158,13 +158,13 @@ mod tests {
 
     #[test]
     fn five_percent_more_is_too_much() {
-        let held = format!("{PREFACE}grpc 1 1 1 1\nhttp1 1000.0 100 20 4.5\n");
+        let held = format!("{PREFACE}grpc 1 1 1\nhttp1 1000.0 100 4.5\n");
         for (counted, dearer) in [
-            ([500.0, 50.0, 10.0, 2.0], 0),
-            ([1000.0, 100.0, 20.0, 4.5], 0),
-            ([1050.0, 125.0, 21.0, 4.7], 0),
-            ([1051.0, 125.0, 21.0, 4.7], 1),
-            ([1051.0, 126.0, 21.1, 4.8], 4),
+            ([500.0, 50.0, 2.0], 0),
+            ([1000.0, 100.0, 4.5], 0),
+            ([1050.0, 125.0, 4.7], 0),
+            ([1051.0, 125.0, 4.7], 1),
+            ([1051.0, 126.0, 4.8], 3),
         ] {
             let counted = BTreeMap::from([("http1", counted)]);
             assert_eq!(worse(&parse(&held).unwrap(), &counted).unwrap().len(), dearer, "{counted:?}");

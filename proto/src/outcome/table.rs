@@ -194,7 +194,7 @@ impl Outcome {
                 Client,
                 (431, RESOURCE_EXHAUSTED),
                 false,
-                "The request's head is larger than 64 KiB or has more than 128 headers.",
+                "The request's head is larger than 64 KiB or has more than 100 headers.",
                 "Send fewer or smaller headers; cookies are the usual cause.",
             ),
             Self::HeadTimeout => row(

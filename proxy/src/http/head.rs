@@ -114,7 +114,7 @@ impl Refusal {
             Self::CodingInHttp10 => "Transfer-Encoding in HTTP/1.0",
             Self::Chunk => "a chunk or trailer is malformed",
             Self::TooLong => "the head is longer than 64 KiB",
-            Self::TooMany => "more than 128 headers",
+            Self::TooMany => "more than 100 headers",
             Self::TooSlow => "the head began, and did not come to its end in time",
         }
     }

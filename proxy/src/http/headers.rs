@@ -76,7 +76,7 @@ fn forward_http2<B>(request: &mut Request<B>) -> Result<()> {
     // As HTTP/2 counts them (RFC 9113 §10.5.1).
     let size: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
     if fields.len() > MAX_HEADERS || size > MAX_HEAD {
-        return Err(ProxyError::new(Outcome::HeadTooLarge, "more than 128 headers, or 64 KiB of them"));
+        return Err(ProxyError::new(Outcome::HeadTooLarge, "more than 100 headers, or 64 KiB of them"));
     }
     strip_hop_by_hop(request.headers_mut());
     let host = one_host(request.headers())?;

@@ -109,7 +109,7 @@ async fn an_answer_that_is_none_becomes_a_502_with_a_code() {
         ("half a head", b"HTTP/1.1 200 OK\r\ncontent-le".to_vec(), Closes, reset),
         ("64 KiB of headers", ok(&format!("a: {}\r\n", "b".repeat(64 * 1024))), Waits, not_http),
         ("a header without end", b"HTTP/1.1 200 OK\r\na: bbbbbbbbbbbbbbbbbbbbbbbbbbbbb".to_vec(), Repeats, not_http),
-        ("129 headers", ok(&"a: b\r\n".repeat(129)), Waits, not_http),
+        ("101 headers", ok(&"a: b\r\n".repeat(101)), Waits, not_http),
         ("NUL in a value", ok("a: b\0c\r\n"), Waits, not_http),
         ("a space in a name", ok("a b: c\r\n"), Waits, not_http),
         ("two lengths that differ", ok("content-length: 5\r\ncontent-length: 4\r\n"), Waits, not_http),

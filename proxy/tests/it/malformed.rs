@@ -92,7 +92,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("a chunk whose line ends in LF", chunked("5;a\nhello\r\n0\r\n\r\n"), 400),
         ("a chunk without its end", chunked("5\r\nhello0\r\n\r\n"), 400),
         ("a folded trailer", chunked("0\r\na: b\r\n c\r\n\r\n"), 400),
-        ("129 headers", get(&"a: b\r\n".repeat(128)), 431),
+        ("101 headers", get(&"a: b\r\n".repeat(100)), 431),
         ("64 KiB of headers", get(&format!("a: {}\r\n", "b".repeat(64 * 1024))), 431),
         ("a target of 64 KiB", format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(64 * 1024)), 431),
     ];

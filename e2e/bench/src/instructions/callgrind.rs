@@ -11,13 +11,10 @@ pub(super) struct Count {
     pub(super) own: u64,
     /// Instructions of libraries.
     pub(super) others: u64,
-    /// How often the program asked the C library for memory.
-    pub(super) allocations: u64,
     /// How often it had the kernel read, write or wait.
     pub(super) system_calls: u64,
 }
 
-const ALLOCATIONS: &[&str] = &["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
 const SYSTEM_CALLS: &[&str] =
     &["read", "readv", "recv", "recvfrom", "recvmsg", "write", "writev", "send", "sendto", "sendmsg", "epoll_wait"];
 
@@ -26,7 +23,6 @@ impl Sum for Count {
         all.fold(Self::default(), |sum, one| Self {
             own: sum.own + one.own,
             others: sum.others + one.others,
-            allocations: sum.allocations + one.allocations,
             system_calls: sum.system_calls + one.system_calls,
         })
     }
@@ -57,11 +53,8 @@ pub(super) fn count(text: &str, program: &Path) -> anyhow::Result<Count> {
             call = true;
             // What a library calls itself is how it does what it was asked for.
             let calls = calls.split(' ').next().and_then(|calls| calls.parse::<u64>().ok()).filter(|_| own);
-            let calls = calls.unwrap_or_default();
-            match called {
-                _ if ALLOCATIONS.contains(&called) => count.allocations += calls,
-                _ if SYSTEM_CALLS.contains(&called) => count.system_calls += calls,
-                _ => {}
+            if SYSTEM_CALLS.contains(&called) {
+                count.system_calls += calls.unwrap_or_default();
             }
         } else if line.starts_with(|first: char| first.is_ascii_digit() || matches!(first, '+' | '-' | '*')) {
             if std::mem::take(&mut call) {
@@ -132,7 +125,7 @@ totals: 1111
     #[test]
     fn what_a_function_spends_itself_counts_where_it_is() {
         let counted = count(WRITTEN, Path::new("/somewhere/mesh-proxy")).unwrap();
-        assert_eq!(counted, Count { own: 110, others: 1001, allocations: 7, system_calls: 2 });
+        assert_eq!(counted, Count { own: 110, others: 1001, system_calls: 2 });
     }
 
     #[test]

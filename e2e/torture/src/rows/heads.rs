@@ -83,7 +83,7 @@ pub(crate) fn too_large(stage: &Stage, findings: &mut Findings) -> anyhow::Resul
     findings.none("requests that reached the application", reached);
     let whole = |heard: &&Vec<u8>| {
         let text = String::from_utf8_lossy(heard);
-        raw::statuses(heard).contains(&200) && (text.contains("bbbb") || text.matches("a: b").count() > 128)
+        raw::statuses(heard).contains(&200) && (text.contains("bbbb") || text.matches("a: b").count() > 100)
     };
     findings.told("answers", answered.len() as f64);
     findings.none("answers passed on beyond the limit", answered.iter().filter(whole).count());

@@ -30,7 +30,7 @@ use tokio::{
 use crate::{
     drain::Drain,
     http::{
-        MAX_HEAD, MAX_HEADERS,
+        MAX_HEAD,
         body::ResponseBody,
         ending::Watched,
         guard::{Guard, Verdicts},
@@ -117,7 +117,6 @@ impl Turn<'_> {
         let mut connection = Builder::new()
             // It would bound how long a connection may be idle as well; `guard` bounds the head alone.
             .header_read_timeout(None)
-            .max_headers(MAX_HEADERS)
             // With room for what is read behind a head of the longest kind.
             .max_buf_size(MAX_HEAD + READ_AHEAD)
             .half_close(true)
