@@ -128,3 +128,33 @@ async fn no_request_is_lost_while_the_servers_proxy_drains() {
         }
     }
 }
+
+#[tokio::test]
+async fn who_comes_by_http2_while_it_drains_is_served() {
+    let tasks = Tasks::new();
+    let executor = tasks.executor("app");
+    let app = App::new(move |socket| {
+        let executor = executor.clone();
+        async move {
+            let service = hyper::service::service_fn(async |_: Request<hyper::body::Incoming>| {
+                Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<Bytes>::new()))
+            });
+            let server = hyper::server::conn::http2::Builder::new(executor);
+            let _ = server.serve_connection(TokioIo::new(socket), service).await;
+        }
+    })
+    .await;
+    let pair = pair(app.address, Protocol::Http2);
+    pair.client.drain.start();
+    pair.server.drain.start();
+    // A connection each: which of two things a task looks at first was left to chance once.
+    for _ in 0..16 {
+        let socket = TcpStream::connect(pair.client.outbound).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(tasks.executor("client"), TokioIo::new(socket)).await.unwrap();
+        tasks.spawn("client", async move { drop(connection.await) });
+        let request = Request::get("http://web/").body(Empty::<Bytes>::new()).unwrap();
+        let response = soon(sender.send_request(request)).await.unwrap();
+        assert_eq!(response.status(), 200);
+    }
+}
