@@ -203,8 +203,8 @@ impl Drain {
     /// Waits until no connection is live; when aborted, or so long after the drain began, the rest is cut. The time that
     /// a pod has for its end begins with the preStop hook, not with the signal.
     pub async fn finish(&self, deadline: Duration) -> Drained {
+        self.start();
         let begun = *self.begun.get_or_init(Instant::now);
-        self.started.cancel();
         self.ending.cancel();
         let mut live = self.live.subscribe();
         tokio::select! {

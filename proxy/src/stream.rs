@@ -138,7 +138,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Prefixed<T> {
     }
 }
 
-/// In an `impl AsyncWrite` of a wrapper: writes go to its `inner` as they are; `and shutdown`: the end as well.
+/// In an `impl AsyncWrite` of a wrapper: writes, and the end, go to its `inner` as they are.
 macro_rules! forward_writes {
     () => {
         fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -160,9 +160,6 @@ macro_rules! forward_writes {
         fn is_write_vectored(&self) -> bool {
             self.inner.is_write_vectored()
         }
-    };
-    (and shutdown) => {
-        forward_writes!();
 
         fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
             Pin::new(&mut self.inner).poll_shutdown(cx)
@@ -171,11 +168,11 @@ macro_rules! forward_writes {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Prefixed<T> {
-    forward_writes!(and shutdown);
+    forward_writes!();
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
-    forward_writes!(and shutdown);
+    forward_writes!();
 }
 
 /// Whether anything was read from a [`Noted`] stream since somebody last asked. Atomic only because hyper wants `Send` streams
