@@ -155,42 +155,46 @@ impl Row {
 
     /// The proxy is no longer subscribed to a key.
     pub fn unsubscribed(&self, key: Key) {
-        self.change(|proxy| {
-            proxy.keys.remove(&text(key));
+        self.entry(|entry| {
+            entry.proxy.keys.remove(&text(key));
+            entry.held.remove(&key);
         });
-        self.entry(|entry| entry.held.remove(&key));
     }
 
     /// A value went out, of a key that is subscribed.
     pub fn sent(&self, key: Key, sent: &Published) {
-        self.key(key, |state| state.sent = Some(sent.version));
-        if let Key::Outbound(_) = key {
-            self.entry(|entry| entry.held.entry(key).or_default().sent(sent.version, &sent.value));
-        }
+        self.key(key, |state, held| {
+            state.sent = Some(sent.version);
+            if let Key::Outbound(_) = key {
+                held.sent(sent.version, &sent.value);
+            }
+        });
     }
 
     /// A version is in force.
     pub fn acked(&self, key: Key, version: u64) {
-        self.key(key, |state| {
+        self.key(key, |state, held| {
+            held.acked(version);
             state.acked = Some(version);
             // A later good version ends the complaint.
             state.rejected = state.rejected.take().filter(|rejected| rejected.version > version);
         });
-        self.entry(|entry| entry.held.get_mut(&key).map(|held| held.acked(version)));
     }
 
     /// A version could not be used.
     pub fn rejected(&self, key: Key, version: u64, reason: &str) {
         let reason = reason.chars().take(LONGEST_REASON).collect();
-        self.key(key, |state| state.rejected = Some(Rejected { version, reason }));
-        self.entry(|entry| entry.held.get_mut(&key).map(|held| held.rejected(version)));
+        self.key(key, |state, held| {
+            held.rejected(version);
+            state.rejected = Some(Rejected { version, reason });
+        });
     }
 
-    fn key(&self, key: Key, change: impl FnOnce(&mut KeyState)) {
+    fn key(&self, key: Key, change: impl FnOnce(&mut KeyState, &mut Held)) {
         // A message about a key that is not subscribed (any more) leaves no trace: the table stays bounded.
-        self.change(|proxy| {
-            if let Some(state) = proxy.keys.get_mut(&text(key)) {
-                change(state);
+        self.entry(|entry| {
+            if let Some(state) = entry.proxy.keys.get_mut(&text(key)) {
+                change(state, entry.held.entry(key).or_default());
             }
         });
     }
@@ -199,7 +203,7 @@ impl Row {
         self.entry(|entry| change(&mut entry.proxy));
     }
 
-    fn entry<T>(&self, change: impl FnOnce(&mut Entry) -> T) {
+    fn entry(&self, change: impl FnOnce(&mut Entry)) {
         if let Some(entry) = self.proxies.0.lock().get_mut(&self.number) {
             change(entry);
         }
