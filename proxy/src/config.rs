@@ -145,6 +145,8 @@ pub struct DataConfig {
     pub head_timeout: Duration,
     /// What it may hold, and how long clients may take.
     pub limits: Limits,
+    /// Whether the usual request of HTTP/1.1 goes the direct way (`http::direct`); otherwise only where the two are compared.
+    pub direct: bool,
     /// How the original destination of a connection is learnt.
     pub original_dst: OriginalDst,
 }
@@ -188,6 +190,7 @@ impl DataConfig {
             detect_timeout: Duration::from_secs(1),
             head_timeout: Duration::from_secs(10),
             limits: Limits::default(),
+            direct: true,
             original_dst: OriginalDst::Kernel,
         }
     }

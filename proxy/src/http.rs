@@ -5,6 +5,7 @@
 pub(crate) mod body;
 pub(crate) mod client;
 pub(crate) mod control_frames;
+pub(crate) mod direct;
 mod ending;
 mod expect;
 mod framing;

@@ -4,6 +4,7 @@
 //! sends to itself. Requests are in [`request`], bytes in [`link`]. Fails closed: without a policy nobody gets in.
 
 mod authorize;
+mod desk;
 mod link;
 mod request;
 

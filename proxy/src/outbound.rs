@@ -3,6 +3,7 @@
 //! `worker` calls [`serve`] for every connection the redirect delivers. One async function per stage; the rows of contracts
 //! §3 are decided here, requests in [`request`], bytes in [`tcp`].
 
+mod desk;
 mod request;
 pub(crate) mod target;
 mod tcp;

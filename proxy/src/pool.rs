@@ -75,18 +75,20 @@ pub(crate) struct Upstream {
     pub(crate) load: Load,
     /// Whether it answers at all.
     pub(crate) silence: Silence,
-    idle: RefCell<Vec<(H1Connection, Instant)>>,
+    idle: RefCell<Vec<(Stream, Instant)>>,
     http2: RefCell<Vec<Rc<H2Connection>>>,
     dialling: RefCell<Option<Dialling>>,
     spare: RefCell<Vec<(TcpStream, Instant)>>,
 }
 
-/// One HTTP/1 connection.
+/// One HTTP/1 connection, in hyper's hands for one request.
 pub(crate) struct H1Connection {
-    /// Sends requests, one after the other.
+    /// Sends it. When it is dropped, the connection is over, or idle.
     pub(crate) sender: hyper::client::conn::http1::SendRequest<RequestBody>,
     /// Whether the upstream has said anything.
     pub(crate) heard: Heard,
+    /// Whether it can carry the next request.
+    pub(crate) stays: Rc<Cell<bool>>,
 }
 
 /// One HTTP/2 connection.
@@ -130,19 +132,24 @@ impl Upstream {
         self.load.observe(slowest, Instant::now());
     }
 
-    /// An idle HTTP/1 connection, the one used last.
-    pub(crate) fn take_idle(&self) -> Option<H1Connection> {
+    /// An idle HTTP/1 connection, the one used last, of which the other end has not let go.
+    pub(crate) fn take_idle(&self) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
-        // Not ready: its last request's body is still being sent. It is of no use now, and swept when it stays so.
-        let index = idle.iter().rposition(|(connection, _)| connection.sender.is_ready())?;
-        Some(idle.remove(index).0)
+        loop {
+            let (mut stream, _) = idle.pop()?;
+            if stream.is_quiet() {
+                return Some(stream);
+            }
+        }
     }
 
     /// Keeps a connection for the next request.
-    pub(crate) fn put_idle(&self, connection: H1Connection) {
+    pub(crate) fn put_idle(&self, mut stream: Stream) {
         let mut idle = self.idle.borrow_mut();
-        if !connection.sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push((connection, Instant::now()));
+        if idle.len() < MAX_IDLE {
+            idle.push((stream, Instant::now()));
+        } else {
+            stream.say_end();
         }
     }
 
@@ -188,7 +195,7 @@ impl Upstream {
 
     /// Closes every connection that carries nothing.
     pub(crate) fn close_idle(&self) {
-        self.idle.borrow_mut().clear();
+        self.idle.borrow_mut().drain(..).for_each(|(mut stream, _)| stream.say_end());
         self.http2.borrow_mut().clear();
         self.spare.borrow_mut().clear();
     }
@@ -200,7 +207,13 @@ impl Upstream {
             Reach::Plain | Reach::External | Reach::App => IDLE_PLAIN,
         };
         let fresh = |since: Instant| now.saturating_duration_since(since) < limit;
-        self.idle.borrow_mut().retain(|(connection, since)| !connection.sender.is_closed() && fresh(*since));
+        self.idle.borrow_mut().retain_mut(|(stream, since)| {
+            let stays = fresh(*since) && stream.is_quiet();
+            if !stays {
+                stream.say_end();
+            }
+            stays
+        });
         self.spare.borrow_mut().retain(|(_, since)| fresh(*since));
         // An attempt that everybody who waited for it has given up holds this upstream in memory.
         let mut dialling = self.dialling.borrow_mut();
@@ -274,14 +287,13 @@ fn app_refused(error: ProxyError) -> ProxyError {
     }
 }
 
-/// Opens an HTTP/1 connection.
-pub(crate) async fn connect_http1(worker: &Rc<Worker>, upstream: &Upstream) -> Result<H1Connection> {
-    let stream = open(worker, upstream, Alpn::Http1).await?;
-    handshake_http1(worker, stream).await
-}
-
-/// Speaks HTTP/1 on an open connection.
-pub(crate) async fn handshake_http1(worker: &Rc<Worker>, stream: Stream) -> Result<H1Connection> {
+/// Speaks HTTP/1 on an open connection, for one request. `may_leave`: it may be one that leaves HTTP.
+pub(crate) async fn handshake_http1(
+    worker: &Rc<Worker>,
+    upstream: &Rc<Upstream>,
+    stream: Stream,
+    may_leave: bool,
+) -> Result<H1Connection> {
     let heard = Heard::default();
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(MAX_HEAD)
@@ -291,13 +303,27 @@ pub(crate) async fn handshake_http1(worker: &Rc<Worker>, stream: Stream) -> Resu
         .handshake(TokioIo::new(Noted::new(stream, heard.clone())))
         .await
         .map_err(|error| ProxyError::new(Outcome::UpstreamReset, error.to_string()))?;
+    let stays = Rc::new(Cell::new(false));
+    let (upstream, stays_) = (Rc::clone(upstream), Rc::clone(&stays));
     worker.tasks.spawn_local("http1 upstream", async move {
-        if let Err(error) = connection.with_upgrades().await {
+        let ended = if may_leave {
+            connection.with_upgrades().await
+        } else {
+            connection.without_shutdown().await.map(|parts| {
+                let mut stream = parts.io.into_inner().into_inner();
+                if stays_.get() && parts.read_buf.is_empty() {
+                    upstream.put_idle(stream);
+                } else {
+                    stream.say_end();
+                }
+            })
+        };
+        if let Err(error) = ended {
             // The request that suffers from it reports it.
             tracing::debug!(%error, "an HTTP/1 connection to an upstream ended");
         }
     });
-    Ok(H1Connection { sender, heard })
+    Ok(H1Connection { sender, heard, stays })
 }
 
 /// A shared HTTP/2 connection, opened if there is none with room. Requests that need one at the same time wait for the same

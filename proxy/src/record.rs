@@ -70,16 +70,47 @@ impl Record {
         request: &mut Request<B>,
         version: Version,
     ) -> Self {
-        side.live.request_began(version);
         let observers = &worker.shared.observers;
         let span = observers.span(request);
         let wanted = span.is_some() || observers.any();
         let kept = wanted.then(|| Box::new(Kept::request(worker, side, request, span)));
+        Self::begun(worker, side, edge, version, kept)
+    }
+
+    /// The same of a request of HTTP/1.1 that is made only where somebody looks at it; given back where it is told of its trace.
+    pub(crate) fn head(
+        worker: &Rc<Worker>,
+        side: &Rc<Side>,
+        edge: &Arc<Edge>,
+        request: impl FnOnce() -> Request<()>,
+    ) -> (Self, Option<Request<()>>) {
+        let observers = &worker.shared.observers;
+        if !observers.any() && observers.traces.is_none() {
+            return (Self::begun(worker, side, edge, Version::Http1, None), None);
+        }
+        let mut request = request();
+        let record = Self::request(worker, side, edge, &mut request, Version::Http1);
+        (record, observers.traces.is_some().then_some(request))
+    }
+
+    fn begun(
+        worker: &Rc<Worker>,
+        side: &Rc<Side>,
+        edge: &Arc<Edge>,
+        version: Version,
+        kept: Option<Box<Kept>>,
+    ) -> Self {
+        side.live.request_began(version);
         let part = RequestPart { version, status: None, grpc: None };
         let open = (side.direction == Direction::Inbound).then(|| worker.shared.drain.comes());
         let mut record = Self::new(worker, side, edge, Some(part), kept);
         record.waited_for = open;
         record
+    }
+
+    /// Whether somebody looks at more of it than is counted.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.kept.is_some()
     }
 
     /// Whose connection it belongs to.
@@ -182,7 +213,7 @@ impl Record {
     }
 
     /// The answer broke off: the server's fault.
-    pub(crate) fn broke(&mut self, error: &hyper::Error) {
+    pub(crate) fn broke(&mut self, error: impl std::fmt::Display) {
         self.whole = false;
         self.error = Some(ProxyError::new(Outcome::UpstreamReset, error.to_string()));
     }
@@ -190,6 +221,11 @@ impl Record {
     /// Somebody did not wait for the end.
     pub(crate) fn cut_off(&mut self) {
         self.whole = false;
+    }
+
+    /// Everybody got all of it after all.
+    pub(crate) fn is_whole(&mut self) {
+        self.whole = true;
     }
 
     /// So the connection it is on comes to its end.

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -86,8 +86,27 @@ impl From<Prefixed<TcpStream>> for Stream {
 impl Stream {
     /// Gives `bytes`, which were read from it, back first.
     pub(crate) fn unread(mut self, bytes: Bytes) -> Self {
-        self.prefix = if self.prefix.is_empty() { bytes } else { [&bytes[..], &self.prefix[..]].concat().into() };
+        self.put_back(bytes);
         self
+    }
+
+    /// The same, in place.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        self.prefix = if self.prefix.is_empty() { bytes } else { [&bytes[..], &self.prefix[..]].concat().into() };
+    }
+
+    /// Whether nothing has come on an idle connection: no end, no error, no byte. Costs a look at what the event loop knows. A byte
+    /// that has come is lost.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        Pin::new(self).poll_read(&mut nobody, &mut ReadBuf::new(&mut [0])).is_pending()
+    }
+
+    /// Says the end to a peer that has all it is due, as far as that is possible at once.
+    pub(crate) fn say_end(&mut self) {
+        let mut nobody = Context::from_waker(Waker::noop());
+        // It is over whether or not the peer hears of it.
+        let _ = Pin::new(self).poll_shutdown(&mut nobody);
     }
 
     /// Waits until there is something to read, or nothing ever will be.
@@ -175,7 +194,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Noted<T> {
     forward_writes!();
 }
 
-/// Whether anything was read from a [`Noted`] stream since somebody last asked. Atomic only because hyper wants `Send` streams
+/// Whether anything was read from a [`Noted`] stream. Atomic only because hyper wants `Send` streams
 /// for upgrades; one thread uses it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Heard(Arc<Said>);
@@ -189,18 +208,12 @@ struct Said {
 }
 
 /// Interim answers to one request: a thousand for a minute each are progress of most of a day, and no answer.
-const MAX_INTERIM: u32 = 1000;
+pub(crate) const MAX_INTERIM: u32 = 1000;
 
 impl Heard {
     /// Whether something was.
     pub(crate) fn anything(&self) -> bool {
         self.0.anything.load(Ordering::Relaxed)
-    }
-
-    /// From now on.
-    pub(crate) fn forget(&self) {
-        self.0.anything.store(false, Ordering::Relaxed);
-        self.0.interim.store(0, Ordering::Relaxed);
     }
 
     /// One more interim answer.
@@ -234,6 +247,11 @@ impl<T> Noted<T> {
     /// Noted in `heard`.
     pub(crate) fn new(inner: T, heard: Heard) -> Self {
         Self { inner, heard }
+    }
+
+    /// What is beneath.
+    pub(crate) fn into_inner(self) -> T {
+        self.inner
     }
 }
 

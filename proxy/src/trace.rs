@@ -10,7 +10,7 @@ mod span;
 
 use std::sync::Arc;
 
-use http::Request;
+use http::{HeaderMap, Request};
 use mesh_proto::tap::TapEvent;
 use opentelemetry::trace::SpanId;
 use opentelemetry_sdk::trace::SpanData;
@@ -25,6 +25,13 @@ pub use self::export::{Export, Origin};
 
 /// Spans that wait for the exporter: some 3 MiB at most.
 const QUEUE: usize = 2048;
+
+/// Gives the headers that say which trace a request belongs to.
+pub(crate) fn write(headers: &HeaderMap, mut put: impl FnMut(&[u8], &[u8])) {
+    for name in [TRACEPARENT, TRACESTATE] {
+        headers.get_all(&name).iter().for_each(|value| put(name.as_str().as_bytes(), value.as_bytes()));
+    }
+}
 
 /// Makes spans; clones fill the same queue.
 #[derive(Clone)]

@@ -137,6 +137,14 @@ impl ResponseBody {
         body
     }
 
+    /// The text that it is; nothing of what a server sent.
+    pub(super) fn into_text(mut self) -> Bytes {
+        match &mut self.content {
+            Content::Text(text) => text.take().unwrap_or_default(),
+            Content::Empty | Content::Incoming(_) => Bytes::new(),
+        }
+    }
+
     /// With the record that is written at its end.
     pub(crate) fn recorded(mut self, record: Record) -> Self {
         self.record = Some(record);

@@ -19,6 +19,7 @@ use crate::{
     error::{ProxyError, is_handshake_refused},
     pool::{self, H1Connection, H2Connection, Reach, Upstream},
     stream::{Heard, Stream},
+    tls::Alpn,
     worker::Worker,
 };
 
@@ -81,7 +82,7 @@ pub(crate) struct Lease {
 }
 
 enum By {
-    Http1(Option<H1Connection>),
+    Http1(H1Connection),
     Http2(Rc<H2Connection>),
 }
 
@@ -110,17 +111,18 @@ impl Lease {
 
     /// Whether the server ends the connection before the body was sent whole.
     fn is_body_cut(&self) -> bool {
-        self.closes && self.sent.as_ref().is_some_and(|whole| !whole.get())
+        self.closes && !self.is_body_sent()
+    }
+
+    fn is_body_sent(&self) -> bool {
+        self.sent.as_ref().is_none_or(|whole| whole.get())
     }
 
     /// The answer was read to its end: an HTTP/1 connection may carry the next one. Without this it is closed.
-    pub(crate) fn give_back(mut self) {
-        if !self.is_body_unwanted()
-            && !self.is_http10
-            && let By::Http1(connection) = &mut self.by
-            && let Some(connection) = connection.take()
-        {
-            self.upstream.put_idle(connection);
+    pub(crate) fn give_back(self) {
+        let stays = !self.is_body_unwanted() && !self.is_http10 && !self.closes && self.is_body_sent();
+        if let By::Http1(connection) = &self.by {
+            connection.stays.set(stays);
         }
     }
 }
@@ -159,27 +161,30 @@ async fn send_http1(
 ) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
     let expectation = expect::hold_back(&mut request);
     let sent = request.body_mut().whole();
+    let may_leave = request.headers().contains_key(http::header::UPGRADE);
     loop {
         // An application that is about to end may close a kept connection just now; one that has ended refuses a new one, which
         // says that it has not seen the request.
         let ends = upstream.reach == Reach::App && worker.shared.drain.is_draining();
         let idle = if fresh.is_some() || ends { None } else { upstream.take_idle() };
         let reused = idle.is_some();
-        let connection = match (idle, fresh.take()) {
-            (Some(connection), _) => Ok(connection),
-            (None, Some(stream)) => pool::handshake_http1(worker, stream).await,
-            (None, None) => Box::pin(pool::connect_http1(worker, upstream)).await,
+        let opened = match idle.or(fresh.take()) {
+            Some(stream) => Ok(stream),
+            None => Box::pin(pool::open(worker, upstream, Alpn::Http1)).await,
+        };
+        let connection = match opened {
+            Ok(stream) => pool::handshake_http1(worker, upstream, stream, may_leave).await,
+            Err(error) => Err(error),
         };
         let mut connection = match connection {
             Ok(connection) => connection,
             Err(error) => return Err(Unanswered::unsent(error, request)),
         };
         let heard = connection.heard.clone();
-        heard.forget();
         listen_for_interim(&mut request, heard.clone(), expectation.clone());
         let begun = tokio::time::Instant::now();
         let answer = connection.sender.try_send_request(request);
-        let mut lease = Lease::begin(upstream, By::Http1(Some(connection)));
+        let mut lease = Lease::begin(upstream, By::Http1(connection));
         let answer = tokio::select! {
             biased;
             answer = answer => answer,

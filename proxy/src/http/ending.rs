@@ -12,6 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{connections::How, stream::Stream};
@@ -70,6 +71,17 @@ impl<T> Watched<T> {
 }
 
 impl Watched<Stream> {
+    /// See [`Stream::put_back`].
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.inner.put_back(bytes);
+    }
+
+    /// See [`Stream::say_end`].
+    pub(super) fn say_end(&mut self) {
+        self.ending.note(OURS);
+        self.inner.say_end();
+    }
+
     /// See [`Stream::poll_readable`].
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let readable = self.inner.poll_readable(cx);

@@ -134,15 +134,17 @@ impl Framing {
 
 /// A chunked body.
 #[derive(Debug, Default)]
-struct Chunked {
+pub(super) struct Chunked {
     at: At,
     /// Of the chunk, as far as it was read.
     size: u64,
+    content: u64,
     extensions: usize,
     trailers: usize,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// In the order in which they come.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum At {
     #[default]
     Size,
@@ -162,12 +164,31 @@ enum At {
 
 impl Chunked {
     /// So many bytes belong to it; none if it is malformed.
-    fn scan(&mut self, bytes: &[u8]) -> Option<usize> {
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Option<usize> {
+        self.scan_to(At::End, bytes)
+    }
+
+    /// As `scan`, but no further than to where trailers may begin.
+    pub(super) fn scan_to_trailers(&mut self, bytes: &[u8]) -> Option<usize> {
+        if self.at >= At::Trailer { Some(0) } else { self.scan_to(At::Trailer, bytes) }
+    }
+
+    /// Whether its end was read.
+    pub(super) fn is_over(&self) -> bool {
+        self.at == At::End
+    }
+
+    /// Bytes of content so far.
+    pub(super) fn content(&self) -> u64 {
+        self.content
+    }
+
+    fn scan_to(&mut self, end: At, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
-        while at < bytes.len() && self.at != At::End {
+        while at < bytes.len() && self.at != end {
             if self.at == At::Data {
                 let here = usize::try_from(self.size).unwrap_or(usize::MAX).min(bytes.len() - at);
-                (at, self.size) = (at + here, self.size - here as u64);
+                (at, self.size, self.content) = (at + here, self.size - here as u64, self.content + here as u64);
                 if self.size == 0 {
                     self.at = At::DataCr;
                 }

@@ -1,6 +1,6 @@
 //! One HTTP/1 request head, read strictly: whether it may be forwarded, and how its body is framed (RFC 9112).
 //!
-//! Pure; `framing` calls it. Two programs that read the same bytes differently are how requests are smuggled, so that what
+//! Pure; `framing` and `direct` call it. Two programs that read the same bytes differently are how requests are smuggled, so that what
 //! RFC 9112 lets a server mend (a bare LF, a length given twice, a length beside chunks) is refused here, like what it forbids.
 //! What passes is what hyper reads the same way; see the test that compares the two.
 
@@ -124,7 +124,7 @@ impl Refusal {
 pub(super) fn read(bytes: &[u8], searched: usize) -> Head {
     match find_end(bytes, searched) {
         Ok(Ok(len)) if len > MAX_HEAD => Head::Refused(Refusal::TooLong),
-        Ok(Ok(len)) => match parse(&bytes[..len]) {
+        Ok(Ok(len)) => match walk(&bytes[..len], &mut ()) {
             Ok(body) => Head::Whole { len, body },
             Err(refusal) => Head::Refused(refusal),
         },
@@ -135,7 +135,7 @@ pub(super) fn read(bytes: &[u8], searched: usize) -> Head {
 }
 
 /// The end of the head, or where the unfinished line begins. Empty lines before the request line are skipped (RFC 9112 §2.2).
-fn find_end(bytes: &[u8], searched: usize) -> Result<Result<usize, usize>, Refusal> {
+pub(super) fn find_end(bytes: &[u8], searched: usize) -> Result<Result<usize, usize>, Refusal> {
     let mut line = searched;
     let mut is_first = searched == 0;
     while let Some(length) = memchr::memchr(b'\n', &bytes[line..]) {
@@ -154,14 +154,39 @@ fn find_end(bytes: &[u8], searched: usize) -> Result<Result<usize, usize>, Refus
     Ok(Err(if is_first { 0 } else { line }))
 }
 
-/// A whole head.
-fn parse(head: &[u8]) -> Result<Body, Refusal> {
+/// The first line of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Line<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) target: &'a [u8],
+    pub(super) is_http11: bool,
+    /// The target is a path, perhaps with a query, of which no URI parser may have an opinion of its own.
+    pub(super) is_plain_path: bool,
+}
+
+/// Looks at the parts of a head on the way.
+pub(super) trait Visit<'a> {
+    /// Comes first.
+    fn line(&mut self, line: Line<'a>);
+    /// Value without the space around it.
+    fn header(&mut self, name: &'a [u8], value: &'a [u8]);
+}
+
+impl<'a> Visit<'a> for () {
+    fn line(&mut self, _: Line<'a>) {}
+    fn header(&mut self, _: &'a [u8], _: &'a [u8]) {}
+}
+
+/// A whole head; `visitor` sees its parts, as long as nothing is wrong.
+pub(super) fn walk<'a>(head: &'a [u8], visitor: &mut impl Visit<'a>) -> Result<Body, Refusal> {
     let mut lines = Lines(head);
-    let mut line = lines.next().unwrap_or_default();
-    while line.is_empty() {
-        line = lines.next().ok_or(Refusal::RequestLine)?;
+    let mut first = lines.next().unwrap_or_default();
+    while first.is_empty() {
+        first = lines.next().ok_or(Refusal::RequestLine)?;
     }
-    let is_http11 = request_line(line)?;
+    let first = request_line(first)?;
+    let is_http11 = first.is_http11;
+    visitor.line(first);
     let (mut count, mut length, mut two_lengths, mut chunked, mut upgrade) = (0, None, false, false, false);
     while let Some(line) = lines.next().filter(|line| !line.is_empty()) {
         count += 1;
@@ -169,6 +194,7 @@ fn parse(head: &[u8]) -> Result<Body, Refusal> {
             return Err(Refusal::TooMany);
         }
         let (name, value) = field(line)?;
+        visitor.header(name, value);
         // By length first: two comparisons for most headers.
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
@@ -198,8 +224,7 @@ fn parse(head: &[u8]) -> Result<Body, Refusal> {
     }
 }
 
-/// Whether it is HTTP/1.1.
-fn request_line(line: &[u8]) -> Result<bool, Refusal> {
+fn request_line(line: &[u8]) -> Result<Line<'_>, Refusal> {
     let (method, rest) = split(line, b' ').ok_or(Refusal::RequestLine)?;
     if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
         return Err(Refusal::Method);
@@ -209,12 +234,13 @@ fn request_line(line: &[u8]) -> Result<bool, Refusal> {
     if !is_plain_path && http::Uri::try_from(target).is_err() {
         return Err(Refusal::Target);
     }
-    match version {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
-        _ if version.contains(&b' ') => Err(Refusal::RequestLine),
-        _ => Err(Refusal::Version),
-    }
+    let is_http11 = match version {
+        b"HTTP/1.1" => true,
+        b"HTTP/1.0" => false,
+        _ if version.contains(&b' ') => return Err(Refusal::RequestLine),
+        _ => return Err(Refusal::Version),
+    };
+    Ok(Line { method, target, is_http11, is_plain_path })
 }
 
 /// Name and value of a header.

@@ -105,12 +105,15 @@ fn one_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>> {
     if hosts.next().is_some() {
         return Err(bad("more than one Host header"));
     }
-    // Of name, address and port; not what makes another part of a URI of the rest, or of a name a user.
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(byte);
-    if host.is_some_and(|host| !host.as_bytes().iter().all(is_part)) {
+    if host.is_some_and(|host| !host.as_bytes().iter().all(is_of_host)) {
         return Err(bad("the Host header is no host"));
     }
     Ok(host)
+}
+
+/// Of name, address and port; not what makes another part of a URI of the rest, or of a name a user.
+pub(super) fn is_of_host(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(byte)
 }
 
 /// The protocol a client wants to change to, if it asks for that and may. What is left out is only offered, so the server
@@ -141,15 +144,17 @@ pub(crate) fn strip_error(fields: &mut HeaderMap) {
     strip(fields, &ERROR);
 }
 
-/// A field of this name, with hyphens or underscores. Names are in lower case already.
+/// A field of this name, with hyphens or underscores.
 fn strip(fields: &mut HeaderMap, name: &HeaderName) {
-    let is_like = |field: &HeaderName| {
-        field.as_str().len() == name.as_str().len()
-            && field.as_str().bytes().zip(name.as_str().bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
-    };
-    while let Some(found) = fields.keys().find(|field| is_like(field)).cloned() {
+    while let Some(found) = fields.keys().find(|field| is_like(field.as_str().as_bytes(), name)).cloned() {
         fields.remove(found);
     }
+}
+
+/// Whether a field's name is this one, in any case, with hyphens or underscores.
+pub(super) fn is_like(field: &[u8], name: &HeaderName) -> bool {
+    let same = |(a, b): (&u8, u8)| a.to_ascii_lowercase() == b || (*a == b'_' && b == b'-');
+    field.len() == name.as_str().len() && field.iter().zip(name.as_str().bytes()).all(same)
 }
 
 /// Makes a server's answer one that can be passed on to a client that spoke `client`.
@@ -200,15 +205,20 @@ pub(crate) fn is_idempotent(method: &Method) -> bool {
 
 /// Whether a client wants errors as gRPC.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| says_grpc(value.as_bytes()))
 }
 
-/// Removes what is about one connection only. `te: trailers` stays: it is about the answer, and gRPC wants it.
+/// Whether this Content-Type is gRPC's.
+pub(super) fn says_grpc(content_type: &[u8]) -> bool {
+    content_type.starts_with(b"application/grpc")
+}
+
 /// Whether the connection ends with this message.
 pub(super) fn closes(headers: &HeaderMap) -> bool {
     connection_tokens(headers).any(|token| token.eq_ignore_ascii_case("close"))
 }
 
+/// Removes what is about one connection only. `te: trailers` stays: it is about the answer, and gRPC wants it.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = connection_tokens(headers)

@@ -34,6 +34,11 @@ impl Asker {
         let occupied = version == Version::Http1 && !request.body().is_end_stream();
         Self { grpc: headers::is_grpc(request.headers()), occupied }
     }
+
+    /// Of a request of HTTP/1 that was read whole.
+    pub(super) fn free(grpc: bool) -> Self {
+        Self { grpc, occupied: false }
+    }
 }
 
 /// The answer to a request that failed.

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use mesh_proto::outcome::Outcome;
 
-use super::{Version, body::ResponseBody, ending::Ending};
+use super::{Version, body::ResponseBody, direct::Desk, ending::Ending};
 use crate::{
     connections::{Cause, Live, Why},
     drain::Drain,
@@ -17,17 +17,27 @@ use crate::{
     worker::Worker,
 };
 
-/// Serves every request of the connection `live` with `handle`.
-pub(crate) async fn serve<H, F>(worker: &Rc<Worker>, live: &Live, stream: Stream, version: Version, handle: H)
-where
+/// Serves every request of the connection `live` with `handle`; those that may go the direct way, with `desk`.
+pub(crate) async fn serve<H, F, D>(
+    worker: &Rc<Worker>,
+    live: &Live,
+    stream: Stream,
+    version: Version,
+    handle: H,
+    desk: Option<&D>,
+) where
     H: Fn(Request<Incoming>) -> F + Unpin + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
+    D: Desk,
 {
     let drain = worker.shared.drain.clone();
     let ending = Ending::default();
     let stream = ending.of(stream);
     let result = match version {
-        Version::Http1 => http1::serve(worker.config().head_timeout, stream, handle, &drain).await,
+        Version::Http1 => {
+            let desk = desk.filter(|_| worker.config().direct);
+            http1::serve(worker.config().head_timeout, stream, handle, &drain, desk).await
+        }
         // Boxed: a connection of HTTP/1 has no room for it.
         Version::Http2 => Box::pin(http2::serve(worker, stream, handle, &drain, live.client())).await,
     };

@@ -23,20 +23,19 @@ use crate::{
 };
 
 /// What all requests of a connection have in common.
-struct Connection {
-    link: Rc<Link>,
-    app: Rc<Upstream>,
-    edge: Arc<Edge>,
+pub(super) struct Connection {
+    pub(super) link: Rc<Link>,
+    pub(super) app: Rc<Upstream>,
+    pub(super) edge: Arc<Edge>,
     version: Version,
 }
 
 /// Serves every request of the connection.
 pub(super) async fn serve(link: Rc<Link>, client: Stream, version: Version) {
     let connection = Rc::new(Connection { app: link.app(), edge: link.edge(), version, link: Rc::clone(&link) });
-    server::serve(&link.worker, &link.side().live, client, version, move |request| {
-        Rc::clone(&connection).answer(request)
-    })
-    .await;
+    let desk = Rc::clone(&connection);
+    let handle = move |request| Rc::clone(&connection).answer(request);
+    server::serve(&link.worker, &link.side().live, client, version, handle, Some(&*desk)).await;
 }
 
 impl Connection {

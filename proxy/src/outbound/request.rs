@@ -27,24 +27,22 @@ use crate::{
 
 /// Serves every request of the connection.
 pub(super) async fn serve(connection: Rc<Connection>, version: Version, client: Stream) {
-    let (worker, side) = (Rc::clone(&connection.worker), Rc::clone(&connection.side));
-    server::serve(&worker, &side.live, client, version, move |request| {
-        answer(Rc::clone(&connection), version, request)
-    })
-    .await;
+    let desk = Rc::clone(&connection);
+    let handle = move |request| answer(Rc::clone(&connection), version, request);
+    server::serve(&desk.worker, &desk.side.live, client, version, handle, Some(&*desk)).await;
 }
 
 /// Answers every request with the same error.
 pub(super) async fn refuse_all(worker: &Rc<Worker>, live: &Live, client: Stream, version: Version, error: ProxyError) {
-    server::serve(worker, live, client, version, move |request: Request<Incoming>| {
+    let handle = move |request: Request<Incoming>| {
         let mut answer = respond::failed(&error, Asker::of(&request, version));
         // The next connection may find the controller back.
         if version == Version::Http1 {
             answer.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
         }
         std::future::ready(answer)
-    })
-    .await;
+    };
+    server::serve(worker, live, client, version, handle, None::<&Connection>).await;
 }
 
 /// What a request brings and its answer needs.
@@ -109,7 +107,8 @@ async fn forward(
     connection.worker.shared.limits.request(Direction::Outbound)?;
     let on_upgrade = upgrade::wanted(&mut request, exchange.version);
     headers::forward_request(&mut request, exchange.version, connection.side.destination)?;
-    let (balancer, route) = compiled.choose(&request)?;
+    let (backend, route) = compiled.choose(&request)?;
+    let balancer = compiled.backend(backend)?;
     let (member, fresh) = first_member(connection, balancer)?;
     exchange.goes_to(&member, route);
 
@@ -136,7 +135,7 @@ async fn forward(
 }
 
 /// The endpoint of the way that was opened early, if the route leads there; else the balancer's choice.
-fn first_member(connection: &Connection, balancer: &Balancer) -> Result<(Rc<Member>, Option<Stream>)> {
+pub(super) fn first_member(connection: &Connection, balancer: &Balancer) -> Result<(Rc<Member>, Option<Stream>)> {
     if let Some((member, stream)) = connection.early.take()
         && balancer.contains(&member)
     {
@@ -224,6 +223,6 @@ fn finish(
     Ok((lease.answer(response), switching))
 }
 
-fn no_endpoints() -> ProxyError {
+pub(super) fn no_endpoints() -> ProxyError {
     ProxyError::new(Outcome::NoEndpoints, "the backend has no ready endpoint")
 }

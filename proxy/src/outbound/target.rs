@@ -43,6 +43,9 @@ pub(crate) struct Compiled {
     pub(crate) edge: Arc<Edge>,
 }
 
+/// The backend where there are no routes.
+pub(crate) const UNROUTED: usize = 0;
+
 /// One endpoint of one target.
 pub(crate) struct Member {
     /// Shared by all targets that have this endpoint.
@@ -152,23 +155,25 @@ impl Compiled {
 
     /// The backend of a connection that carries no requests: the Service itself.
     pub(crate) fn unrouted(&self) -> Result<&Balancer> {
-        self.backends.first().ok_or_else(|| ProxyError::new(Outcome::NoBackend, "the target has no backend"))
+        self.backend(UNROUTED)
+    }
+
+    /// The endpoints of a backend.
+    pub(crate) fn backend(&self, backend: usize) -> Result<&Balancer> {
+        self.backends
+            .get(backend)
+            .ok_or_else(|| ProxyError::new(Outcome::NoBackend, format!("the target has no backend {backend}")))
     }
 
     /// The backend of a request, and the name of the route that chose it.
-    pub(crate) fn choose<B>(&self, request: &Request<B>) -> Result<(&Balancer, Option<&Arc<str>>)> {
+    pub(crate) fn choose<B>(&self, request: &Request<B>) -> Result<(usize, Option<&Arc<str>>)> {
         let OutboundPolicy::Service(target) = &*self.policy else {
-            return Ok((self.unrouted()?, None));
+            return Ok((UNROUTED, None));
         };
         // Only weights need chance.
         let random = if target.routes.is_empty() { 0 } else { rand::random() };
         match target.choose(request, random) {
-            Choice::Backend { backend, route } => match self.backends.get(backend) {
-                Some(balancer) => Ok((balancer, route.map(|route| &route.name))),
-                None => {
-                    Err(ProxyError::new(Outcome::NoBackend, format!("{} has no backend {backend}", target.service)))
-                }
-            },
+            Choice::Backend { backend, route } => Ok((backend, route.map(|route| &route.name))),
             Choice::NoRoute => {
                 Err(ProxyError::new(Outcome::NoRoute, format!("no route of {} matches", target.service)))
             }

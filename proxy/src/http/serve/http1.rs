@@ -32,6 +32,7 @@ use crate::{
     http::{
         MAX_HEAD,
         body::ResponseBody,
+        direct::{self, Desk, Next},
         ending::Watched,
         guard::{Guard, Verdicts},
     },
@@ -52,16 +53,18 @@ const REST_AFTER: Duration = Duration::from_millis(25);
 /// A client's stream as hyper gets it.
 type ClientIo = TokioIo<Guard<Watched<Stream>>>;
 
-/// Serves every request of `stream`.
-pub(super) async fn serve<H, F>(
+/// Serves every request of `stream`; those that may go the direct way, with `desk`.
+pub(super) async fn serve<H, F, D>(
     head_timeout: Duration,
     stream: Watched<Stream>,
     handle: H,
     drain: &Drain,
+    desk: Option<&D>,
 ) -> hyper::Result<()>
 where
     H: Fn(Request<Incoming>) -> F + Unpin + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
+    D: Desk,
 {
     let verdicts = Arc::new(Verdicts::default());
     let is_late = stream.get_ref().is_late();
@@ -86,14 +89,21 @@ where
             Ok::<_, Infallible>(response)
         })
     });
-    let turn = Turn { verdicts, drain };
+    // Where there is the direct way, hyper is for one request.
+    let rest_after = if desk.is_some() { Duration::ZERO } else { REST_AFTER };
+    let turn = Turn { verdicts, drain, rest_after };
     loop {
+        if let Some(desk) = desk
+            && let Next::Over = direct::serve(desk, io.inner_mut().get_mut(), drain).await
+        {
+            return Ok(());
+        }
         // Boxed, so that an idle connection has no room for it.
         match Box::pin(turn.serve(io, service)).await? {
             Some(left) => (io, service) = left,
             None => return Ok(()),
         }
-        if !turn.spoken_to(&mut io).await {
+        if (desk.is_none() || drain.is_draining()) && !turn.spoken_to(&mut io).await {
             return Ok(());
         }
     }
@@ -103,6 +113,8 @@ where
 struct Turn<'a> {
     verdicts: Arc<Verdicts>,
     drain: &'a Drain,
+    /// Idle for so long, hyper gives it back.
+    rest_after: Duration,
 }
 
 /// What a turn leaves: the stream and the service of a connection at rest, of which nothing of a request or an answer is left
@@ -144,7 +156,7 @@ impl Turn<'_> {
     where
         S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Unpin + 'static,
     {
-        let mut timer: Pin<&mut Sleep> = pin!(tokio::time::sleep(REST_AFTER));
+        let mut timer: Pin<&mut Sleep> = pin!(tokio::time::sleep(self.rest_after));
         let mut since = None;
         poll_fn(|cx| {
             if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
@@ -152,8 +164,9 @@ impl Turn<'_> {
             }
             loop {
                 match since {
+                    None if self.verdicts.is_at_rest() && self.rest_after.is_zero() => return Poll::Ready(None),
                     None if self.verdicts.is_at_rest() => {
-                        timer.as_mut().reset(Instant::now() + REST_AFTER);
+                        timer.as_mut().reset(Instant::now() + self.rest_after);
                         since = Some(self.verdicts.progress());
                     }
                     Some(progress) if timer.as_mut().poll(cx).is_ready() => {
@@ -212,7 +225,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        http::{ending::Ending, head::Refusal},
+        http::{direct::Nobody, ending::Ending, head::Refusal},
         stream::{Io, Prefixed},
     };
 
@@ -234,7 +247,7 @@ mod tests {
             response
         };
         let drain = Drain::default();
-        let served = serve(LIMIT, Ending::default().of(stream), handle, &drain);
+        let served = serve(LIMIT, Ending::default().of(stream), handle, &drain, None::<&Nobody>);
         let read = async {
             let mut answer = Vec::new();
             while !answer.ends_with(b"\r\n\r\n") {
@@ -286,7 +299,7 @@ mod tests {
             }
         });
         let drain = Drain::default();
-        let turn = Turn { verdicts, drain: &drain };
+        let turn = Turn { verdicts, drain: &drain, rest_after: REST_AFTER };
         let ended = tokio::time::timeout(4 * REST_AFTER, turn.serve(io, service)).await;
         matches!(ended, Ok(Ok(Some(_))))
     }
@@ -325,7 +338,8 @@ mod tests {
             async move { Response::new(ResponseBody::text(path)) }
         };
         let drain = Drain::default();
-        let served = serve(LIMIT, Ending::default().of(Stream::from(Io::Local(server))), handle, &drain);
+        let served =
+            serve(LIMIT, Ending::default().of(Stream::from(Io::Local(server))), handle, &drain, None::<&Nobody>);
         let ask = async {
             for turn in 0..3 {
                 // In parts, with a rest before each that may have one.
@@ -352,7 +366,7 @@ mod tests {
         let handle = |_| async { Response::new(ResponseBody::empty()) };
         let drain = Drain::default();
         let ending = Ending::default();
-        let served = serve(LIMIT, ending.of(Stream::from(Io::Local(server))), handle, &drain);
+        let served = serve(LIMIT, ending.of(Stream::from(Io::Local(server))), handle, &drain, None::<&Nobody>);
         let drained = async {
             tokio::time::sleep(4 * REST_AFTER).await;
             drain.start();

@@ -1,0 +1,218 @@
+//! An answer as the direct way sees it: the head that is passed on, and where its body ends (RFC 9112 §6.3).
+//!
+//! Pure. The server's head is read by httparse, as in hyper's way, and written anew: what is lenient in it does not reach the
+//! client. What is changed in it, and what is refused, is the same as in [`headers`].
+
+use std::mem::MaybeUninit;
+
+use http::{HeaderMap, Method, StatusCode};
+use mesh_proto::outcome::Outcome;
+
+use super::{
+    super::{MAX_HEAD, MAX_HEADERS, headers},
+    ask,
+    body::Body,
+};
+
+/// What of a request its answer depends on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    /// The client wants no further answer on its connection.
+    pub(super) closes: bool,
+    /// The answer comes from a proxy of the mesh, or by way of one.
+    pub(super) from_mesh: bool,
+}
+
+/// What the beginning of a server's bytes is.
+#[derive(Debug)]
+pub(super) enum Read {
+    /// Not all there yet.
+    Partial,
+    /// An answer that another one follows (1xx), of so many bytes.
+    Interim(usize),
+    /// The answer's head.
+    Whole(Answer),
+}
+
+/// An answer's head.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Its bytes.
+    pub(super) len: usize,
+    pub(super) status: StatusCode,
+    pub(super) body: Body,
+    /// After it the connection can carry the next request.
+    pub(super) reusable: bool,
+    /// The code that the peer's proxy put on it.
+    pub(super) said: Option<Outcome>,
+    /// It has a gRPC status.
+    pub(super) grpc: bool,
+}
+
+/// Why an answer is none.
+pub(super) type Bad = &'static str;
+
+/// Reads the head at the beginning of `bytes`, and writes the one for the client into `out`.
+pub(super) fn read(bytes: &[u8], asked: Asked<'_>, out: &mut Vec<u8>) -> Result<Read, Bad> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let Some((len, parsed)) = parse(bytes, &mut fields)? else {
+        return if bytes.len() >= MAX_HEAD { Err(TOO_LARGE) } else { Ok(Read::Partial) };
+    };
+    if len > MAX_HEAD {
+        return Err(TOO_LARGE);
+    }
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or("a status that is none")?;
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err("a change of protocol that nobody asked for");
+    }
+    if status.is_informational() {
+        return Ok(Read::Interim(len));
+    }
+    let facts = Facts::of(parsed.headers)?;
+    let has_no_body = asked.method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
+    let body = match facts.length {
+        _ if has_no_body => Body::none(),
+        Some(length) => Body::length(length),
+        None if facts.chunked => Body::chunked(),
+        None => Body::until_the_end(),
+    };
+    put(out, &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason(&parsed, status).as_bytes(), b"\r\n"]);
+    for field in &*parsed.headers {
+        if facts.keeps(field, asked, status) {
+            put(out, &[field.name.as_bytes(), b": ", field.value, b"\r\n"]);
+        }
+    }
+    if body.is_sent_in_chunks() {
+        put(out, &[b"transfer-encoding: chunked\r\n"]);
+    }
+    if asked.closes {
+        put(out, &[b"connection: close\r\n"]);
+    }
+    put(out, &[b"\r\n"]);
+    let reusable = parsed.version == Some(1) && !facts.closes;
+    let said = facts.said.filter(|_| asked.from_mesh);
+    Ok(Read::Whole(Answer { len, status, reusable, said, grpc: facts.grpc, body }))
+}
+
+/// All headers of the answer that begins `bytes`, for whoever has to look at them.
+pub(super) fn headers(bytes: &[u8]) -> HeaderMap {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut headers = HeaderMap::new();
+    if let Ok(Some((_, parsed))) = parse(bytes, &mut fields) {
+        for field in &*parsed.headers {
+            ask::append(&mut headers, field.name.as_bytes(), field.value);
+        }
+    }
+    headers
+}
+
+const TOO_LARGE: Bad = "an answer with more than 100 headers, or 64 KiB of them";
+
+type Parsed<'h, 'b> = httparse::Response<'h, 'b>;
+
+fn parse<'h, 'b>(
+    bytes: &'b [u8],
+    fields: &'h mut [MaybeUninit<httparse::Header<'b>>],
+) -> Result<Option<(usize, Parsed<'h, 'b>)>, Bad> {
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut response, bytes, fields);
+    match parsed {
+        Ok(httparse::Status::Complete(len)) => Ok(Some((len, response))),
+        Ok(httparse::Status::Partial) => Ok(None),
+        Err(httparse::Error::TooManyHeaders) => Err(TOO_LARGE),
+        Err(_) => Err("an answer that is not HTTP/1"),
+    }
+}
+
+/// The server's own words, where it has any.
+fn reason<'b>(parsed: &Parsed<'_, 'b>, status: StatusCode) -> &'b str {
+    parsed.reason.filter(|reason| !reason.is_empty()).or(status.canonical_reason()).unwrap_or_default()
+}
+
+/// What its headers say of an answer.
+#[derive(Default)]
+struct Facts<'b> {
+    length: Option<u64>,
+    chunked: bool,
+    closes: bool,
+    grpc: bool,
+    said: Option<Outcome>,
+    /// Headers that are of this connection alone.
+    named: Vec<&'b [u8]>,
+}
+
+impl<'b> Facts<'b> {
+    fn of(fields: &[httparse::Header<'b>]) -> Result<Self, Bad> {
+        let mut facts = Self::default();
+        let mut has_length = false;
+        for field in fields {
+            match field.name.len() {
+                14 if field.name.eq_ignore_ascii_case("content-length") => {
+                    if std::mem::replace(&mut has_length, true) {
+                        return Err("an answer with more than one Content-Length");
+                    }
+                    facts.length = Some(head_length(field.value)?);
+                }
+                17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
+                    if facts.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
+                        return Err("a Transfer-Encoding other than chunked");
+                    }
+                    facts.chunked = true;
+                }
+                10 if field.name.eq_ignore_ascii_case("connection") => facts.connection(field.value),
+                10 if headers::is_like(field.name.as_bytes(), &headers::ERROR) => {
+                    let code = std::str::from_utf8(field.value).ok();
+                    facts.said = facts.said.or(code.and_then(Outcome::from_code));
+                }
+                11 if field.name.eq_ignore_ascii_case("grpc-status") => facts.grpc = true,
+                _ => {}
+            }
+        }
+        if has_length && facts.chunked {
+            return Err("an answer with both Content-Length and Transfer-Encoding");
+        }
+        Ok(facts)
+    }
+
+    fn connection(&mut self, value: &'b [u8]) {
+        for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            if token.eq_ignore_ascii_case(b"close") {
+                self.closes = true;
+            } else if !token.is_empty() && !token.eq_ignore_ascii_case(b"content-length") {
+                self.named.push(token);
+            }
+        }
+    }
+
+    /// Whether a header is for the client, too.
+    fn keeps(&self, field: &httparse::Header<'_>, asked: Asked<'_>, status: StatusCode) -> bool {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        let is_of_one_hop = match field.name.len() {
+            10 if is("connection") || is("keep-alive") => true,
+            10 => !asked.from_mesh && headers::is_like(field.name.as_bytes(), &headers::ERROR),
+            14 => status == StatusCode::NO_CONTENT && is("content-length"),
+            16 => is("proxy-connection"),
+            17 => is("transfer-encoding"),
+            7 => is("upgrade"),
+            2 => is("te"),
+            _ => false,
+        };
+        !is_of_one_hop && !self.named.iter().any(|name| name.eq_ignore_ascii_case(field.name.as_bytes()))
+    }
+}
+
+/// Digits alone, and few enough of them that nobody overflows.
+fn head_length(value: &[u8]) -> Result<u64, Bad> {
+    const BAD: Bad = "an answer with a Content-Length that is no number of bytes";
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(BAD);
+    }
+    Ok(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
