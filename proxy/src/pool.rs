@@ -16,7 +16,7 @@ use futures_util::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_proto::{admin, endpoint::Endpoint, identity::Identity, outcome::Outcome};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{net::TcpStream, sync::oneshot, time::Instant};
 
 use crate::{
     balance::{ewma::Load, silence::Silence},
@@ -87,8 +87,16 @@ pub(crate) struct H1Connection {
     pub(crate) sender: hyper::client::conn::http1::SendRequest<RequestBody>,
     /// Whether the upstream has said anything.
     pub(crate) heard: Heard,
-    /// Whether it can carry the next request.
-    pub(crate) stays: Rc<Cell<bool>>,
+    /// What is to become of it; dropped: nothing more.
+    pub(crate) fate: oneshot::Sender<Fate>,
+}
+
+/// What becomes of an HTTP/1 connection that hyper had.
+pub(crate) enum Fate {
+    /// It can carry the next request.
+    Stays,
+    /// It is HTTP no more, and for somebody else.
+    Leaves(oneshot::Sender<Stream>),
 }
 
 /// One HTTP/2 connection.
@@ -287,12 +295,11 @@ fn app_refused(error: ProxyError) -> ProxyError {
     }
 }
 
-/// Speaks HTTP/1 on an open connection, for one request. `may_leave`: it may be one that leaves HTTP.
+/// Speaks HTTP/1 on an open connection, for one request.
 pub(crate) async fn handshake_http1(
     worker: &Rc<Worker>,
     upstream: &Rc<Upstream>,
     stream: Stream,
-    may_leave: bool,
 ) -> Result<H1Connection> {
     let heard = Heard::default();
     let (sender, connection) = hyper::client::conn::http1::Builder::new()
@@ -303,27 +310,24 @@ pub(crate) async fn handshake_http1(
         .handshake(TokioIo::new(Noted::new(stream, heard.clone())))
         .await
         .map_err(|error| ProxyError::new(Outcome::UpstreamReset, error.to_string()))?;
-    let stays = Rc::new(Cell::new(false));
-    let (upstream, stays_) = (Rc::clone(upstream), Rc::clone(&stays));
+    let (fate, decided) = oneshot::channel();
+    let upstream = Rc::clone(upstream);
     worker.tasks.spawn_local("http1 upstream", async move {
-        let ended = if may_leave {
-            connection.with_upgrades().await
-        } else {
-            connection.without_shutdown().await.map(|parts| {
-                let mut stream = parts.io.into_inner().into_inner();
-                if stays_.get() && parts.read_buf.is_empty() {
-                    upstream.put_idle(stream);
-                } else {
-                    stream.say_end();
+        match connection.without_shutdown().await {
+            Ok(parts) => {
+                let (mut stream, read) = (parts.io.into_inner().into_inner(), parts.read_buf);
+                match decided.await {
+                    Ok(Fate::Stays) if read.is_empty() => upstream.put_idle(stream),
+                    // Who asked for it may have gone meanwhile.
+                    Ok(Fate::Leaves(to)) => drop(to.send(stream.unread(read))),
+                    Ok(Fate::Stays) | Err(_) => stream.say_end(),
                 }
-            })
-        };
-        if let Err(error) = ended {
+            }
             // The request that suffers from it reports it.
-            tracing::debug!(%error, "an HTTP/1 connection to an upstream ended");
+            Err(error) => tracing::debug!(%error, "an HTTP/1 connection to an upstream ended"),
         }
     });
-    Ok(H1Connection { sender, heard, stays })
+    Ok(H1Connection { sender, heard, fate })
 }
 
 /// A shared HTTP/2 connection, opened if there is none with room. Requests that need one at the same time wait for the same

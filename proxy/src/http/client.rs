@@ -7,6 +7,7 @@ use http::{HeaderValue, Request, Response, header::CONNECTION, request::Parts};
 use http_body::Body as _;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use mesh_proto::outcome::Outcome;
+use tokio::sync::oneshot;
 
 use super::{
     Version,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     error::{ProxyError, is_handshake_refused},
-    pool::{self, H1Connection, H2Connection, Reach, Upstream},
+    pool::{self, Fate, H1Connection, H2Connection, Reach, Upstream},
     stream::{Heard, Stream},
     tls::Alpn,
     worker::Worker,
@@ -82,7 +83,7 @@ pub(crate) struct Lease {
 }
 
 enum By {
-    Http1(H1Connection),
+    Http1(Option<H1Connection>),
     Http2(Rc<H2Connection>),
 }
 
@@ -119,10 +120,25 @@ impl Lease {
     }
 
     /// The answer was read to its end: an HTTP/1 connection may carry the next one. Without this it is closed.
-    pub(crate) fn give_back(self) {
-        let stays = !self.is_body_unwanted() && !self.is_http10 && !self.closes && self.is_body_sent();
-        if let By::Http1(connection) = &self.by {
-            connection.stays.set(stays);
+    pub(crate) fn give_back(mut self) {
+        if !self.is_body_unwanted() && !self.is_http10 && !self.closes && self.is_body_sent() {
+            self.decide(Fate::Stays);
+        }
+    }
+
+    /// The server has agreed to leave HTTP: its connection, when hyper has let go of it.
+    pub(crate) fn leave(mut self) -> oneshot::Receiver<Stream> {
+        let (to, connection) = oneshot::channel();
+        self.decide(Fate::Leaves(to));
+        connection
+    }
+
+    fn decide(&mut self, fate: Fate) {
+        if let By::Http1(connection) = &mut self.by
+            && let Some(connection) = connection.take()
+        {
+            // In vain where it has broken.
+            let _ = connection.fate.send(fate);
         }
     }
 }
@@ -161,7 +177,6 @@ async fn send_http1(
 ) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
     let expectation = expect::hold_back(&mut request);
     let sent = request.body_mut().whole();
-    let may_leave = request.headers().contains_key(http::header::UPGRADE);
     loop {
         // An application that is about to end may close a kept connection just now; one that has ended refuses a new one, which
         // says that it has not seen the request.
@@ -173,7 +188,7 @@ async fn send_http1(
             None => Box::pin(pool::open(worker, upstream, Alpn::Http1)).await,
         };
         let connection = match opened {
-            Ok(stream) => pool::handshake_http1(worker, upstream, stream, may_leave).await,
+            Ok(stream) => pool::handshake_http1(worker, upstream, stream).await,
             Err(error) => Err(error),
         };
         let mut connection = match connection {
@@ -184,7 +199,7 @@ async fn send_http1(
         listen_for_interim(&mut request, heard.clone(), expectation.clone());
         let begun = tokio::time::Instant::now();
         let answer = connection.sender.try_send_request(request);
-        let mut lease = Lease::begin(upstream, By::Http1(connection));
+        let mut lease = Lease::begin(upstream, By::Http1(Some(connection)));
         let answer = tokio::select! {
             biased;
             answer = answer => answer,

@@ -1,36 +1,42 @@
 //! Connections that leave HTTP (WebSocket and the like): once the server has agreed, bytes are copied both ways.
 //!
-//! Called by the request paths with both ends; hyper gives the connections up when the answer is out.
+//! Called by the request paths with both ends; hyper gives each up when its part is done.
 
 use std::{future::Future, rc::Rc};
 
 use http::{Request, Response, StatusCode};
-use hyper::upgrade::OnUpgrade;
+use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use mesh_proto::outcome::Outcome;
+use tokio::sync::oneshot;
 
-use super::{Version, headers};
+use super::{Version, body::ResponseBody, client::Lease, headers};
 use crate::{
     connections::{Cause, How},
     copy,
     error::{ProxyError, Result},
     record::Record,
+    stream::Stream,
     worker::Worker,
 };
 
-/// Both ends of a connection that leaves HTTP.
-pub(crate) type Switching = Option<(OnUpgrade, OnUpgrade)>;
+/// Both ends of a connection that leaves HTTP: the client's and the server's.
+pub(crate) type Switching = Option<(OnUpgrade, oneshot::Receiver<Stream>)>;
 
 /// The client's end, if it asks to leave HTTP.
 pub(crate) fn wanted<B>(request: &mut Request<B>, version: Version) -> Option<OnUpgrade> {
     (version == Version::Http1 && headers::upgrade_of(request.headers()).is_some()).then(|| hyper::upgrade::on(request))
 }
 
-/// Both ends, if the server agreed to what the client asked for.
-pub(crate) fn agreed<B>(response: &mut Response<B>, client: Option<OnUpgrade>) -> Result<Switching> {
+/// The answer that `lease` brings, and both ends if with it the server agreed to what the client asked for.
+pub(crate) fn agreed(
+    response: Response<Incoming>,
+    lease: Lease,
+    client: Option<OnUpgrade>,
+) -> Result<(Response<ResponseBody>, Switching)> {
     match client {
-        _ if response.status() != StatusCode::SWITCHING_PROTOCOLS => Ok(None),
-        Some(client) => Ok(Some((client, hyper::upgrade::on(response)))),
+        _ if response.status() != StatusCode::SWITCHING_PROTOCOLS => Ok((lease.answer(response), None)),
+        Some(client) => Ok((response.map(|_| ResponseBody::empty()), Some((client, lease.leave())))),
         // Passed on, it would make a client take for another protocol what is the next answer.
         None => Err(ProxyError::new(Outcome::UpstreamProtocolError, "a change of protocol that nobody asked for")),
     }
@@ -40,7 +46,7 @@ pub(crate) fn agreed<B>(response: &mut Response<B>, client: Option<OnUpgrade>) -
 pub(crate) fn carry(
     worker: &Rc<Worker>,
     client: OnUpgrade,
-    server: OnUpgrade,
+    server: oneshot::Receiver<Stream>,
     mut record: Record,
     refused: impl Future<Output = ProxyError> + 'static,
 ) {
@@ -50,12 +56,12 @@ pub(crate) fn carry(
     let guards = (drain.guard(), worker.shared.limits.hold_beside(record.direction()));
     worker.tasks.spawn_local("upgraded connection", async move {
         let _guards = guards;
-        let (client, server) = match (client.await, server.await) {
+        let (client, mut server) = match (client.await, server.await) {
             (Ok(client), Ok(server)) => (client, server),
             (Err(error), _) => return unfollowed(&record, Cause::Client(How::Broken), &error),
             (Ok(_), Err(error)) => return unfollowed(&record, Cause::Server(How::Broken), &error),
         };
-        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+        let mut client = TokioIo::new(client);
         tokio::select! {
             result = copy::bidirectional(&mut client, &mut server, &record) => {
                 record.ends(Cause::of_copy(&result));
@@ -69,7 +75,7 @@ pub(crate) fn carry(
     });
 }
 
-fn unfollowed(record: &Record, cause: Cause, error: &hyper::Error) {
+fn unfollowed(record: &Record, cause: Cause, error: &dyn std::fmt::Display) {
     tracing::debug!(%error, "an upgrade was agreed on, but a connection did not follow");
     record.ends(cause);
 }

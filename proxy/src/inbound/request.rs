@@ -44,9 +44,8 @@ impl Connection {
         let mut record = Record::request(&self.link.worker, self.link.side(), &self.edge, &mut request, self.version);
         record.opened();
         match self.forward(request, record.body_meter()).await {
-            Ok((mut response, Some((client, server)))) => {
+            Ok((response, Some((client, server)))) => {
                 record.answered(response.status(), response.headers());
-                *response.body_mut() = ResponseBody::empty();
                 let link = Rc::clone(&self.link);
                 let refused = async move { link.refused().await };
                 upgrade::carry(&self.link.worker, client, server, record, refused);
@@ -81,8 +80,7 @@ impl Connection {
         // The application is not a proxy of the mesh, whatever it says.
         headers::strip_error(response.headers_mut());
         headers::forward_response(&mut response, client_version)?;
-        let switching = upgrade::agreed(&mut response, on_upgrade)?;
-        Ok((lease.answer(response), switching))
+        upgrade::agreed(response, lease, on_upgrade)
     }
 
     /// Sends to the application; once more where a kept connection closed under a request that can be repeated.

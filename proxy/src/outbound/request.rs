@@ -5,6 +5,7 @@ use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 use http::{Request, Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use mesh_proto::{outcome::Outcome, tap::Direction};
+use tokio::sync::oneshot;
 
 use super::{Connection, target::Member};
 use crate::{
@@ -82,12 +83,11 @@ impl Exchange<'_> {
     /// The server agreed to leave HTTP.
     fn switch(
         self,
-        mut response: Response<ResponseBody>,
-        (client, server): (OnUpgrade, OnUpgrade),
+        response: Response<ResponseBody>,
+        (client, server): (OnUpgrade, oneshot::Receiver<Stream>),
     ) -> Response<ResponseBody> {
         let mut record = self.record.into_inner();
         record.answered(response.status(), response.headers());
-        *response.body_mut() = ResponseBody::empty();
         upgrade::carry(&self.connection.worker, client, server, record, std::future::pending());
         response
     }
@@ -219,8 +219,7 @@ fn finish(
         _ => headers::strip_error(response.headers_mut()),
     }
     headers::forward_response(&mut response, exchange.client)?;
-    let switching = upgrade::agreed(&mut response, on_upgrade)?;
-    Ok((lease.answer(response), switching))
+    upgrade::agreed(response, lease, on_upgrade)
 }
 
 pub(super) fn no_endpoints() -> ProxyError {

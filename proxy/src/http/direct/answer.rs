@@ -79,11 +79,11 @@ pub(super) fn read(bytes: &[u8], asked: Asked<'_>, out: &mut Vec<u8>) -> Result<
     };
     put(out, &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason(&parsed, status).as_bytes(), b"\r\n"]);
     for field in &*parsed.headers {
-        if facts.keeps(field, asked, status) {
+        if facts.keeps(field, asked, status, body.is_chunked()) {
             put(out, &[field.name.as_bytes(), b": ", field.value, b"\r\n"]);
         }
     }
-    if body.is_sent_in_chunks() {
+    if body.gets_chunks() {
         put(out, &[b"transfer-encoding: chunked\r\n"]);
     }
     if asked.closes {
@@ -186,14 +186,15 @@ impl<'b> Facts<'b> {
     }
 
     /// Whether a header is for the client, too.
-    fn keeps(&self, field: &httparse::Header<'_>, asked: Asked<'_>, status: StatusCode) -> bool {
+    fn keeps(&self, field: &httparse::Header<'_>, asked: Asked<'_>, status: StatusCode, in_chunks: bool) -> bool {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         let is_of_one_hop = match field.name.len() {
             10 if is("connection") || is("keep-alive") => true,
             10 => !asked.from_mesh && headers::is_like(field.name.as_bytes(), &headers::ERROR),
             14 => status == StatusCode::NO_CONTENT && is("content-length"),
             16 => is("proxy-connection"),
-            17 => is("transfer-encoding"),
+            // The chunks are passed on as they come.
+            17 => !in_chunks && is("transfer-encoding"),
             7 => is("upgrade"),
             2 => is("te"),
             _ => false,

@@ -77,9 +77,14 @@ impl Body {
         Self(State::UntilTheEnd)
     }
 
-    /// Whether the client gets it in chunks.
-    pub(super) fn is_sent_in_chunks(&self) -> bool {
-        matches!(self.0, State::Chunked(_) | State::UntilTheEnd)
+    /// Whether it comes in chunks.
+    pub(super) fn is_chunked(&self) -> bool {
+        matches!(self.0, State::Chunked(_))
+    }
+
+    /// Whether the chunks it goes on in are ours.
+    pub(super) fn gets_chunks(&self) -> bool {
+        matches!(self.0, State::UntilTheEnd)
     }
 
     /// Whether all of it was taken.
