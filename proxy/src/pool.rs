@@ -151,6 +151,16 @@ impl Upstream {
         }
     }
 
+    /// Waits until the one used last has something to read.
+    #[cfg(test)]
+    pub(crate) async fn idle_is_readable(&self) {
+        std::future::poll_fn(|cx| {
+            let mut idle = self.idle.borrow_mut();
+            idle.last_mut().map_or(std::task::Poll::Ready(()), |(stream, _)| stream.poll_readable(cx).map(drop))
+        })
+        .await;
+    }
+
     /// Keeps a connection for the next request.
     pub(crate) fn put_idle(&self, mut stream: Stream) {
         let mut idle = self.idle.borrow_mut();

@@ -124,42 +124,7 @@ pub(super) async fn serve<D: Desk>(desk: &D, client: &mut Watched<Stream>, drain
 /// What a head may need more when it is written anew: a space after each colon.
 const ROOM: usize = 64;
 
-/// Of a connection that the direct way is not for.
 #[cfg(test)]
-pub(super) enum Nobody {}
-
+mod tests;
 #[cfg(test)]
-impl Desk for Nobody {
-    type Plan = ();
-
-    const STRIPS_CLAIMS: bool = false;
-
-    fn worker(&self) -> &Rc<Worker> {
-        match *self {}
-    }
-
-    fn side(&self) -> &Rc<Side> {
-        match *self {}
-    }
-
-    fn plan(&self) {
-        match *self {}
-    }
-
-    fn edge<'a>(&'a self, (): &'a ()) -> &'a Arc<Edge> {
-        match *self {}
-    }
-
-    fn first(
-        &self,
-        (): &mut (),
-        _: &dyn Fn() -> Request<()>,
-        _: &mut Record,
-    ) -> Result<(Rc<Upstream>, Option<Stream>)> {
-        match *self {}
-    }
-
-    fn second(&self, (): &mut (), _: retry::First, _: retry::Request, _: &mut Record) -> Result<Option<Rc<Upstream>>> {
-        match *self {}
-    }
-}
+pub(super) use self::tests::Nobody;

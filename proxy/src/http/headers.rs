@@ -105,15 +105,15 @@ fn one_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>> {
     if hosts.next().is_some() {
         return Err(bad("more than one Host header"));
     }
-    if host.is_some_and(|host| !host.as_bytes().iter().all(is_of_host)) {
+    if host.is_some_and(|host| !host.as_bytes().iter().copied().all(is_of_host)) {
         return Err(bad("the Host header is no host"));
     }
     Ok(host)
 }
 
 /// Of name, address and port; not what makes another part of a URI of the rest, or of a name a user.
-pub(super) fn is_of_host(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(byte)
+pub(super) fn is_of_host(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte)
 }
 
 /// The protocol a client wants to change to, if it asks for that and may. What is left out is only offered, so the server

@@ -217,3 +217,122 @@ fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
         out.extend_from_slice(part);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: &Method, closes: bool, from_mesh: bool) -> Asked<'_> {
+        Asked { method, closes, from_mesh }
+    }
+
+    fn whole(text: &str, asked: Asked<'_>) -> Result<(Answer, String), Bad> {
+        let mut out = Vec::new();
+        match read(text.as_bytes(), asked, &mut out)? {
+            Read::Whole(answer) => Ok((answer, String::from_utf8(out).unwrap())),
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_is_what_came_without_what_is_of_one_hop() {
+        for (came, passed_on) in [
+            (
+                "HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nX-A:  b \r\n\r\n",
+                "HTTP/1.1 200 Fine\r\nContent-Length: 2\r\nX-A: b\r\n\r\n",
+            ),
+            // A bare LF, no reason: written as it should be.
+            ("HTTP/1.1 404\ncontent-length: 0\n\n", "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"),
+            (
+                "HTTP/1.0 200 OK\r\nConnection: x-b, close\r\nX-B: c\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\n\r\n",
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n",
+            ),
+            ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n"),
+            (
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+                "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+            ),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nMesh_Error: no-route\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+            ),
+        ] {
+            assert_eq!(whole(came, asked(&Method::GET, false, false)).unwrap().1, passed_on, "{came:?}");
+        }
+    }
+
+    #[test]
+    fn where_the_body_ends_and_whether_another_answer_can_follow() {
+        let length = |length: u64| format!("Length({length})");
+        for (method, head, body, reusable) in [
+            (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", length(5), true),
+            (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nConnection: Close\r\n\r\n", length(5), false),
+            (Method::GET, "HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\n", length(5), false),
+            (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "Over".to_owned(), true),
+            (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", "Over".to_owned(), true),
+            (Method::HEAD, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "Over".to_owned(), true),
+            (Method::GET, "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", "Over".to_owned(), true),
+            (Method::GET, "HTTP/1.1 200 OK\r\n\r\n", "UntilTheEnd".to_owned(), true),
+        ] {
+            let (answer, _) = whole(head, asked(&method, false, false)).unwrap();
+            let (seen, len) = (format!("{:?}", answer.body), answer.len);
+            assert!(seen.contains(&body) && len == head.len(), "{head:?}: {seen} after {len}");
+            assert_eq!(answer.reusable, reusable, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn answers_that_two_programs_may_read_differently_are_none() {
+        for bad in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "ICY 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\na : b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\na: b\r\n c\r\n\r\n",
+            &format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1)),
+            &"HTTP/1.1 200 OK\r\na: ".chars().chain(std::iter::repeat_n('b', MAX_HEAD)).collect::<String>(),
+        ] {
+            let mut out = Vec::new();
+            let read = read(bad.as_bytes(), asked(&Method::GET, false, false), &mut out);
+            assert!(read.is_err(), "{bad:?}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn an_interim_answer_and_a_part_of_one_say_so() {
+        let read = |text: &str| read(text.as_bytes(), asked(&Method::GET, false, false), &mut Vec::new()).unwrap();
+        assert!(matches!(read("HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 200"), Read::Interim(37)));
+        assert!(matches!(read("HTTP/1.1 200 OK\r\ncontent-le"), Read::Partial));
+        assert!(matches!(read(""), Read::Partial));
+    }
+
+    #[test]
+    fn the_code_of_a_peers_proxy_is_heard_and_passed_on_and_nobody_elses() {
+        let head = "HTTP/1.1 503 Service Unavailable\r\nmesh-error: app-refused\r\ncontent-length: 0\r\n\r\n";
+        let (answer, out) = whole(head, asked(&Method::GET, false, true)).unwrap();
+        assert_eq!((answer.said, out.as_str()), (Some(Outcome::AppRefused), head));
+        let (answer, out) = whole(head, asked(&Method::GET, true, false)).unwrap();
+        assert_eq!(answer.said, None);
+        assert_eq!(out, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    }
+
+    #[test]
+    fn whoever_looks_at_the_headers_sees_all_of_them() {
+        let text = "HTTP/1.1 200 OK\r\nGrpc-Status: 0\r\na: 1\r\na: 2\r\ncontent-length: 0\r\n\r\n";
+        assert!(whole(text, asked(&Method::GET, false, false)).unwrap().0.grpc);
+        let headers = headers(text.as_bytes());
+        assert!(headers["grpc-status"] == "0" && headers.get_all("a").iter().eq(["1", "2"]));
+    }
+}

@@ -67,11 +67,11 @@ pub(super) async fn exchange<D: Desk>(
     let mut client = Client { stream, heard: Heard::Nothing, pace };
     let sent = match chosen {
         Ok((upstream, fresh)) => {
-            let first = attempt(worker, upstream, fresh, &head, &ask, &mut client).await;
+            let first = attempt(worker, upstream, fresh, &mut head, &ask, &mut client).await;
             match second(desk, &mut plan, &ask, first, &mut record) {
                 Ok(Again::No(answered)) => Ok(answered),
                 Ok(Again::At(upstream)) => {
-                    let again = attempt(worker, upstream, None, &head, &ask, &mut client).await;
+                    let again = attempt(worker, upstream, None, &mut head, &ask, &mut client).await;
                     again.map_err(Lost::into_error)
                 }
                 Err(error) => Err(error),
@@ -199,7 +199,7 @@ async fn attempt(
     worker: &Rc<Worker>,
     upstream: Rc<Upstream>,
     fresh: Option<Stream>,
-    request: &[u8],
+    request: &mut Vec<u8>,
     ask: &Ask,
     client: &mut Client<'_>,
 ) -> Result<Answered, Lost> {
@@ -217,6 +217,10 @@ async fn attempt(
     let upstream = InFlight::on(upstream);
     if let Err(error) = write_all(&mut stream, [request, b"", b"", b""]).await {
         return Err(Lost::broken(&upstream.0, &error, false, reused));
+    }
+    if ask.body > 0 {
+        // It is not sent again, and an answer may take long.
+        *request = Vec::new();
     }
     let asked = Asked { method: &ask.method, closes: ask.closes, from_mesh: upstream.0.is_mesh() };
     let (mut kept, mut interim, mut head) = (None, 0, Vec::with_capacity(HEAD));

@@ -1,8 +1,10 @@
-//! HTTP/1 on a client's connection: by hyper for as long as there is something to do, and by nothing while it is idle.
+//! HTTP/1 on a client's connection: by the [direct way](crate::http::direct) where that can be, else by hyper, and by nothing
+//! while it is idle.
 //!
 //! hyper keeps two buffers of 8 KiB and the room of a request's future for as long as its connection lives, and applications
-//! keep hundreds of connections that carry nothing. So a connection that has been idle for a moment is taken out of hyper, waits as a
-//! bare stream for the client's next byte, and gets a hyper of its own again. Called by [`serve`](super::serve).
+//! keep hundreds of connections that carry nothing. So a connection is taken out of hyper when it has answered what was not for
+//! the direct way, or (without that way) when it has been idle for a moment; it waits as a bare stream for the client's next
+//! byte, and gets a hyper of its own again. Called by [`serve`](super::serve).
 
 use std::{
     cell::Cell,
