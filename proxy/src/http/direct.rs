@@ -7,6 +7,7 @@
 
 mod answer;
 mod ask;
+mod attempt;
 mod body;
 mod buffer;
 mod exchange;

@@ -1,0 +1,235 @@
+//! One attempt at a request: the connection, the request on it, the head of the answer, or what is known of the failure.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use mesh_proto::outcome::Outcome;
+use tokio::{
+    io::{AsyncRead as _, ReadBuf},
+    time::Instant,
+};
+
+use super::{
+    answer::{self, Answer, Asked},
+    ask::Ask,
+    buffer::{Buffer, Pace, write_all},
+};
+use crate::{
+    error::{ProxyError, is_handshake_refused},
+    http::{
+        ending::Watched,
+        retry::{self, End, First, after},
+    },
+    pool::{self, Reach, Upstream},
+    stream::{MAX_INTERIM, Stream},
+    tls::Alpn,
+    worker::Worker,
+};
+
+/// The client, while it is not its turn.
+pub(super) struct Client<'a> {
+    pub(super) stream: &'a mut Watched<Stream>,
+    heard: Heard,
+    /// In which it takes answers.
+    pub(super) pace: &'a mut Pace,
+}
+
+#[derive(PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    /// Its end, or bytes that were put back.
+    Something,
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(stream: &'a mut Watched<Stream>, pace: &'a mut Pace) -> Self {
+        Self { stream, heard: Heard::Nothing, pace }
+    }
+
+    /// Ready when the client is gone, so that nobody needs the answer. One that has only ended its side waits for it.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.heard == Heard::Something {
+            return Poll::Pending;
+        }
+        let mut some = [0; 256];
+        let mut some = ReadBuf::new(&mut some);
+        match ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut some)) {
+            Err(_) => return Poll::Ready(()),
+            Ok(()) if some.filled().is_empty() => {}
+            Ok(()) => self.stream.put_back(Bytes::copy_from_slice(some.filled())),
+        }
+        self.heard = Heard::Something;
+        Poll::Pending
+    }
+}
+
+/// Why an attempt has no answer.
+pub(super) enum Lost {
+    /// The client is gone.
+    Client,
+    Upstream {
+        error: ProxyError,
+        first: First,
+    },
+}
+
+impl Lost {
+    pub(super) fn into_error(self) -> Option<ProxyError> {
+        match self {
+            Self::Client => None,
+            Self::Upstream { error, .. } => Some(error),
+        }
+    }
+
+    fn unsent(error: ProxyError) -> Self {
+        let first = First::Unsent { may_pass: error.may_pass() };
+        Self::Upstream { error, first }
+    }
+
+    fn sent(upstream: &Upstream, outcome: Outcome, detail: &dyn fmt::Display, end: End, reused: bool) -> Self {
+        let again = after(end, reused);
+        // Only of a handshake that was refused is it true that the application has seen nothing.
+        let outcome = if again == retry::Again::Elsewhere { Outcome::TlsFailed } else { outcome };
+        let error = ProxyError::new(outcome, format!("{}: {detail}", upstream.address()));
+        Self::Upstream { error, first: First::Unanswered(again) }
+    }
+
+    fn broken(upstream: &Upstream, error: &io::Error, heard: bool, reused: bool) -> Self {
+        let end = match () {
+            () if is_handshake_refused(error) => End::HandshakeRefused,
+            () if is_closed(error) && !heard => End::Closed,
+            () => End::Broken,
+        };
+        Self::sent(upstream, Outcome::UpstreamReset, error, end, reused)
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+}
+
+/// A request in flight counts on its upstream for as long as this lives.
+pub(super) struct InFlight(pub(super) Rc<Upstream>);
+
+impl InFlight {
+    fn on(upstream: Rc<Upstream>) -> Self {
+        upstream.load.begin();
+        Self(upstream)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.load.end();
+    }
+}
+
+/// An answer that has begun.
+pub(super) struct Answered {
+    pub(super) upstream: InFlight,
+    pub(super) stream: Stream,
+    pub(super) answer: Answer,
+    /// Its head for the client.
+    pub(super) head: Vec<u8>,
+    /// With its head at the beginning.
+    pub(super) read: Buffer,
+}
+
+/// Sends `request` to `upstream`, by `fresh` where that is given, and waits for the head of its answer. A request with a body is given
+/// up when it is sent.
+pub(super) async fn attempt(
+    worker: &Rc<Worker>,
+    upstream: Rc<Upstream>,
+    fresh: Option<Stream>,
+    request: &mut Vec<u8>,
+    ask: &Ask,
+    client: &mut Client<'_>,
+) -> Result<Answered, Lost> {
+    let (mut stream, reused) = match fresh {
+        Some(stream) => (stream, false),
+        None => match idle(worker, &upstream) {
+            Some(stream) => (stream, true),
+            None => match Box::pin(pool::open(worker, &upstream, Alpn::Http1)).await {
+                Ok(stream) => (stream, false),
+                Err(error) => return Err(Lost::unsent(error)),
+            },
+        },
+    };
+    let begun = Instant::now();
+    let upstream = InFlight::on(upstream);
+    if let Err(error) = write_all(&mut stream, [request, b"", b"", b""]).await {
+        return Err(Lost::broken(&upstream.0, &error, false, reused));
+    }
+    if ask.body > 0 {
+        // It is not sent again, and an answer may take long.
+        *request = Vec::new();
+    }
+    let asked = Asked { method: &ask.method, closes: ask.closes, from_mesh: upstream.0.is_mesh() };
+    let (mut kept, mut interim, mut head) = (None, 0, Vec::with_capacity(HEAD));
+    loop {
+        let heard = interim > 0 || kept.is_some();
+        let read = poll_fn(|cx| {
+            let mut buffer: Buffer = kept.take().unwrap_or_else(Buffer::take);
+            // A head has the room it needs.
+            let most = if buffer.filled().is_empty() { client.pace.bytes() } else { usize::MAX };
+            match buffer.poll_read(&mut stream, cx, most) {
+                Poll::Ready(result) => Poll::Ready(Some((result, buffer))),
+                Poll::Pending => {
+                    kept = (!buffer.filled().is_empty()).then_some(buffer);
+                    client.poll_gone(cx).map(|()| None)
+                }
+            }
+        });
+        let (result, mut read) = read.await.ok_or(Lost::Client)?;
+        match result {
+            Ok(1..) => {}
+            Ok(_) => {
+                let end = if heard { End::Broken } else { End::Closed };
+                let detail = "the connection ended before its answer was there";
+                return Err(Lost::sent(&upstream.0, Outcome::UpstreamReset, &detail, end, reused));
+            }
+            Err(error) => return Err(Lost::broken(&upstream.0, &error, heard, reused)),
+        }
+        loop {
+            match answer::read(read.filled(), asked, &mut head) {
+                Ok(answer::Read::Whole(answer)) => {
+                    let now = Instant::now();
+                    upstream.0.load.observe(now - begun, now);
+                    return Ok(Answered { upstream, stream, answer, head, read });
+                }
+                Ok(answer::Read::Interim(len)) => {
+                    interim += 1;
+                    if interim > MAX_INTERIM {
+                        let (bad, detail) = (Outcome::UpstreamProtocolError, "interim answers (1xx) without end");
+                        return Err(Lost::sent(&upstream.0, bad, &detail, End::Broken, reused));
+                    }
+                    read.drop_front(len);
+                }
+                Ok(answer::Read::Partial) => break,
+                Err(bad) => {
+                    let outcome = Outcome::UpstreamProtocolError;
+                    return Err(Lost::sent(&upstream.0, outcome, &bad, End::Broken, reused));
+                }
+            }
+        }
+        kept = Some(read);
+    }
+}
+
+/// Room for the head of most answers.
+const HEAD: usize = 512;
+
+/// An idle connection, the one used last.
+fn idle(worker: &Worker, upstream: &Upstream) -> Option<Stream> {
+    // An application that is about to end may close a kept connection just now; one that has ended refuses a new one, which
+    // says that it has not seen the request.
+    let ends = upstream.reach == Reach::App && worker.shared.drain.is_draining();
+    if ends { None } else { upstream.take_idle() }
+}
