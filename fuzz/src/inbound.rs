@@ -1,6 +1,6 @@
 //! A real worker of the proxy with an application behind it: bytes go in by a socket, as a client outside the mesh sends them.
 
-mod oracle;
+pub(crate) mod oracle;
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -33,20 +33,36 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The proxy's inbound address; one worker for the whole run.
 fn proxy() -> SocketAddr {
     static PROXY: OnceLock<SocketAddr> = OnceLock::new();
-    *PROXY.get_or_init(|| {
-        let application = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
-        let address = application.local_addr().expect("it is bound");
-        std::thread::spawn(move || oracle::serve(&application));
-        start(address).expect("a worker starts")
-    })
+    *PROXY.get_or_init(|| Proxy::start(true, |application| oracle::serve(&application, |_| {})).address)
 }
 
-fn start(application: SocketAddr) -> std::io::Result<SocketAddr> {
+/// A worker of its own, with an application behind it.
+pub(crate) struct Proxy {
+    /// Its inbound listener.
+    pub(crate) address: SocketAddr,
+    /// Its application.
+    pub(crate) application: SocketAddr,
+    /// What it counts.
+    pub(crate) metrics: mesh_runtime::metrics::Metrics,
+}
+
+impl Proxy {
+    /// With `application` serving what comes to it, on a thread.
+    pub(crate) fn start(direct: bool, application: impl FnOnce(TcpListener) + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+        let address = listener.local_addr().expect("it is bound");
+        std::thread::spawn(move || application(listener));
+        start(address, direct).expect("a worker starts")
+    }
+}
+
+fn start(application: SocketAddr, direct: bool) -> std::io::Result<Proxy> {
     let identity: Identity = "spiffe://cluster.local/ns/shop/sa/web".parse().expect("it is an identity");
     let config = DataConfig {
         outbound_port: 0,
         inbound_port: 0,
         original_dst: OriginalDst::Fixed(application),
+        direct,
         ..DataConfig::new(identity.clone(), vec![application.ip()])
     };
     // A port that is free for IPv4 may be taken for IPv6.
@@ -66,12 +82,17 @@ fn start(application: SocketAddr) -> std::io::Result<SocketAddr> {
         drain: Drain::new(),
     };
     worker::spawn(0, shared, listeners)?;
-    Ok(SocketAddr::new(application.ip(), port))
+    Ok(Proxy { address: SocketAddr::new(application.ip(), port), application, metrics })
 }
 
 /// Says this, in pieces, ends, and gives what came back. Panics where the proxy does not end the connection then.
 pub fn say(pieces: &[&[u8]]) -> Vec<u8> {
-    let mut socket = TcpStream::connect(proxy()).expect("the proxy listens");
+    say_to(proxy(), pieces)
+}
+
+/// The same, to this one.
+pub(crate) fn say_to(proxy: SocketAddr, pieces: &[&[u8]]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(proxy).expect("the proxy listens");
     socket.set_nodelay(true).expect("it is a socket");
     socket.set_read_timeout(Some(PATIENCE)).expect("it is a socket");
     for piece in pieces {

@@ -1,5 +1,6 @@
 //! What fuzz targets have in common.
 
+pub mod both;
 pub mod inbound;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};

@@ -11,14 +11,40 @@ const H2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// More than the proxy lets through.
 const MOST_HEADERS: usize = 256;
 
-/// Serves every connection, each on a thread: a proxy holds few.
-pub(super) fn serve(listener: &TcpListener) {
-    for socket in listener.incoming().flatten() {
-        std::thread::spawn(move || while_there(socket));
+/// A request that came whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Method, target, version.
+    pub(crate) line: String,
+    pub(crate) headers: Headers,
+    pub(crate) body: Vec<u8>,
+    pub(crate) trailers: Headers,
+}
+
+impl Seen {
+    /// With another host, where it is this one.
+    pub(crate) fn with_host(mut self, host: &str, other: &str) -> Self {
+        for (name, value) in &mut self.headers {
+            if name.eq_ignore_ascii_case("host") && value == host.as_bytes() {
+                *value = other.into();
+            }
+        }
+        self
     }
 }
 
-fn while_there(socket: TcpStream) {
+/// In the order of their names; those of one name as they came.
+pub(crate) type Headers = Vec<(String, Vec<u8>)>;
+
+/// Serves every connection, each on a thread: a proxy holds few. Each request is told before it is answered.
+pub(crate) fn serve(listener: &TcpListener, told: impl Fn(Seen) + Clone + Send + 'static) {
+    for socket in listener.incoming().flatten() {
+        let told = told.clone();
+        std::thread::spawn(move || while_there(socket, told));
+    }
+}
+
+fn while_there(socket: TcpStream, told: impl Fn(Seen)) {
     let Ok(mut writer) = socket.try_clone() else { return };
     let mut reader = BufReader::new(socket);
     while let Some(head) = head(&mut reader) {
@@ -30,13 +56,21 @@ fn while_there(socket: TcpStream) {
         if request.expects && writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").is_err() {
             return;
         }
+        let mut seen = request.seen;
         let whole = match request.body {
-            Body::Length(length) => skip(&mut reader, length),
-            Body::Chunked => chunks(&mut reader),
+            Body::Length(length) => take(&mut reader, length, &mut seen.body),
+            Body::Chunked => chunks(&mut reader, &mut seen),
         };
-        let answer =
-            if request.is_head { "HTTP/1.1 200 OK\r\n\r\n" } else { "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok" };
-        if whole.is_none() || writer.write_all(answer.as_bytes()).is_err() {
+        let answer = if request.is_head {
+            "HTTP/1.1 200 OK\r\nis-head: 1\r\n\r\n"
+        } else {
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+        };
+        if whole.is_none() {
+            return;
+        }
+        told(seen);
+        if writer.write_all(answer.as_bytes()).is_err() {
             return;
         }
     }
@@ -46,6 +80,7 @@ struct Request {
     body: Body,
     expects: bool,
     is_head: bool,
+    seen: Seen,
 }
 
 enum Body {
@@ -82,8 +117,21 @@ impl Request {
         let hosts = values("host").len();
         assert!(hosts == 1 || (hosts == 0 && request.version == Some(0)), "{hosts} hosts: {shown:?}");
         assert!(values("mesh-client-id").is_empty(), "a claim of identity from outside: {shown:?}");
-        Self { body, expects: !values("expect").is_empty(), is_head: request.method == Some("HEAD") }
+        let seen = Seen {
+            line: shown.lines().next().unwrap_or_default().to_owned(),
+            headers: sorted(request.headers),
+            body: Vec::new(),
+            trailers: Vec::new(),
+        };
+        Self { body, expects: !values("expect").is_empty(), is_head: request.method == Some("HEAD"), seen }
     }
+}
+
+/// As two ways of passing them on may be compared: hyper brings headers of the same name together.
+pub(crate) fn sorted(headers: &[httparse::Header<'_>]) -> Headers {
+    let mut headers: Headers = headers.iter().map(|header| (header.name.to_owned(), header.value.to_vec())).collect();
+    headers.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+    headers
 }
 
 /// Bytes up to an empty line; none where the proxy ended the connection, which it may do anywhere.
@@ -99,12 +147,12 @@ fn head(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
     }
 }
 
-fn skip(reader: &mut BufReader<TcpStream>, length: u64) -> Option<()> {
-    (std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()? == length).then_some(())
+fn take(reader: &mut BufReader<TcpStream>, length: u64, into: &mut Vec<u8>) -> Option<()> {
+    (std::io::copy(&mut reader.take(length), into).ok()? == length).then_some(())
 }
 
 /// Chunks as hyper writes them: a size in hexadecimal, no extension; then trailers.
-fn chunks(reader: &mut BufReader<TcpStream>) -> Option<()> {
+fn chunks(reader: &mut BufReader<TcpStream>, seen: &mut Seen) -> Option<()> {
     loop {
         let line = line(reader)?;
         let digits = line.strip_suffix(b"\r\n").unwrap_or_else(|| panic!("a chunk's line without its end: {line:?}"));
@@ -114,12 +162,19 @@ fn chunks(reader: &mut BufReader<TcpStream>) -> Option<()> {
         if size == 0 {
             break;
         }
-        skip(reader, size)?;
+        take(reader, size, &mut seen.body)?;
         let end = self::line(reader)?;
         assert_eq!(end, b"\r\n", "after a chunk");
     }
-    while self::line(reader)? != b"\r\n" {}
-    Some(())
+    loop {
+        let line = line(reader)?;
+        if line == b"\r\n" {
+            return Some(());
+        }
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("a trailer that is none: {line:?}"));
+        seen.trailers.push((name.to_owned(), value.trim().as_bytes().to_vec()));
+    }
 }
 
 fn line(reader: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
