@@ -70,6 +70,10 @@ pub(super) fn read(bytes: &[u8], asked: Asked<'_>, out: &mut Vec<u8>) -> Result<
         return Ok(Read::Interim(len));
     }
     let facts = Facts::of(parsed.headers)?;
+    if facts.chunked && parsed.version != Some(1) {
+        // Who answers so may have been a proxy that did not know of chunks (RFC 9112 §6.1).
+        return Err("an answer of HTTP/1.0 in chunks");
+    }
     let has_no_body = asked.method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
     let body = match facts.length {
         _ if has_no_body => Body::none(),
@@ -179,7 +183,7 @@ impl<'b> Facts<'b> {
         for token in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
             if token.eq_ignore_ascii_case(b"close") {
                 self.closes = true;
-            } else if !token.is_empty() && !token.eq_ignore_ascii_case(b"content-length") {
+            } else if !token.is_empty() && !is_of_framing(token) {
                 self.named.push(token);
             }
         }
@@ -190,7 +194,7 @@ impl<'b> Facts<'b> {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         let is_of_one_hop = match field.name.len() {
             10 if is("connection") || is("keep-alive") => true,
-            10 => !asked.from_mesh && headers::is_like(field.name.as_bytes(), &headers::ERROR),
+            10 => !(asked.from_mesh && self.said.is_some()) && headers::is_like(field.name.as_bytes(), &headers::ERROR),
             14 => status == StatusCode::NO_CONTENT && is("content-length"),
             16 => is("proxy-connection"),
             // The chunks are passed on as they come.
@@ -201,6 +205,11 @@ impl<'b> Facts<'b> {
         };
         !is_of_one_hop && !self.named.iter().any(|name| name.eq_ignore_ascii_case(field.name.as_bytes()))
     }
+}
+
+/// What says where the body ends, which it goes on doing for the client: naming it must not take it away.
+fn is_of_framing(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
 }
 
 /// Digits alone, and few enough of them that nobody overflows.
@@ -251,6 +260,11 @@ mod tests {
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n",
                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n",
             ),
+            // To name it must not leave chunks behind that nobody knows to be chunks.
+            (
+                "HTTP/1.1 200 OK\r\nConnection: transfer-encoding\r\nTransfer-Encoding: chunked\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            ),
             ("HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n"),
             (
                 "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
@@ -290,6 +304,7 @@ mod tests {
         for bad in [
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 5, 5\r\n\r\n",
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
@@ -325,6 +340,9 @@ mod tests {
         assert_eq!((answer.said, out.as_str()), (Some(Outcome::AppRefused), head));
         let (answer, out) = whole(head, asked(&Method::GET, true, false)).unwrap();
         assert_eq!(answer.said, None);
+        let unknown = "HTTP/1.1 503 No\r\nmesh-error: x\r\ncontent-length: 0\r\n\r\n";
+        let (_, without) = whole(unknown, asked(&Method::GET, false, true)).unwrap();
+        assert_eq!(without, "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n");
         assert_eq!(out, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     }
 
