@@ -90,7 +90,7 @@ pub(super) async fn serve<D: Desk>(desk: &D, client: &mut Watched<Stream>, drain
     let mut draining = pin!(drain.started());
     let mut pace = Pace::new();
     loop {
-        if drain.is_draining() || client.get_ref().is_late() {
+        if drain.is_draining() {
             return Next::Hyper;
         }
         let read = poll_fn(|cx| {

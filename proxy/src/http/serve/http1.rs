@@ -69,7 +69,7 @@ where
     D: Desk,
 {
     let verdicts = Arc::new(Verdicts::default());
-    let is_late = stream.get_ref().is_late();
+    let mut is_late = stream.get_ref().is_late();
     let mut io = TokioIo::new(Guard::new(stream, Arc::clone(&verdicts), head_timeout, is_late));
     let (draining, requests) = (drain.clone(), Cell::new(0));
     let of_service = Arc::clone(&verdicts);
@@ -95,7 +95,8 @@ where
     let rest_after = if desk.is_some() { Duration::ZERO } else { REST_AFTER };
     let turn = Turn { verdicts, drain, rest_after };
     loop {
-        if let Some(desk) = desk
+        // A head that has had its time is the guard's business; the ones after it have their own.
+        if let Some(desk) = desk.filter(|_| !std::mem::take(&mut is_late))
             && let Next::Over = direct::serve(desk, io.inner_mut().get_mut(), drain).await
         {
             return Ok(());
