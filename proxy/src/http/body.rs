@@ -159,6 +159,8 @@ impl ResponseBody {
         match frame {
             None => self.ended = true,
             Some(Ok(frame)) => {
+                // Nothing follows them, and hyper does not ask whether something does.
+                self.ended |= frame.is_trailers();
                 if let Some(record) = &mut self.record {
                     if let Some(data) = frame.data_ref() {
                         record.sent(data.len() as u64);
