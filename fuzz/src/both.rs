@@ -155,11 +155,13 @@ pub fn answers(case: &Case<'_>) {
 }
 
 /// Whether the direct way may refuse an answer that hyper's lets through: a coding given twice, which hyper takes as one, and a
-/// length of more digits than anybody has bytes.
+/// length of more digits than anybody has bytes, or of none where there is no body.
 fn may_be_refused(script: &[u8]) -> bool {
     const CODING: &[u8] = b"transfer-encoding";
     let codings = script.windows(CODING.len()).filter(|name| name.eq_ignore_ascii_case(CODING)).count();
-    codings > 1 || script.split(|byte| !byte.is_ascii_digit()).any(|digits| digits.len() > 18)
+    let mut lines = script.split(|byte| *byte == b'\n');
+    let has_empty_length = lines.any(|line| line.trim_ascii().eq_ignore_ascii_case(b"content-length:"));
+    codings > 1 || has_empty_length || script.split(|byte| !byte.is_ascii_digit()).any(|digits| digits.len() > 18)
 }
 
 fn has_whole_head(script: &[u8]) -> bool {
