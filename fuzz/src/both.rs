@@ -188,7 +188,15 @@ fn counted(proxy: &Proxy) -> Counts {
     let text = proxy.metrics.encode();
     let compared = text.lines().filter(|line| COMPARED.iter().any(|name| line.starts_with(name)));
     let pairs = compared.filter_map(|line| line.rsplit_once(' '));
-    pairs.map(|(name, value)| (name.replace(&port, ""), value.parse().expect("it is a counter"))).collect()
+    let mut counts = Counts::new();
+    for (name, value) in pairs {
+        // Statuses beyond so many different ones are counted as others: with all statuses together, what is said of them is the same.
+        let of_status =
+            name.split_once("status_code=").and_then(|(name, rest)| Some((name, rest.split_once("classification")?.1)));
+        let name = of_status.map_or_else(|| name.to_owned(), |(name, class)| format!("{name}{class}"));
+        *counts.entry(name.replace(&port, "")).or_default() += value.parse::<u64>().expect("it is a counter");
+    }
+    counts
 }
 
 type Counts = BTreeMap<String, u64>;
