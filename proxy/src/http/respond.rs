@@ -35,9 +35,9 @@ impl Asker {
         Self { grpc: headers::is_grpc(request.headers()), occupied }
     }
 
-    /// Of a request of HTTP/1 that was read whole.
-    pub(super) fn free(grpc: bool) -> Self {
-        Self { grpc, occupied: false }
+    /// Of a request of HTTP/1 that was read whole, and is not gRPC's.
+    pub(super) fn free() -> Self {
+        Self { grpc: false, occupied: false }
     }
 }
 

@@ -53,6 +53,18 @@ pub(super) struct Answer {
 /// Why an answer is none.
 pub(super) type Bad = &'static str;
 
+/// Whether it is worth to read `bytes`, of which `looked` bytes were read before and had no end: a server that says its head byte by
+/// byte is not read from the beginning each time.
+pub(super) fn may_be_whole(bytes: &[u8], looked: usize) -> bool {
+    let new = &bytes[looked.saturating_sub(EMPTY_LINE.len())..];
+    looked == 0
+        || bytes.len() >= MAX_HEAD
+        || memchr::memmem::find(new, b"\n\n").is_some()
+        || memchr::memmem::find(new, EMPTY_LINE).is_some()
+}
+
+const EMPTY_LINE: &[u8] = b"\n\r\n";
+
 /// Reads the head at the beginning of `bytes`, and writes the one for the client into `out`.
 pub(super) fn read(bytes: &[u8], asked: Asked<'_>, out: &mut Vec<u8>) -> Result<Read, Bad> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
@@ -323,6 +335,19 @@ mod tests {
             let read = read(bad.as_bytes(), asked(&Method::GET, false, false), &mut out);
             assert!(read.is_err(), "{bad:?}: {read:?}");
         }
+    }
+
+    #[test]
+    fn an_unfinished_head_is_read_again_when_its_end_may_be_there() {
+        for end in ["\r\n\r\n", "\n\n", "\n\r\n"] {
+            let text = format!("HTTP/1.1 200 OK\r\na: b{end}");
+            for looked in 1..text.len() {
+                assert!(may_be_whole(text.as_bytes(), looked), "{text:?} after {looked}");
+                let unfinished = &text.as_bytes()[..text.len() - 1];
+                assert!(!may_be_whole(unfinished, looked.min(unfinished.len())), "{unfinished:?} after {looked}");
+            }
+        }
+        assert!(may_be_whole(b"HTTP", 0) && may_be_whole(&vec![b'a'; MAX_HEAD], MAX_HEAD - 1));
     }
 
     #[test]

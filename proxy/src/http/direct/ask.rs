@@ -20,8 +20,6 @@ pub(crate) struct Ask {
     pub(super) head: usize,
     /// Bytes of its body.
     pub(super) body: usize,
-    /// The client wants errors as gRPC.
-    pub(super) grpc: bool,
     /// The client wants no further request on this connection.
     pub(super) closes: bool,
 }
@@ -45,14 +43,14 @@ pub(super) fn read(bytes: &[u8], left_out: LeftOut, out: &mut Vec<u8>) -> Option
     if len > MAX_HEAD {
         return None;
     }
-    let mut reader = Reader { out, left_out, method: None, hosts: 0, is_fit: true, grpc: false, closes: false };
+    let mut reader = Reader { out, left_out, method: None, hosts: 0, is_fit: true, closes: false };
     let body = head::walk(&bytes[..len], &mut reader).ok()?;
     let Body::Length(body) = body else { return None };
     let body = usize::try_from(body).ok()?;
-    let Reader { method, hosts, is_fit, grpc, closes, .. } = reader;
+    let Reader { method, hosts, is_fit, closes, .. } = reader;
     let whole = bytes.len() - len == body;
     let method = method.filter(|_| is_fit && hosts == 1 && whole)?;
-    Some(Ask { method, head: len, body, grpc, closes })
+    Some(Ask { method, head: len, body, closes })
 }
 
 /// The request of the head `bytes`, as hyper would give it. For whoever has to look at all of it.
@@ -69,7 +67,6 @@ struct Reader<'a> {
     method: Option<Method>,
     hosts: u32,
     is_fit: bool,
-    grpc: bool,
     closes: bool,
 }
 
@@ -105,7 +102,8 @@ impl<'a> Visit<'a> for Reader<'_> {
             14 if self.left_out.claims && headers::is_like(name, &headers::CLIENT_ID) => return,
             11 if self.left_out.trace && is("traceparent") => return,
             10 if self.left_out.trace && is("tracestate") => return,
-            12 if is("content-type") => self.grpc = headers::says_grpc(value),
+            // Its status may come in trailers.
+            12 if is("content-type") => self.is_fit &= !headers::says_grpc(value),
             _ => {}
         }
         put(self.out, name, value);
@@ -155,16 +153,16 @@ mod tests {
     fn what_is_sent_on_is_what_came_without_what_is_of_one_hop() {
         let (ask, out) = sent(
             "POST /a?b HTTP/1.1\r\nHost:x\r\nX-Case:  1 \r\nConnection: keep-alive\r\nKeep-Alive: 3\r\n\
-             Content-Length: 2\r\nMesh_Client-Id: me\r\nContent-Type: application/grpc+x\r\n\r\nab",
+             Content-Length: 2\r\nMesh_Client-Id: me\r\nContent-Type: a/b\r\n\r\nab",
             false,
         )
         .unwrap();
         assert_eq!(
             out,
             "POST /a?b HTTP/1.1\r\nHost: x\r\nX-Case: 1\r\nContent-Length: 2\r\nMesh_Client-Id: me\r\n\
-             Content-Type: application/grpc+x\r\n"
+             Content-Type: a/b\r\n"
         );
-        assert_eq!((ask.method, ask.body, ask.grpc, ask.closes), (Method::POST, 2, true, false));
+        assert_eq!((ask.method, ask.body, ask.closes), (Method::POST, 2, false));
         let (ask, out) = sent(
             "GET / HTTP/1.1\r\nHost: x\r\nConnection: Close\r\nMesh_Client-Id: me\r\nTraceparent: a\r\n\r\n",
             true,
@@ -196,6 +194,7 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: x\r\nConnection: close, te\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\nHTTP2-Settings: a\r\n\r\n",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/grpc+x\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n",
         ] {
             assert_eq!(sent(unfit, true), None, "{unfit:?}");

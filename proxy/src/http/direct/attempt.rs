@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     answer::{self, Answer, Asked},
     ask::Ask,
-    buffer::{Buffer, Pace, write_all},
+    buffer::{Buffer, Pace, poll_write_all},
 };
 use crate::{
     error::{ProxyError, is_handshake_refused},
@@ -164,7 +164,13 @@ pub(super) async fn attempt(
     };
     let begun = Instant::now();
     let upstream = InFlight::on(upstream);
-    if let Err(error) = write_all(&mut stream, [request, b"", b"", b""]).await {
+    let mut parts = [&request[..], b"", b"", b""];
+    // A server that takes nothing does not keep what its client has given up.
+    let written = poll_fn(|cx| match poll_write_all(&mut stream, cx, &mut parts) {
+        Poll::Ready(written) => Poll::Ready(Some(written)),
+        Poll::Pending => client.poll_gone(cx).map(|()| None),
+    });
+    if let Err(error) = written.await.ok_or(Lost::Client)? {
         return Err(Lost::broken(&upstream.0, &error, false, reused));
     }
     if ask.body > 0 {
@@ -173,6 +179,8 @@ pub(super) async fn attempt(
     }
     let asked = Asked { method: &ask.method, closes: ask.closes, from_mesh: upstream.0.is_mesh() };
     let (mut kept, mut interim, mut head) = (None, 0, Vec::with_capacity(HEAD));
+    // Of an unfinished head, so much was looked at.
+    let mut looked = 0;
     loop {
         let heard = interim > 0 || kept.is_some();
         let read = poll_fn(|cx| {
@@ -197,7 +205,7 @@ pub(super) async fn attempt(
             }
             Err(error) => return Err(Lost::broken(&upstream.0, &error, heard, reused)),
         }
-        loop {
+        while answer::may_be_whole(read.filled(), looked) {
             match answer::read(read.filled(), asked, &mut head) {
                 Ok(answer::Read::Whole(answer)) => {
                     let now = Instant::now();
@@ -211,6 +219,7 @@ pub(super) async fn attempt(
                         return Err(Lost::sent(&upstream.0, bad, &detail, End::Broken, reused));
                     }
                     read.drop_front(len);
+                    looked = 0;
                 }
                 Ok(answer::Read::Partial) => break,
                 Err(bad) => {
@@ -219,6 +228,7 @@ pub(super) async fn attempt(
                 }
             }
         }
+        looked = read.filled().len();
         kept = Some(read);
     }
 }

@@ -109,7 +109,8 @@ where
     Ok(at_once)
 }
 
-fn poll_write_all<T>(to: &mut T, cx: &mut Context<'_>, parts: &mut [&[u8]; 4]) -> Poll<io::Result<()>>
+/// Goes on writing `parts`, of which what is left stays in them.
+pub(super) fn poll_write_all<T>(to: &mut T, cx: &mut Context<'_>, parts: &mut [&[u8]; 4]) -> Poll<io::Result<()>>
 where
     T: AsyncWrite + Unpin,
 {

@@ -188,7 +188,7 @@ impl Answered {
 async fn refuse(client: &mut Watched<Stream>, mut record: Record, error: &ProxyError, ask: &Ask) -> bool {
     record.failed(error);
     // The body was read: the next request may come.
-    let response = respond::failed(error, Asker::free(ask.grpc));
+    let response = respond::failed(error, Asker::free());
     record.answered(response.status(), response.headers());
     let (head, text) = written(response, ask);
     record.cut_off();
