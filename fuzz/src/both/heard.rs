@@ -94,6 +94,11 @@ impl Heard {
             // that the content of a 304 would have is true both with and without it (RFC 9110 §15.4.5).
             !(is("connection") || is("te") || (is_304 && is("content-length")))
         });
+        // hyper writes the number anew, and so without the zeros that it began with.
+        for (_, value) in heard.headers.iter_mut().filter(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            let zeros = value.iter().take_while(|digit| **digit == b'0').count();
+            value.drain(..zeros.min(value.len().saturating_sub(1)));
+        }
         Some((heard, len + used))
     }
 
