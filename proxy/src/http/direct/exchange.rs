@@ -133,6 +133,8 @@ impl Answered {
         let (mut head, mut from) = (&head[..], len);
         loop {
             let Some(piece) = body.take(&read.filled()[from..]) else {
+                // The client sees an answer that breaks off, not none.
+                let _ = write_all(client.stream, [head, b"", b"", b""]).await;
                 record.broke("a chunk of the answer is malformed");
                 return false;
             };

@@ -369,3 +369,28 @@ fn a_kept_connection_that_its_server_has_closed_is_not_used() {
         assert!(matches!(next, Next::Over));
     });
 }
+
+#[test]
+fn an_answer_whose_first_chunk_is_none_breaks_off_after_its_head() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let desk = ToApp::new(listener.local_addr().unwrap(), Observers::default());
+        let (mut client, mut server) = sockets().await;
+        let drain = Drain::default();
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        let asking = async {
+            client.write_all(GET).await.unwrap();
+            let (mut app, _) = listener.accept().await.unwrap();
+            read_to(&mut app, "\r\n\r\n").await;
+            app.write_all(format!("{head}oh\r\n").as_bytes()).await.unwrap();
+            assert_eq!(read_to(&mut client, "\r\n\r\n").await, head);
+            // The connection goes with what has served it.
+            app
+        };
+        let (next, _app) = tokio::join!(serve(&desk, &mut server, &drain), asking);
+        assert!(matches!(next, Next::Over));
+        drop(server);
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    });
+}
