@@ -20,6 +20,7 @@ pub mod access_log;
 pub mod admin;
 pub mod app;
 mod balance;
+mod buffer;
 pub mod cli;
 pub mod config;
 mod connect;

@@ -4,6 +4,7 @@
 //! §3 are decided here, requests in [`request`], bytes in [`tcp`].
 
 mod desk;
+mod plan;
 mod request;
 pub(crate) mod target;
 mod tcp;

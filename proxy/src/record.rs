@@ -224,7 +224,7 @@ impl Record {
     }
 
     /// Everybody got all of it after all.
-    pub(crate) fn is_whole(&mut self) {
+    pub(crate) fn went_whole(&mut self) {
         self.whole = true;
     }
 

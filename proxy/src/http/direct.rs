@@ -9,26 +9,18 @@ mod answer;
 mod ask;
 mod attempt;
 mod body;
-mod buffer;
 mod exchange;
+mod write;
 
-use std::{
-    future::{Future as _, poll_fn},
-    pin::pin,
-    rc::Rc,
-    sync::Arc,
-    task::Poll,
-};
+use std::{future::Future as _, pin::pin, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::Request;
 
-use self::{
-    ask::LeftOut,
-    buffer::{Buffer, Pace},
-};
+use self::{ask::LeftOut, write::Pace};
 use super::{ending::Watched, retry};
 use crate::{
+    buffer,
     drain::Drain,
     error::Result,
     metrics::Edge,
@@ -90,17 +82,7 @@ pub(super) async fn serve<D: Desk>(desk: &D, client: &mut Watched<Stream>, drain
     let mut draining = pin!(drain.started());
     let mut pace = Pace::new();
     loop {
-        if drain.is_draining() {
-            return Next::Hyper;
-        }
-        let read = poll_fn(|cx| {
-            let mut buffer = Buffer::take();
-            match buffer.poll_read(client, cx, usize::MAX) {
-                Poll::Ready(result) => Poll::Ready(Some(result.map(|n| (n, buffer)))),
-                Poll::Pending => draining.as_mut().poll(cx).map(|()| None),
-            }
-        });
-        let read = match read.await {
+        let read = match buffer::read(client, None, usize::MAX, |cx| draining.as_mut().poll(cx)).await {
             None => return Next::Hyper,
             Some(Ok((1.., read))) => read,
             Some(Ok(_)) => {
@@ -125,7 +107,18 @@ pub(super) async fn serve<D: Desk>(desk: &D, client: &mut Watched<Stream>, drain
 /// What a head may need more when it is written anew: a space after each colon.
 const ROOM: usize = 64;
 
+/// Writes a header.
+fn put_header(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    put(out, &[name, b": ", value, b"\r\n"]);
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-pub(super) use self::tests::Nobody;
+pub(super) use self::tests::ToApp;

@@ -72,11 +72,6 @@ impl Verdicts {
         self.asked.load(Ordering::Relaxed) && !self.unflushed.load(Ordering::Relaxed)
     }
 
-    /// Is another one after each answer.
-    pub(super) fn progress(&self) -> u64 {
-        self.answered.load(Ordering::Relaxed)
-    }
-
     /// Whether the connection leaves HTTP with the answer to `request`; none: there is no answer yet.
     fn left_with(&self, request: u64) -> Option<bool> {
         let answered = self.answered.load(Ordering::Relaxed);

@@ -198,7 +198,7 @@ pub(super) fn walk<'a>(head: &'a [u8], visitor: &mut impl Visit<'a>) -> Result<B
         // By length first: two comparisons for most headers.
         match name.len() {
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let one_more = length.replace(content_length(value)?).is_some();
+                let one_more = length.replace(content_length(value).ok_or(Refusal::Length)?).is_some();
                 two_lengths |= one_more;
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
@@ -259,11 +259,9 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
 }
 
 /// Digits alone: no sign, no list. Eighteen of them fit into 64 bits with room, and are more than anybody has.
-fn content_length(value: &[u8]) -> Result<u64, Refusal> {
-    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::Length);
-    }
-    Ok(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
+pub(super) fn content_length(value: &[u8]) -> Option<u64> {
+    let is_length = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    is_length.then(|| value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
 }
 
 /// Request line of a head that was refused, where at least that is one, for whoever looks at what came.

@@ -1,11 +1,11 @@
-//! Requests to the application that go the direct way: the same decisions as in [`request`](super::request).
+//! Requests to the application that go the direct way.
 
 use std::{rc::Rc, sync::Arc};
 
 use http::Request;
 use mesh_proto::tap::Direction;
 
-use super::request::Connection;
+use super::request::{Connection, is_sent_again};
 use crate::{
     error::Result,
     http::{
@@ -51,8 +51,6 @@ impl Desk for Connection {
     }
 
     fn second(&self, (): &mut (), first: First, kind: retry::Request, _: &mut Record) -> Result<Option<Rc<Upstream>>> {
-        // There is no other application, and what it has not been sent it would not take now, either.
-        let again = !matches!(first, First::Unsent { .. }) && retry::second(first, kind, false).is_some();
-        Ok(again.then(|| Rc::clone(&self.app)))
+        Ok(is_sent_again(first, kind).then(|| Rc::clone(&self.app)))
     }
 }

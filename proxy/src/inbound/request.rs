@@ -14,7 +14,8 @@ use crate::{
         body::{RequestBody, ResponseBody},
         client, headers,
         respond::{self, Asker},
-        retry, serve as server, upgrade,
+        retry::{self, First},
+        serve as server, upgrade,
     },
     metrics::Edge,
     pool::Upstream,
@@ -93,10 +94,8 @@ impl Connection {
             Err(unanswered) => unanswered,
         };
         let kind = retry::Request { repeatable: repeat.is_some(), idempotent };
-        // There is no other application.
-        let again = unanswered.request.is_none() && retry::second(unanswered.first(), kind, false).is_some();
         match repeat {
-            Some(parts) if again => {
+            Some(parts) if is_sent_again(unanswered.first(), kind) => {
                 let request = Request::from_parts(parts, RequestBody::empty());
                 let sent = client::send(worker, &self.app, self.version, request, None).await;
                 sent.map_err(|unanswered| unanswered.error)
@@ -104,4 +103,10 @@ impl Connection {
             _ => Err::<_, ProxyError>(unanswered.error),
         }
     }
+}
+
+/// Whether there is a second attempt after such a first one. There is no other application, and what it has not been sent it would
+/// not take now, either.
+pub(super) fn is_sent_again(first: First, kind: retry::Request) -> bool {
+    !matches!(first, First::Unsent { .. }) && retry::second(first, kind, false).is_some()
 }

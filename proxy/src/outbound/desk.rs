@@ -1,20 +1,16 @@
-//! Requests of the pod's application that go the direct way: the same decisions as in [`request`](super::request).
+//! Requests of the pod's application that go the direct way.
 
 use std::{rc::Rc, sync::Arc};
 
 use http::Request;
 use mesh_proto::tap::Direction;
 
-use super::{
-    Connection,
-    request::{first_member, no_endpoints},
-    target::{Compiled, Member, UNROUTED},
-};
+use super::{Connection, plan::Plan};
 use crate::{
     error::Result,
     http::{
         direct::Desk,
-        retry::{self, First, Second},
+        retry::{self, First},
     },
     metrics::Edge,
     pool::Upstream,
@@ -22,14 +18,6 @@ use crate::{
     stream::Stream,
     worker::Worker,
 };
-
-/// What was decided of one request.
-pub(crate) struct Plan {
-    compiled: Rc<Compiled>,
-    backend: usize,
-    route: Option<Arc<str>>,
-    member: Option<Rc<Member>>,
-}
 
 impl Desk for Connection {
     type Plan = Plan;
@@ -45,11 +33,11 @@ impl Desk for Connection {
     }
 
     fn plan(&self) -> Plan {
-        Plan { compiled: self.target.current(&self.worker), backend: UNROUTED, route: None, member: None }
+        Plan::new(self)
     }
 
     fn edge<'a>(&'a self, plan: &'a Plan) -> &'a Arc<Edge> {
-        &plan.compiled.edge
+        plan.edge()
     }
 
     fn first(
@@ -59,13 +47,10 @@ impl Desk for Connection {
         record: &mut Record,
     ) -> Result<(Rc<Upstream>, Option<Stream>)> {
         self.worker.shared.limits.request(Direction::Outbound)?;
-        if plan.compiled.has_routes() {
-            let (backend, route) = plan.compiled.choose(&request())?;
-            (plan.backend, plan.route) = (backend, route.cloned());
+        if plan.has_routes() {
+            plan.choose(&request())?;
         }
-        let (member, fresh) = first_member(self, plan.compiled.backend(plan.backend)?)?;
-        let upstream = plan.goes_to(&self.worker, member, record);
-        Ok((upstream, fresh))
+        plan.first(self, record)
     }
 
     fn second(
@@ -75,21 +60,6 @@ impl Desk for Connection {
         kind: retry::Request,
         record: &mut Record,
     ) -> Result<Option<Rc<Upstream>>> {
-        let balancer = plan.compiled.backend(plan.backend)?;
-        let not = match retry::second(first, kind, balancer.len() > 1) {
-            Some(Second::Anywhere) => None,
-            Some(Second::Elsewhere) => plan.member.as_ref(),
-            None => return Ok(None),
-        };
-        let member = balancer.pick(not).ok_or_else(no_endpoints)?;
-        member.edge(&self.worker).retried();
-        Ok(Some(plan.goes_to(&self.worker, member, record)))
-    }
-}
-
-impl Plan {
-    fn goes_to(&mut self, worker: &Rc<Worker>, member: Rc<Member>, record: &mut Record) -> Rc<Upstream> {
-        record.goes_to(member.edge(worker), &member.upstream, self.route.as_ref());
-        Rc::clone(&self.member.insert(member).upstream)
+        plan.second(&self.worker, first, kind, record)
     }
 }

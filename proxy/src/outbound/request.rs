@@ -1,15 +1,14 @@
 //! Requests of the pod's application: routed, balanced, sent, sent once more where that is safe, answered.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::rc::Rc;
 
 use http::{Request, Response, request::Parts};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use mesh_proto::{outcome::Outcome, tap::Direction};
 use tokio::sync::oneshot;
 
-use super::{Connection, target::Member};
+use super::{Connection, plan::Plan};
 use crate::{
-    balance::Balancer,
     connections::Live,
     error::{ProxyError, Result},
     http::{
@@ -18,9 +17,10 @@ use crate::{
         client::{self, Lease},
         headers,
         respond::{self, Asker},
-        retry::{self, First, Second},
+        retry::{self, First},
         serve as server, upgrade,
     },
+    pool::Upstream,
     record::Record,
     stream::Stream,
     worker::Worker,
@@ -52,7 +52,8 @@ struct Exchange<'a> {
     version: Version,
     /// The client's version of HTTP/1.
     client: http::Version,
-    record: RefCell<Record>,
+    plan: Plan,
+    record: Record,
 }
 
 async fn answer(
@@ -60,23 +61,28 @@ async fn answer(
     version: Version,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let compiled = connection.target.current(&connection.worker);
+    let plan = Plan::new(&connection);
     let asker = Asker::of(&request, version);
-    let record = Record::request(&connection.worker, &connection.side, &compiled.edge, &mut request, version);
-    let exchange =
-        Exchange { connection: &connection, version, client: request.version(), record: RefCell::new(record) };
-    let result = match forward(&exchange, &compiled, request).await {
+    let record = Record::request(&connection.worker, &connection.side, plan.edge(), &mut request, version);
+    let mut exchange = Exchange { connection: &connection, version, client: request.version(), plan, record };
+    let result = match exchange.forward(request).await {
         Ok((response, Some(upgrade))) => return exchange.switch(response, upgrade),
         Ok((response, None)) => Ok(response),
         Err(error) => Err(error),
     };
-    let mut record = exchange.record.into_inner();
+    let mut record = exchange.record;
     let response = result.unwrap_or_else(|error| {
         record.failed(&error);
         respond::failed(&error, asker)
     });
     record.answered(response.status(), response.headers());
     response.map(|body| body.recorded(record))
+}
+
+/// What comes of a first attempt.
+enum Again {
+    No(Response<Incoming>, Lease),
+    At(Rc<Upstream>, Request<RequestBody>),
 }
 
 impl Exchange<'_> {
@@ -86,142 +92,96 @@ impl Exchange<'_> {
         response: Response<ResponseBody>,
         (client, server): (OnUpgrade, oneshot::Receiver<Stream>),
     ) -> Response<ResponseBody> {
-        let mut record = self.record.into_inner();
+        let mut record = self.record;
         record.answered(response.status(), response.headers());
         upgrade::carry(&self.connection.worker, client, server, record, std::future::pending());
         response
     }
 
-    fn goes_to(&self, member: &Member, route: Option<&Arc<str>>) {
-        let worker = &self.connection.worker;
-        self.record.borrow_mut().goes_to(member.edge(worker), &member.upstream, route);
-    }
-}
+    async fn forward(
+        &mut self,
+        mut request: Request<Incoming>,
+    ) -> Result<(Response<ResponseBody>, upgrade::Switching)> {
+        let (connection, version) = (self.connection, self.version);
+        let worker = &connection.worker;
+        worker.shared.limits.request(Direction::Outbound)?;
+        let on_upgrade = upgrade::wanted(&mut request, version);
+        headers::forward_request(&mut request, version, connection.side.destination)?;
+        self.plan.choose(&request)?;
+        let (upstream, fresh) = self.plan.first(connection, &mut self.record)?;
 
-async fn forward(
-    exchange: &Exchange<'_>,
-    compiled: &super::target::Compiled,
-    mut request: Request<Incoming>,
-) -> Result<(Response<ResponseBody>, upgrade::Switching)> {
-    let connection = exchange.connection;
-    connection.worker.shared.limits.request(Direction::Outbound)?;
-    let on_upgrade = upgrade::wanted(&mut request, exchange.version);
-    headers::forward_request(&mut request, exchange.version, connection.side.destination)?;
-    let (backend, route) = compiled.choose(&request)?;
-    let balancer = compiled.backend(backend)?;
-    let (member, fresh) = first_member(connection, balancer)?;
-    exchange.goes_to(&member, route);
-
-    let meter = exchange.record.borrow().body_meter();
-    let request = request.map(|body| RequestBody::new(body, meter));
-    // Without a body it can be sent a second time; that is decided before it is given away.
-    let repeat = client::repeatable_head(&request);
-    let idempotent = headers::is_idempotent(request.method());
-    let sent = client::send(&connection.worker, &member.upstream, exchange.version, request, fresh).await;
-    let (response, lease, member) =
-        match second_chance(sent, &member, balancer, repeat, idempotent, connection.worker.config().connect_timeout) {
-            Verdict::Take(answer) => (answer.0, answer.1, member),
-            Verdict::Fail(error) => return Err(error),
-            Verdict::Again { request, not } => {
-                let other = balancer.pick(not).ok_or_else(no_endpoints)?;
-                exchange.goes_to(&other, route);
-                other.edge(&connection.worker).retried();
-                let sent = client::send(&connection.worker, &other.upstream, exchange.version, *request, None).await;
+        let meter = self.record.body_meter();
+        let request = request.map(|body| RequestBody::new(body, meter));
+        // Without a body it can be sent a second time; that is decided before it is given away.
+        let repeat = client::repeatable_head(&request);
+        let idempotent = headers::is_idempotent(request.method());
+        let sent = client::send(worker, &upstream, version, request, fresh).await;
+        let (response, lease, upstream) = match self.second(&upstream, sent, repeat, idempotent)? {
+            Again::No(response, lease) => (response, lease, upstream),
+            Again::At(other, request) => {
+                let sent = client::send(worker, &other, version, request, None).await;
                 let (response, lease) = sent.map_err(|unanswered| unanswered.error)?;
                 (response, lease, other)
             }
         };
-    finish(exchange, response, lease, &member, on_upgrade)
-}
-
-/// The endpoint of the way that was opened early, if the route leads there; else the balancer's choice.
-pub(super) fn first_member(connection: &Connection, balancer: &Balancer) -> Result<(Rc<Member>, Option<Stream>)> {
-    if let Some((member, stream)) = connection.early.take()
-        && balancer.contains(&member)
-    {
-        return Ok((member, Some(stream)));
+        self.finish(response, lease, &upstream, on_upgrade)
     }
-    Ok((balancer.pick(None).ok_or_else(no_endpoints)?, None))
-}
 
-enum Verdict<'a> {
-    Take((Response<Incoming>, Lease)),
-    Again { request: Box<Request<RequestBody>>, not: Option<&'a Rc<Member>> },
-    Fail(ProxyError),
-}
-
-/// Whether an attempt stands, or the request may be sent once more (contracts §4): see [`retry`].
-fn second_chance<'a>(
-    sent: Result<(Response<Incoming>, Lease), Box<client::Unanswered>>,
-    member: &'a Rc<Member>,
-    balancer: &Balancer,
-    repeat: Option<Parts>,
-    idempotent: bool,
-    connect_timeout: Duration,
-) -> Verdict<'a> {
-    let others = balancer.len() > 1;
-    let kind = retry::Request { repeatable: repeat.is_some(), idempotent };
-    match sent {
-        Ok((response, lease)) => {
-            // Only a proxy of ours can know that the application has not seen the request.
-            let unseen =
-                member.upstream.is_mesh() && said_by_peer(&response).is_some_and(|code| code.facts().retry_safe);
-            if unseen {
-                // Refusing is quick; it must not look like the quickest endpoint.
-                member.upstream.failed(connect_timeout);
-            }
-            match repeat {
-                Some(parts) if unseen && retry::second(First::Unseen, kind, others).is_some() => {
-                    Verdict::again(parts, Some(member))
+    /// Whether a first attempt stands, or the request is sent once more.
+    fn second(
+        &mut self,
+        upstream: &Upstream,
+        sent: Result<(Response<Incoming>, Lease), Box<client::Unanswered>>,
+        repeat: Option<Parts>,
+        idempotent: bool,
+    ) -> Result<Again> {
+        let worker = &self.connection.worker;
+        let kind = retry::Request { repeatable: repeat.is_some(), idempotent };
+        let repeat = repeat.map(|parts| Request::from_parts(parts, RequestBody::empty()));
+        match sent {
+            Ok((response, lease)) => {
+                // Only a proxy of ours can know that the application has not seen the request.
+                if upstream.is_mesh() && said_by_peer(&response).is_some_and(|code| code.facts().retry_safe) {
+                    // Refusing is quick; it must not look like the quickest endpoint.
+                    upstream.failed(worker.config().connect_timeout);
+                    let other = self.plan.second(worker, First::Unseen, kind, &mut self.record)?;
+                    if let (Some(other), Some(request)) = (other, repeat) {
+                        return Ok(Again::At(other, request));
+                    }
                 }
-                _ => Verdict::Take((response, lease)),
+                Ok(Again::No(response, lease))
             }
-        }
-        Err(unanswered) => {
-            let not = match retry::second(unanswered.first(), kind, others) {
-                Some(Second::Anywhere) => None,
-                Some(Second::Elsewhere) => Some(member),
-                None => return Verdict::Fail(unanswered.error),
-            };
-            match (unanswered.request, repeat) {
-                (Some(request), _) => Verdict::Again { request: Box::new(request), not },
-                (None, Some(parts)) => Verdict::again(parts, not),
-                (None, None) => Verdict::Fail(unanswered.error),
+            Err(unanswered) => {
+                let other = self.plan.second(worker, unanswered.first(), kind, &mut self.record)?;
+                match (other, unanswered.request.or(repeat)) {
+                    (Some(other), Some(request)) => Ok(Again::At(other, request)),
+                    _ => Err(unanswered.error),
+                }
             }
         }
     }
-}
 
-impl<'a> Verdict<'a> {
-    fn again(parts: Parts, not: Option<&'a Rc<Member>>) -> Self {
-        Self::Again { request: Box::new(Request::from_parts(parts, RequestBody::empty())), not }
+    fn finish(
+        &mut self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        upstream: &Upstream,
+        on_upgrade: Option<OnUpgrade>,
+    ) -> Result<(Response<ResponseBody>, upgrade::Switching)> {
+        match said_by_peer(&response) {
+            Some(outcome) if upstream.is_mesh() => {
+                let detail = format!("{}: said by the peer's proxy", upstream.address());
+                self.record.failed(&ProxyError::new(outcome, detail));
+            }
+            // An application that calls itself a mesh.
+            _ => headers::strip_error(response.headers_mut()),
+        }
+        headers::forward_response(&mut response, self.client)?;
+        upgrade::agreed(response, lease, on_upgrade)
     }
 }
 
 /// The code that the peer's proxy put on the answer.
 fn said_by_peer(response: &Response<Incoming>) -> Option<Outcome> {
     Outcome::from_code(response.headers().get(&headers::ERROR)?.to_str().ok()?)
-}
-
-fn finish(
-    exchange: &Exchange<'_>,
-    mut response: Response<Incoming>,
-    lease: Lease,
-    member: &Member,
-    on_upgrade: Option<OnUpgrade>,
-) -> Result<(Response<ResponseBody>, upgrade::Switching)> {
-    match said_by_peer(&response) {
-        Some(outcome) if member.upstream.is_mesh() => {
-            let detail = format!("{}: said by the peer's proxy", member.upstream.address());
-            exchange.record.borrow_mut().failed(&ProxyError::new(outcome, detail));
-        }
-        // An application that calls itself a mesh.
-        _ => headers::strip_error(response.headers_mut()),
-    }
-    headers::forward_response(&mut response, exchange.client)?;
-    upgrade::agreed(response, lease, on_upgrade)
-}
-
-pub(super) fn no_endpoints() -> ProxyError {
-    ProxyError::new(Outcome::NoEndpoints, "the backend has no ready endpoint")
 }

@@ -9,9 +9,10 @@ use http::{HeaderMap, Method, StatusCode};
 use mesh_proto::outcome::Outcome;
 
 use super::{
-    super::{MAX_HEAD, MAX_HEADERS, headers},
+    super::{MAX_HEAD, MAX_HEADERS, head, headers},
     ask,
     body::Body,
+    put, put_header,
 };
 
 /// What of a request its answer depends on.
@@ -96,14 +97,14 @@ pub(super) fn read(bytes: &[u8], asked: Asked<'_>, out: &mut Vec<u8>) -> Result<
     put(out, &[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason(&parsed, status).as_bytes(), b"\r\n"]);
     for field in &*parsed.headers {
         if facts.keeps(field, asked, status, body.is_chunked()) {
-            put(out, &[field.name.as_bytes(), b": ", field.value, b"\r\n"]);
+            put_header(out, field.name.as_bytes(), field.value);
         }
     }
     if body.gets_chunks() {
-        put(out, &[b"transfer-encoding: chunked\r\n"]);
+        put_header(out, b"transfer-encoding", b"chunked");
     }
     if asked.closes {
-        put(out, &[b"connection: close\r\n"]);
+        put_header(out, b"connection", b"close");
     }
     put(out, &[b"\r\n"]);
     let reusable = parsed.version == Some(1) && !facts.closes;
@@ -123,6 +124,7 @@ pub(super) fn headers(bytes: &[u8]) -> HeaderMap {
     headers
 }
 
+const NO_LENGTH: Bad = "an answer with a Content-Length that is no number of bytes";
 const TOO_LARGE: Bad = "an answer with more than 100 headers, or 64 KiB of them";
 
 type Parsed<'h, 'b> = httparse::Response<'h, 'b>;
@@ -168,7 +170,7 @@ impl<'b> Facts<'b> {
                     if std::mem::replace(&mut has_length, true) {
                         return Err("an answer with more than one Content-Length");
                     }
-                    facts.length = Some(head_length(field.value)?);
+                    facts.length = Some(head::content_length(field.value).ok_or(NO_LENGTH)?);
                 }
                 17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
                     if facts.chunked || !field.value.eq_ignore_ascii_case(b"chunked") {
@@ -222,21 +224,6 @@ impl<'b> Facts<'b> {
 /// What says where the body ends, which it goes on doing for the client: naming it must not take it away.
 fn is_of_framing(name: &[u8]) -> bool {
     name.eq_ignore_ascii_case(b"content-length") || name.eq_ignore_ascii_case(b"transfer-encoding")
-}
-
-/// Digits alone, and few enough of them that nobody overflows.
-fn head_length(value: &[u8]) -> Result<u64, Bad> {
-    const BAD: Bad = "an answer with a Content-Length that is no number of bytes";
-    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
-        return Err(BAD);
-    }
-    Ok(value.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0')))
-}
-
-fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
 }
 
 #[cfg(test)]

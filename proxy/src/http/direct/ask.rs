@@ -5,10 +5,13 @@
 
 use http::{HeaderName, HeaderValue, Method, Request, header::HeaderMap};
 
-use super::super::{
-    MAX_HEAD,
-    head::{self, Body, Line, Visit},
-    headers,
+use super::{
+    super::{
+        MAX_HEAD,
+        head::{self, Body, Line, Visit},
+        headers,
+    },
+    put, put_header,
 };
 
 /// A request that is there with all its body.
@@ -74,9 +77,7 @@ impl<'a> Visit<'a> for Reader<'_> {
     fn line(&mut self, line: Line<'a>) {
         let method = Method::from_bytes(line.method).ok();
         self.method = method.filter(|method| *method != Method::CONNECT && line.is_http11 && line.is_plain_path);
-        for part in [line.method, b" ", line.target, b" HTTP/1.1\r\n"] {
-            self.out.extend_from_slice(part);
-        }
+        put(self.out, &[line.method, b" ", line.target, b" HTTP/1.1\r\n"]);
     }
 
     fn header(&mut self, name: &'a [u8], value: &'a [u8]) {
@@ -106,14 +107,7 @@ impl<'a> Visit<'a> for Reader<'_> {
             12 if is("content-type") => self.is_fit &= !headers::says_grpc(value),
             _ => {}
         }
-        put(self.out, name, value);
-    }
-}
-
-/// Writes a header.
-pub(super) fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    for part in [name, b": ", value, b"\r\n"] {
-        out.extend_from_slice(part);
+        put_header(self.out, name, value);
     }
 }
 

@@ -19,9 +19,10 @@ use tokio::{
 use super::{
     answer::{self, Answer, Asked},
     ask::Ask,
-    buffer::{Buffer, Pace, poll_write_all},
+    write::{Pace, poll_write_all},
 };
 use crate::{
+    buffer::{self, Buffer},
     error::{ProxyError, is_handshake_refused},
     http::{
         ending::Watched,
@@ -36,26 +37,20 @@ use crate::{
 /// The client, while it is not its turn.
 pub(super) struct Client<'a> {
     pub(super) stream: &'a mut Watched<Stream>,
-    heard: Heard,
+    /// Its end, or bytes that were put back.
+    has_spoken: bool,
     /// In which it takes answers.
     pub(super) pace: &'a mut Pace,
 }
 
-#[derive(PartialEq, Eq)]
-enum Heard {
-    Nothing,
-    /// Its end, or bytes that were put back.
-    Something,
-}
-
 impl<'a> Client<'a> {
     pub(super) fn new(stream: &'a mut Watched<Stream>, pace: &'a mut Pace) -> Self {
-        Self { stream, heard: Heard::Nothing, pace }
+        Self { stream, has_spoken: false, pace }
     }
 
     /// Ready when the client is gone, so that nobody needs the answer. One that has only ended its side waits for it.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.heard == Heard::Something {
+        if self.has_spoken {
             return Poll::Pending;
         }
         let mut some = [0; 256];
@@ -65,7 +60,7 @@ impl<'a> Client<'a> {
             Ok(()) if some.filled().is_empty() => {}
             Ok(()) => self.stream.put_back(Bytes::copy_from_slice(some.filled())),
         }
-        self.heard = Heard::Something;
+        self.has_spoken = true;
         Poll::Pending
     }
 }
@@ -183,28 +178,18 @@ pub(super) async fn attempt(
     let mut looked = 0;
     loop {
         let heard = interim > 0 || kept.is_some();
-        let read = poll_fn(|cx| {
-            let mut buffer: Buffer = kept.take().unwrap_or_else(Buffer::take);
-            // A head has the room it needs.
-            let most = if buffer.filled().is_empty() { client.pace.bytes() } else { usize::MAX };
-            match buffer.poll_read(&mut stream, cx, most) {
-                Poll::Ready(result) => Poll::Ready(Some((result, buffer))),
-                Poll::Pending => {
-                    kept = (!buffer.filled().is_empty()).then_some(buffer);
-                    client.poll_gone(cx).map(|()| None)
-                }
-            }
-        });
-        let (result, mut read) = read.await.ok_or(Lost::Client)?;
-        match result {
-            Ok(1..) => {}
+        // A head has the room it needs.
+        let most = if kept.is_some() { usize::MAX } else { client.pace.bytes() };
+        let read = buffer::read(&mut stream, kept, most, |cx| client.poll_gone(cx)).await.ok_or(Lost::Client)?;
+        let mut read = match read {
+            Ok((1.., read)) => read,
             Ok(_) => {
                 let end = if heard { End::Broken } else { End::Closed };
                 let detail = "the connection ended before its answer was there";
                 return Err(Lost::sent(&upstream.0, Outcome::UpstreamReset, &detail, end, reused));
             }
             Err(error) => return Err(Lost::broken(&upstream.0, &error, heard, reused)),
-        }
+        };
         while answer::may_be_whole(read.filled(), looked) {
             match answer::read(read.filled(), asked, &mut head) {
                 Ok(answer::Read::Whole(answer)) => {
@@ -229,7 +214,7 @@ pub(super) async fn attempt(
             }
         }
         looked = read.filled().len();
-        kept = Some(read);
+        kept = Some(read).filter(|read| !read.filled().is_empty());
     }
 }
 

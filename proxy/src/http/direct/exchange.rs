@@ -1,6 +1,6 @@
 //! One request and its answer, on their way: a first attempt, a second one where that is safe, and what the client gets.
 
-use std::{future::poll_fn, rc::Rc, task::Poll};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -11,9 +11,11 @@ use super::{
     ask::{self, Ask},
     attempt::{Answered, Client, Lost, attempt},
     body::LAST_CHUNK,
-    buffer::{Buffer, Pace, write_all},
+    put_header,
+    write::{Pace, write_all},
 };
 use crate::{
+    buffer::{self, Buffer},
     error::ProxyError,
     http::{
         body::ResponseBody,
@@ -42,7 +44,7 @@ pub(super) async fn exchange<D: Desk>(
     let whole = |bytes: &[u8]| ask::request(&bytes[..ask.head]);
     let (mut record, traced) = Record::head(worker, desk.side(), desk.edge(&plan), || whole(read.filled()));
     if let Some(request) = traced {
-        trace::write(request.headers(), |name, value| ask::put(&mut head, name, value));
+        trace::write(request.headers(), |name, value| put_header(&mut head, name, value));
     }
     head.extend_from_slice(b"\r\n");
     if ask.body > 0 {
@@ -155,33 +157,28 @@ impl Answered {
             }
             (head, from) = (b"", 0);
             drop(read);
-            let next = poll_fn(|cx| {
-                let mut buffer = Buffer::take();
-                match buffer.poll_read(&mut stream, cx, client.pace.bytes()) {
-                    Poll::Ready(result) => Poll::Ready(Some((result, buffer))),
-                    Poll::Pending => client.poll_gone(cx).map(|()| None),
-                }
-            });
-            match next.await {
+            let most = client.pace.bytes();
+            let next = buffer::read(&mut stream, None, most, |cx| client.poll_gone(cx)).await;
+            match next {
                 None => return false,
-                Some((Ok(1..), more)) => read = more,
-                Some((Ok(_), _)) if body.ends_here() => {
+                Some(Ok((1.., more))) => read = more,
+                Some(Ok(_)) if body.ends_here() => {
                     if write_all(client.stream, [LAST_CHUNK, b"", b"", b""]).await.is_err() {
                         return false;
                     }
                     break;
                 }
-                Some((Ok(_), _)) => {
+                Some(Ok(_)) => {
                     record.broke("the answer ended before its end");
                     return false;
                 }
-                Some((Err(error), _)) => {
+                Some(Err(error)) => {
                     record.broke(error);
                     return false;
                 }
             }
         }
-        record.is_whole();
+        record.went_whole();
         goes_on(client.stream, ask)
     }
 }
@@ -198,7 +195,7 @@ async fn refuse(client: &mut Watched<Stream>, mut record: Record, error: &ProxyE
         return false;
     }
     record.sent(text.len() as u64);
-    record.is_whole();
+    record.went_whole();
     goes_on(client, ask)
 }
 
@@ -216,13 +213,11 @@ fn written(response: Response<ResponseBody>, ask: &Ask) -> (Vec<u8>, Bytes) {
     let reason = parts.status.canonical_reason().unwrap_or_default();
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", parts.status.as_str()).into_bytes();
     for (name, value) in &parts.headers {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            head.extend_from_slice(part);
-        }
+        put_header(&mut head, name.as_str().as_bytes(), value.as_bytes());
     }
-    head.extend_from_slice(format!("content-length: {}\r\n", text.len()).as_bytes());
+    put_header(&mut head, b"content-length", text.len().to_string().as_bytes());
     if ask.closes {
-        head.extend_from_slice(b"connection: close\r\n");
+        put_header(&mut head, b"connection", b"close");
     }
     head.extend_from_slice(b"\r\n");
     (head, if ask.method == http::Method::HEAD { Bytes::new() } else { text })

@@ -22,46 +22,8 @@ use crate::{
 /// Longest any of this takes; only what fails waits for it.
 const SOON: Duration = Duration::from_mins(1);
 
-/// Of a connection that the direct way is not for.
-pub(crate) enum Nobody {}
-
-impl Desk for Nobody {
-    type Plan = ();
-
-    const STRIPS_CLAIMS: bool = false;
-
-    fn worker(&self) -> &Rc<Worker> {
-        match *self {}
-    }
-
-    fn side(&self) -> &Rc<Side> {
-        match *self {}
-    }
-
-    fn plan(&self) {
-        match *self {}
-    }
-
-    fn edge<'a>(&'a self, (): &'a ()) -> &'a Arc<Edge> {
-        match *self {}
-    }
-
-    fn first(
-        &self,
-        (): &mut (),
-        _: &dyn Fn() -> Request<()>,
-        _: &mut Record,
-    ) -> Result<(Rc<Upstream>, Option<Stream>)> {
-        match *self {}
-    }
-
-    fn second(&self, (): &mut (), _: retry::First, _: retry::Request, _: &mut Record) -> Result<Option<Rc<Upstream>>> {
-        match *self {}
-    }
-}
-
 /// Sends everything to one application.
-struct ToApp {
+pub(crate) struct ToApp {
     worker: Rc<Worker>,
     side: Rc<Side>,
     edge: Arc<Edge>,
@@ -168,17 +130,30 @@ async fn answering(worker: Rc<Worker>, listener: TcpListener, accepted: Rc<Cell<
     }
 }
 
-/// Runs `test` with an application that answers, and the number of its connections.
-fn with_application<F: Future<Output = ()>>(test: impl FnOnce(ToApp, Rc<Cell<usize>>) -> F) {
+/// Runs `test` with the listener of an application, and a way there.
+fn with_listener<F: Future<Output = ()>>(test: impl FnOnce(ToApp, TcpListener) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let desk = ToApp::new(listener.local_addr().unwrap(), Observers::default());
+        test(desk, listener).await;
+    });
+}
+
+/// Runs `test` with an application that answers, and the number of its connections.
+fn with_application<F: Future<Output = ()>>(test: impl FnOnce(ToApp, Rc<Cell<usize>>) -> F) {
+    with_listener(async |desk, listener| {
         let accepted = Rc::new(Cell::new(0));
         let worker = Rc::clone(&desk.worker);
         desk.worker.tasks.spawn_local("listener", answering(worker, listener, Rc::clone(&accepted)));
         test(desk, accepted).await;
     });
+}
+
+/// Serves `server` while its client does `asking`, to the end of both.
+async fn served<T>(desk: &ToApp, server: &mut Watched<Stream>, asking: impl Future<Output = T>) -> (Next, T) {
+    let drain = Drain::default();
+    tokio::join!(serve(desk, server, &drain), asking)
 }
 
 #[test]
@@ -219,7 +194,6 @@ fn a_request_costs_three_allocations() {
 fn requests_follow_one_another_on_one_connection_each_way_and_what_is_odd_is_left_to_hyper() {
     with_application(async |desk, accepted| {
         let (mut client, mut server) = sockets().await;
-        let drain = Drain::default();
         let asking = async {
             for _ in 0..3 {
                 client.write_all(GET).await.unwrap();
@@ -228,7 +202,7 @@ fn requests_follow_one_another_on_one_connection_each_way_and_what_is_odd_is_lef
             // Two at once: the first with the second behind it is not the usual request.
             client.write_all(&[GET, GET].concat()).await.unwrap();
         };
-        let (next, ()) = tokio::join!(serve(&desk, &mut server, &drain), asking);
+        let (next, ()) = served(&desk, &mut server, asking).await;
         assert!(matches!(next, Next::Hyper));
         // Nothing of it is lost.
         let mut left = vec![0; 2 * GET.len()];
@@ -239,12 +213,8 @@ fn requests_follow_one_another_on_one_connection_each_way_and_what_is_odd_is_lef
 
 #[test]
 fn who_asks_again_before_the_answer_gets_both_answers() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let desk = ToApp::new(listener.local_addr().unwrap(), Observers::default());
+    with_listener(async |desk, listener| {
         let (mut client, mut server) = sockets().await;
-        let drain = Drain::default();
         let asking = async {
             client.write_all(GET).await.unwrap();
             let (mut app, _) = listener.accept().await.unwrap();
@@ -259,21 +229,17 @@ fn who_asks_again_before_the_answer_gets_both_answers() {
             assert_eq!(read_to(&mut client, &both).await, both);
             drop(client);
         };
-        let (next, ()) = tokio::join!(serve(&desk, &mut server, &drain), asking);
+        let (next, ()) = served(&desk, &mut server, asking).await;
         assert!(matches!(next, Next::Over));
     });
 }
 
 #[test]
 fn a_client_that_is_gone_is_not_waited_for_and_its_server_hears_of_it() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let desk = ToApp::new(listener.local_addr().unwrap(), Observers::default());
+    with_listener(async |desk, listener| {
         // With and without an answer that has begun.
         for begun in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhal"] {
             let (mut client, mut server) = sockets().await;
-            let drain = Drain::default();
             let asking = async {
                 client.write_all(GET).await.unwrap();
                 let (mut app, _) = listener.accept().await.unwrap();
@@ -287,7 +253,7 @@ fn a_client_that_is_gone_is_not_waited_for_and_its_server_hears_of_it() {
                 let end = tokio::time::timeout(SOON, app.read(&mut [0])).await.unwrap();
                 assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
             };
-            let (next, ()) = tokio::join!(serve(&desk, &mut server, &drain), asking);
+            let (next, ()) = served(&desk, &mut server, asking).await;
             assert!(matches!(next, Next::Over));
         }
     });
@@ -297,7 +263,6 @@ fn a_client_that_is_gone_is_not_waited_for_and_its_server_hears_of_it() {
 fn a_client_that_has_only_ended_its_side_gets_its_answer() {
     with_application(async |desk, _| {
         let (mut client, mut server) = sockets().await;
-        let drain = Drain::default();
         let asking = async {
             client.write_all(GET).await.unwrap();
             client.shutdown().await.unwrap();
@@ -305,7 +270,7 @@ fn a_client_that_has_only_ended_its_side_gets_its_answer() {
             client.read_to_end(&mut answer).await.unwrap();
             assert_eq!(answer, OK);
         };
-        let (next, ()) = tokio::join!(serve(&desk, &mut server, &drain), asking);
+        let (next, ()) = served(&desk, &mut server, asking).await;
         assert!(matches!(next, Next::Over));
     });
 }
@@ -314,7 +279,6 @@ fn a_client_that_has_only_ended_its_side_gets_its_answer() {
 fn what_is_refused_is_answered_and_the_connection_goes_on() {
     with_application(async |desk, accepted| {
         let (mut client, mut server) = sockets().await;
-        let drain = Drain::default();
         let asking = async {
             desk.refusal.set(Some(Outcome::NoRoute));
             client.write_all(GET).await.unwrap();
@@ -333,7 +297,7 @@ fn what_is_refused_is_answered_and_the_connection_goes_on() {
             assert_eq!(read_to(&mut client, "ok").await.as_bytes(), OK);
             drop(client);
         };
-        let (next, ()) = tokio::join!(serve(&desk, &mut server, &drain), asking);
+        let (next, ()) = served(&desk, &mut server, asking).await;
         assert!(matches!(next, Next::Over));
         assert_eq!((desk.paths.get(), accepted.get()), ("/a".len() + "/".len(), 1));
     });
@@ -341,12 +305,8 @@ fn what_is_refused_is_answered_and_the_connection_goes_on() {
 
 #[test]
 fn a_kept_connection_that_its_server_has_closed_is_not_used() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let desk = ToApp::new(listener.local_addr().unwrap(), Observers::default());
+    with_listener(async |desk, listener| {
         let (mut client, mut server) = sockets().await;
-        let drain = Drain::default();
         let asking = async {
             // A POST: it may not be sent twice.
             for request in 0..2 {
@@ -365,19 +325,15 @@ fn a_kept_connection_that_its_server_has_closed_is_not_used() {
             }
             drop(client);
         };
-        let (next, ()) = tokio::join!(serve(&desk, &mut server, &drain), asking);
+        let (next, ()) = served(&desk, &mut server, asking).await;
         assert!(matches!(next, Next::Over));
     });
 }
 
 #[test]
 fn an_answer_whose_first_chunk_is_none_breaks_off_after_its_head() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let desk = ToApp::new(listener.local_addr().unwrap(), Observers::default());
+    with_listener(async |desk, listener| {
         let (mut client, mut server) = sockets().await;
-        let drain = Drain::default();
         let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
         let asking = async {
             client.write_all(GET).await.unwrap();
@@ -388,7 +344,7 @@ fn an_answer_whose_first_chunk_is_none_breaks_off_after_its_head() {
             // The connection goes with what has served it.
             app
         };
-        let (next, _app) = tokio::join!(serve(&desk, &mut server, &drain), asking);
+        let (next, _app) = served(&desk, &mut server, asking).await;
         assert!(matches!(next, Next::Over));
         drop(server);
         assert_eq!(client.read(&mut [0]).await.unwrap(), 0);

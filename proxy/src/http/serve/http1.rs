@@ -2,15 +2,15 @@
 //! while it is idle.
 //!
 //! hyper keeps two buffers of 8 KiB and the room of a request's future for as long as its connection lives, and applications
-//! keep hundreds of connections that carry nothing. So a connection is taken out of hyper when it has answered what was not for
-//! the direct way, or (without that way) when it has been idle for a moment; it waits as a bare stream for the client's next
-//! byte, and gets a hyper of its own again. Called by [`serve`](super::serve).
+//! keep hundreds of connections that carry nothing. So a connection is taken out of hyper when all is answered that has come; it
+//! waits as a bare stream for the client's next byte. To make hyper's part anew takes about a microsecond. Called by
+//! [`serve`](super::serve).
 
 use std::{
     cell::Cell,
     convert::Infallible,
     future::{Future, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::Poll,
     time::Duration,
@@ -24,10 +24,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::AsyncWriteExt as _,
-    time::{Instant, Sleep},
-};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::{
     drain::Drain,
@@ -47,10 +44,6 @@ const DRAIN_IDLE: Duration = Duration::from_secs(2);
 
 /// What hyper may have read beyond the end of a head.
 const READ_AHEAD: usize = 8 * 1024;
-
-/// Idle for so long, and at most for twice as long, a connection gives back what it needs only in use. To make hyper's part anew
-/// takes about a microsecond, so that this is no matter where requests follow one another, nor where they do not.
-const REST_AFTER: Duration = Duration::from_millis(25);
 
 /// A client's stream as hyper gets it.
 type ClientIo = TokioIo<Guard<Watched<Stream>>>;
@@ -91,9 +84,7 @@ where
             Ok::<_, Infallible>(response)
         })
     });
-    // Where there is the direct way, hyper is for one request.
-    let rest_after = if desk.is_some() { Duration::ZERO } else { REST_AFTER };
-    let turn = Turn { verdicts, drain, rest_after };
+    let turn = Turn { verdicts, drain };
     loop {
         // A head that has had its time is the guard's business; the ones after it have their own.
         if let Some(desk) = desk.filter(|_| !std::mem::take(&mut is_late))
@@ -116,8 +107,6 @@ where
 struct Turn<'a> {
     verdicts: Arc<Verdicts>,
     drain: &'a Drain,
-    /// Idle for so long, hyper gives it back.
-    rest_after: Duration,
 }
 
 /// What a turn leaves: the stream and the service of a connection at rest, of which nothing of a request or an answer is left
@@ -153,34 +142,15 @@ impl Turn<'_> {
         }
     }
 
-    /// Drives the connection to its end, or (none) until it has been at rest for a moment. The timer runs only while it is at rest,
-    /// and is set once for all requests of that moment.
+    /// Drives the connection to its end, or (none) until it is at rest.
     async fn until_idle<S>(&self, connection: &mut UpgradeableConnection<ClientIo, S>) -> Option<hyper::Result<()>>
     where
         S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Unpin + 'static,
     {
-        let mut timer: Pin<&mut Sleep> = pin!(tokio::time::sleep(self.rest_after));
-        let mut since = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = Pin::new(&mut *connection).poll(cx) {
-                return Poll::Ready(Some(result));
-            }
-            loop {
-                match since {
-                    None if self.verdicts.is_at_rest() && self.rest_after.is_zero() => return Poll::Ready(None),
-                    None if self.verdicts.is_at_rest() => {
-                        timer.as_mut().reset(Instant::now() + self.rest_after);
-                        since = Some(self.verdicts.progress());
-                    }
-                    Some(progress) if timer.as_mut().poll(cx).is_ready() => {
-                        if self.verdicts.is_at_rest() && self.verdicts.progress() == progress {
-                            return Poll::Ready(None);
-                        }
-                        since = None;
-                    }
-                    None | Some(_) => return Poll::Pending,
-                }
-            }
+        poll_fn(|cx| match Pin::new(&mut *connection).poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending if self.verdicts.is_at_rest() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
         })
         .await
     }
@@ -228,11 +198,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        http::{direct::Nobody, ending::Ending, head::Refusal},
+        http::{direct::ToApp, ending::Ending, head::Refusal},
         stream::{Io, Prefixed},
     };
 
     const LIMIT: Duration = Duration::from_secs(10);
+    /// In which one that can rest does.
+    const A_WHILE: Duration = Duration::from_millis(100);
 
     /// A client that has said `begun` within the limit of detection, and no more.
     fn late(begun: &'static str) -> (DuplexStream, Stream) {
@@ -250,7 +222,7 @@ mod tests {
             response
         };
         let drain = Drain::default();
-        let served = serve(LIMIT, Ending::default().of(stream), handle, &drain, None::<&Nobody>);
+        let served = serve(LIMIT, Ending::default().of(stream), handle, &drain, None::<&ToApp>);
         let read = async {
             let mut answer = Vec::new();
             while !answer.ends_with(b"\r\n\r\n") {
@@ -302,8 +274,8 @@ mod tests {
             }
         });
         let drain = Drain::default();
-        let turn = Turn { verdicts, drain: &drain, rest_after: REST_AFTER };
-        let ended = tokio::time::timeout(4 * REST_AFTER, turn.serve(io, service)).await;
+        let turn = Turn { verdicts, drain: &drain };
+        let ended = tokio::time::timeout(A_WHILE, turn.serve(io, service)).await;
         matches!(ended, Ok(Ok(Some(_))))
     }
 
@@ -342,13 +314,13 @@ mod tests {
         };
         let drain = Drain::default();
         let served =
-            serve(LIMIT, Ending::default().of(Stream::from(Io::Local(server))), handle, &drain, None::<&Nobody>);
+            serve(LIMIT, Ending::default().of(Stream::from(Io::Local(server))), handle, &drain, None::<&ToApp>);
         let ask = async {
             for turn in 0..3 {
                 // In parts, with a rest before each that may have one.
                 let request = format!("GET /{turn} HTTP/1.1\r\nhost: a\r\n\r\n");
                 for part in request.as_bytes().chunks(9) {
-                    tokio::time::sleep(4 * REST_AFTER).await;
+                    tokio::time::sleep(A_WHILE).await;
                     client.write_all(part).await.unwrap();
                 }
                 let mut answer = Vec::new();
@@ -356,7 +328,7 @@ mod tests {
                     assert!(client.read_buf(&mut answer).await.unwrap() > 0, "{answer:?}");
                 }
             }
-            tokio::time::sleep(4 * REST_AFTER).await;
+            tokio::time::sleep(A_WHILE).await;
             drop(client);
         };
         let (ended, ()) = tokio::join!(served, ask);
@@ -369,9 +341,9 @@ mod tests {
         let handle = |_| async { Response::new(ResponseBody::empty()) };
         let drain = Drain::default();
         let ending = Ending::default();
-        let served = serve(LIMIT, ending.of(Stream::from(Io::Local(server))), handle, &drain, None::<&Nobody>);
+        let served = serve(LIMIT, ending.of(Stream::from(Io::Local(server))), handle, &drain, None::<&ToApp>);
         let drained = async {
-            tokio::time::sleep(4 * REST_AFTER).await;
+            tokio::time::sleep(A_WHILE).await;
             drain.start();
             let begun = Instant::now();
             assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
