@@ -51,6 +51,9 @@ struct Cli {
     /// Only these contestants: direct, envoy-h1, envoy-h2, ours.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = contestant)]
     contestants: Vec<Contestant>,
+    /// Of the traffic only the tests with a figure whose name has this in it.
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+    figure: String,
     /// Write the instructions that are counted into the tree, to be held from now on.
     #[arg(long, requires = "only")]
     update: bool,
@@ -138,6 +141,7 @@ fn run(cli: &Cli, envoy: Option<&Program>) -> anyhow::Result<()> {
             rounds: cli.rounds,
             time: Duration::from_secs(cli.seconds),
             contestants: cli.contestants(envoy.is_some()),
+            figure: cli.figure.clone(),
         };
         report.compared(traffic::measure(Programs { ours: &proxy, envoy }, &settings)?);
     }

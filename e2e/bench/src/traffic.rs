@@ -31,6 +31,14 @@ pub(crate) struct Settings {
     /// Of each test.
     pub(crate) time: Duration,
     pub(crate) contestants: Vec<Contestant>,
+    /// Part of a figure's name; tests that have no such figure are left out.
+    pub(crate) figure: String,
+}
+
+impl Settings {
+    fn wants(&self, figure: &str) -> bool {
+        figure.contains(&self.figure)
+    }
 }
 
 /// Measures and prints all of it.
@@ -41,8 +49,7 @@ pub(crate) fn measure(programs: Programs<'_>, settings: &Settings) -> anyhow::Re
         let mut direct = HashMap::new();
         for contestant in &settings.contestants {
             let begun = Instant::now();
-            let mut turn =
-                Turn { contestant: *contestant, time: settings.time, direct: &mut direct, figures: &mut figures };
+            let mut turn = Turn { contestant: *contestant, settings, direct: &mut direct, figures: &mut figures };
             // What fails is told and has no figures; the others go on.
             if let Err(error) = turn.run(programs) {
                 mesh_measure::complain(&error.context(format!("{}, round {round}", contestant.name())));
@@ -59,7 +66,7 @@ pub(crate) fn measure(programs: Programs<'_>, settings: &Settings) -> anyhow::Re
 /// All tests of one contestant in one round.
 struct Turn<'a> {
     contestant: Contestant,
-    time: Duration,
+    settings: &'a Settings,
     /// Latencies without proxies in this round, by the figure that says how much a contestant adds to them.
     direct: &'a mut HashMap<&'static str, f64>,
     figures: &'a mut Figures,
@@ -72,20 +79,25 @@ impl Turn<'_> {
             self.add(table::READY, "ms", millis(ready));
         }
         self.memory(&running, table::MEMORY_IDLE)?;
-        for test in &TESTS {
+        let settings = self.settings;
+        for test in TESTS.iter().filter(|test| test.figures.iter().any(|(name, _)| settings.wants(name))) {
             let seen = self.test(&running, test).and_then(|seen| self.tell(test, &seen));
             self.complain(seen, &running, test.figures[0].0);
         }
-        let streamed = self.stream(&running);
-        self.complain(streamed, &running, table::STREAM);
+        if [table::STREAM, table::STREAM_CPU].iter().any(|name| settings.wants(name)) {
+            let streamed = self.stream(&running);
+            self.complain(streamed, &running, table::STREAM);
+        }
         self.memory(&running, table::MEMORY)?;
-        let idle = self.idle_connections(&running);
-        self.complain(idle, &running, table::MEMORY_EACH);
+        if settings.wants(table::MEMORY_EACH) {
+            let idle = self.idle_connections(&running);
+            self.complain(idle, &running, table::MEMORY_EACH);
+        }
         Ok(())
     }
 
     fn test(&self, running: &Running, test: &Test) -> anyhow::Result<Seen> {
-        let plan = Plan { connections: test.connections, what: test.what, pace: test.pace, time: self.time };
+        let plan = Plan { connections: test.connections, what: test.what, pace: test.pace, time: self.settings.time };
         let to = running.to(if let What::Calls(_) = test.what { CALLS_PORT } else { HTTP_PORT });
         running.as_client(|| client::run(to, &plan, || running.cpu()))?
     }
@@ -112,7 +124,7 @@ impl Turn<'_> {
 
     fn stream(&mut self, running: &Running) -> anyhow::Result<()> {
         let to = running.to(BYTES_PORT);
-        let sent = running.as_client(|| stream::run(to, self.time, || running.cpu()))??;
+        let sent = running.as_client(|| stream::run(to, self.settings.time, || running.cpu()))??;
         self.add(table::STREAM, "Gbit/s", sent.bytes as f64 * 8.0 / 1e9 / sent.time.as_secs_f64());
         if self.contestant != Contestant::Direct {
             self.add(table::STREAM_CPU, "s", sent.cpu.as_secs_f64() / (sent.bytes as f64 / 1e9));
