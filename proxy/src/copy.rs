@@ -12,7 +12,7 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, PIECE};
 
 /// Told of bytes as they are carried, so that counters of long connections move.
 pub(crate) trait Meter {
@@ -150,7 +150,7 @@ impl Half {
         W: AsyncWrite + Unpin,
     {
         let mut buffer = Buffer::take();
-        let total = ready!(buffer.poll_read(reader, cx, usize::MAX)).map_err(HalfError::Read)?;
+        let total = ready!(buffer.poll_read(reader, cx, PIECE)).map_err(HalfError::Read)?;
         let mut bytes = buffer.filled();
         while !bytes.is_empty() {
             match Pin::new(&mut *writer).poll_write(cx, bytes) {

@@ -30,7 +30,7 @@ impl Pace {
 
     /// The last piece went out at once, or had to wait.
     pub(super) fn went(&mut self, at_once: bool) {
-        self.0 = if at_once { self.0 * 2 } else { self.0 / 2 }.clamp(SLOWEST, buffer::SIZE);
+        self.0 = if at_once { self.0 * 2 } else { self.0 / 2 }.clamp(SLOWEST, buffer::PIECE);
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn who_takes_nothing_makes_us_hold_little() {
         let mut pace = Pace::new();
-        for (at_once, times, expected) in [(true, 9, buffer::SIZE), (false, 9, SLOWEST), (true, 1, 2 * SLOWEST)] {
+        for (at_once, times, expected) in [(true, 9, buffer::PIECE), (false, 9, SLOWEST), (true, 1, 2 * SLOWEST)] {
             (0..times).for_each(|_| pace.went(at_once));
             assert_eq!(pace.bytes(), expected);
         }
