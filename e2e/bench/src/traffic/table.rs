@@ -43,7 +43,7 @@ pub(super) const MEMORY_EACH: &str = "memory of both (RSS): added per idle conne
 pub(super) const READY: &str = "start to ready, with certificate";
 
 /// In the order in which they are done. Those at a fixed rate come first: what the others leave behind would be in their latencies.
-pub(super) const TESTS: [Test; 8] = [
+pub(super) const TESTS: [Test; 9] = [
     Test {
         what: What::Http1(KIB),
         connections: 16,
@@ -99,6 +99,15 @@ pub(super) const TESTS: [Test; 8] = [
         connections: 16,
         pace: Pace::Closed,
         figures: &[(CPU_LARGE, Figure::Cpu), ("HTTP/1.1, 64 KiB answers: requests", Figure::Answers)],
+    },
+    Test {
+        what: What::Http1(64 * KIB),
+        connections: 64,
+        pace: Pace::Closed,
+        figures: &[
+            ("HTTP/1.1, 64 KiB answers, 64 connections: CPU per request", Figure::Cpu),
+            ("HTTP/1.1, 64 KiB answers, 64 connections: requests", Figure::Answers),
+        ],
     },
     Test {
         what: What::Calls(8),
