@@ -24,6 +24,8 @@ const BACKLOG: i32 = 4096;
 /// When a peer that is gone without a word is noticed (features.md: same as linkerd2-proxy).
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// Between probes: ten must be lost, not two, before a connection counts as dead.
+const PROBE: Duration = Duration::from_secs(2);
 
 /// Bound listeners of one worker; several workers bind the same ports with `SO_REUSEPORT`.
 pub struct Listeners {
@@ -113,7 +115,7 @@ pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 pub(crate) fn tune(socket: &TcpStream) {
     let socket = SockRef::from(socket);
     let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE));
+    let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(PROBE));
     let _ = socket.set_tcp_user_timeout(Some(USER_TIMEOUT));
 }
 
@@ -143,6 +145,7 @@ mod tests {
             assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(30)));
             assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
             assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(10));
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(2));
         }
     }
 
