@@ -12,11 +12,15 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_netlab::{Addresses, Lab};
-use mesh_testbed::{Member, Mesh, Settings, manifests, member, wait::DEADLINE};
+use mesh_testbed::{
+    Member, Mesh, Settings,
+    envoy::{Envoy, Port, Program, Sidecar, Speech},
+    manifests, member,
+    wait::DEADLINE,
+};
 use nix::{sys::signal::Signal, time::clock_getcpuclockid, unistd::Pid};
 
 use crate::{
-    envoy::{Between, Envoy, Program},
     footprint::of_status,
     load::server::{BYTES_PORT, CALLS_PORT, HTTP_PORT, Server},
 };
@@ -25,9 +29,16 @@ use crate::{
 const CLIENT: u8 = 1;
 const SERVER: u8 = 2;
 /// Between two questions whether a proxy is ready.
-pub(crate) const PAUSE: Duration = Duration::from_micros(500);
+const PAUSE: Duration = Duration::from_micros(500);
 /// The Service that the client of our proxy dials.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+
+/// What two Envoys speak with each other for an application's HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Between {
+    Http1,
+    Http2,
+}
 
 /// Who takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +104,20 @@ impl Running {
             Contestant::Envoy(between) => {
                 let program = programs.envoy.context("there is no Envoy")?;
                 let authority = program.authority()?;
-                Self::bare(|pod, name| Ok(Place::Envoy(authority.start(pod, name, between, programs.ours)?)))
+                let ports = ports(between);
+                Self::bare(|pod, account| {
+                    let peer = if account == "client" { "server" } else { "client" };
+                    let sidecar = Sidecar {
+                        account,
+                        peer,
+                        ports: &ports,
+                        server: None,
+                        plaintext: false,
+                        hardened: false,
+                        descriptors: None,
+                    };
+                    Ok(Place::Envoy(authority.start(pod, &sidecar, programs.ours)?))
+                })
             }
             Contestant::Ours => Self::ours(programs.ours, &[]),
         }?;
@@ -199,7 +223,7 @@ impl Place {
     fn ready(&self) -> Option<Duration> {
         match self {
             Self::Bare(_) => None,
-            Self::Envoy(envoy) => Some(envoy.ready),
+            Self::Envoy(envoy) => Some(envoy.ready()),
             Self::Meshed { ready, .. } => Some(*ready),
         }
     }
@@ -207,7 +231,7 @@ impl Place {
     fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
         match self {
             Self::Bare(pod) => pod.run(f),
-            Self::Envoy(envoy) => envoy.pod.run(f),
+            Self::Envoy(envoy) => envoy.pod().run(f),
             Self::Meshed { member, .. } => member.run(f),
         }
     }
@@ -216,10 +240,23 @@ impl Place {
     fn pid(&self) -> Option<u32> {
         match self {
             Self::Bare(_) => None,
-            Self::Envoy(envoy) => Some(envoy.process.id()),
+            Self::Envoy(envoy) => Some(envoy.process().id()),
             Self::Meshed { member, .. } => Some(member.pid()),
         }
     }
+}
+
+/// Of the server, for Envoy.
+fn ports(between: Between) -> [Port<'static>; 3] {
+    let between = match between {
+        Between::Http1 => Speech::Http1,
+        Between::Http2 => Speech::Http2,
+    };
+    [
+        Port { name: "http", number: HTTP_PORT, between, app: Speech::Http1 },
+        Port { name: "calls", number: CALLS_PORT, between: Speech::Http2, app: Speech::Http2 },
+        Port { name: "bytes", number: BYTES_PORT, between: Speech::Bytes, app: Speech::Bytes },
+    ]
 }
 
 /// Thousands of connections a second, each closed by the client, would use up the ports that it has otherwise.

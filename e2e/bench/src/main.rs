@@ -5,7 +5,6 @@
 
 mod change;
 mod contestant;
-mod envoy;
 mod footprint;
 mod instructions;
 mod load;
@@ -17,12 +16,10 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use mesh_measure::Report;
+use mesh_testbed::envoy::Program;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::{
-    contestant::{Contestant, Programs},
-    envoy::Program,
-};
+use crate::contestant::{Contestant, Programs};
 
 /// Measures what the data plane costs beside Envoy, start, memory and size of a proxy, and how soon a change is in force.
 #[derive(Debug, Parser)]

@@ -10,8 +10,7 @@ use tokio::time::Instant;
 
 use self::table::{BARS, Figure, TESTS, Test};
 use crate::{
-    contestant::{Contestant, Programs, Running},
-    envoy::Between,
+    contestant::{Between, Contestant, Programs, Running},
     load::{
         client::{self, Plan, Seen, What},
         server::{BYTES_PORT, CALLS_PORT, HTTP_PORT},

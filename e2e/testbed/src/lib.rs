@@ -15,11 +15,13 @@
 //! | [`frames`] | HTTP/2 frame by frame |
 //! | [`floods`] | HTTP/2 by a peer that keeps to no rule |
 //! | [`hostile`] | servers that keep to no rule |
+//! | [`envoy`] | Envoy in place of our proxy |
 //! | [`tap`] | what a proxy's tap shows |
 //! | [`wait`] | waiting for what must come to be |
 
 pub mod apps;
 pub mod control;
+pub mod envoy;
 pub mod floods;
 pub mod frames;
 pub mod hostile;

@@ -269,7 +269,7 @@ impl Member {
 }
 
 /// `program`, allowed so many descriptors. Only a process can limit itself, so a shell does before it becomes the program.
-fn command(program: &Path, descriptors: Option<u32>) -> Command {
+pub(crate) fn command(program: &Path, descriptors: Option<u32>) -> Command {
     let Some(descriptors) = descriptors else { return Command::new(program) };
     let mut shell = Command::new("/bin/sh");
     shell.arg("-c").arg(format!(r#"ulimit -n {descriptors} && exec "$0" "$@""#)).arg(program);

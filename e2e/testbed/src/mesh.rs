@@ -77,6 +77,6 @@ impl Mesh {
 }
 
 /// The addresses of the pod with this number.
-pub(crate) fn addresses(host: u8) -> Addresses {
+pub fn addresses(host: u8) -> Addresses {
     Addresses { v4: Ipv4Addr::new(10, 0, 0, host), v6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into())) }
 }

@@ -5,14 +5,14 @@
 
 use std::{thread, time::Duration};
 
-use mesh_testbed::Member;
 use tokio::time::Instant;
 
 use crate::{
     load::{self, Load, Tally},
     outcome::Findings,
+    party::Party,
     process,
-    rig::Rig,
+    rig::RigOf,
 };
 
 /// How long the victim is watched before the attack.
@@ -21,7 +21,7 @@ const QUIET_IN_CI: Duration = Duration::from_millis(700);
 /// What may stay behind.
 const MEMORY: u64 = 16 << 20;
 /// Connections that a pool may keep where it had none before.
-const DESCRIPTORS: f64 = 32.0;
+const DESCRIPTORS: usize = 32;
 /// Milliseconds of the victim's 99th percentile that are always fine.
 const FINE: f64 = 50.0;
 /// What an attack may cost, times what the attacker spent.
@@ -39,9 +39,9 @@ pub(crate) struct Spent {
 }
 
 /// Attacks `target`, a proxy of the rig, and adds the five invariants to the findings. The victim asks by `victim`.
-pub(crate) fn around<T>(
-    rig: &Rig,
-    target: &Member,
+pub(crate) fn around<T, P: Party>(
+    rig: &RigOf<P>,
+    target: &P,
     victim: &[Load],
     findings: &mut Findings,
     attack: impl FnOnce() -> anyhow::Result<(T, Spent)>,
@@ -58,15 +58,15 @@ pub(crate) fn around<T>(
     let (cpu, lines) = (process::cpu(target.pid())?, lines(target));
 
     findings.never("panics", target.log().matches("panicked").count());
-    let lives = target.gauge("process_start_time_seconds", &[]).is_ok_and(|start| (start - before.start).abs() < 0.5);
+    let lives = process::started(target.pid()).is_ok_and(|start| start == before.start);
     findings.never("other process", usize::from(!lives));
     judge_victim(findings, &mut tally, before.p99);
     let left = || process::resident(target.pid()).unwrap_or(u64::MAX).saturating_sub(before.memory);
     within_half_a_minute(|| left() <= MEMORY);
     findings.at_most("MiB left", left() as f64 / f64::from(1 << 20), (MEMORY >> 20) as f64);
-    let open = || target.gauge("process_open_fds", &[]).map_or(f64::INFINITY, |open| open - before.descriptors);
+    let open = || process::descriptors(target.pid()).unwrap_or(usize::MAX).saturating_sub(before.descriptors);
     within_half_a_minute(|| open() <= DESCRIPTORS);
-    findings.at_most("fds left", open().max(0.0), DESCRIPTORS);
+    findings.at_most("fds left", open() as f64, DESCRIPTORS as f64);
     let per_second = lines.saturating_sub(before.lines) as f64 / took.max(1.0);
     findings.at_most("log lines/s", per_second, LINES);
     let ours = (cpu.saturating_sub(before.cpu).as_secs_f64() - before.cpu_per_second * took).max(0.0);
@@ -94,27 +94,27 @@ fn within_half_a_minute(is_so: impl Fn() -> bool) {
 }
 
 struct Before {
-    start: f64,
+    start: u64,
     p99: f64,
     memory: u64,
-    descriptors: f64,
+    descriptors: usize,
     lines: usize,
     cpu: Duration,
     cpu_per_second: f64,
 }
 
 impl Before {
-    fn of(rig: &Rig, target: &Member, victim: &[Load], quiet: Duration) -> anyhow::Result<Self> {
+    fn of<P: Party>(rig: &RigOf<P>, target: &P, victim: &[Load], quiet: Duration) -> anyhow::Result<Self> {
         let (begun, cpu) = (Instant::now(), process::cpu(target.pid())?);
         // Its connections are open when they are counted.
         let (descriptors, mut tally) = load::during(&rig.client, &rig.oracle, victim, |_| {
             thread::sleep(quiet);
-            Ok(target.gauge("process_open_fds", &[])?)
+            process::descriptors(target.pid())
         })?;
         anyhow::ensure!(tally.failed + tally.wrong == 0, "before the attack:{}", tally.examples());
         let after = process::cpu(target.pid())?;
         Ok(Self {
-            start: target.gauge("process_start_time_seconds", &[])?,
+            start: process::started(target.pid())?,
             p99: tally.percentile(99),
             memory: process::resident(target.pid())?,
             descriptors,
@@ -125,6 +125,6 @@ impl Before {
     }
 }
 
-fn lines(member: &Member) -> usize {
+fn lines(member: &impl Party) -> usize {
     member.log().lines().count()
 }

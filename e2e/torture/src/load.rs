@@ -12,7 +12,7 @@ use std::{
 };
 
 use mesh_runtime::tasks::Tasks;
-use mesh_testbed::Member;
+use mesh_testbed::{Member, envoy::Envoy};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::oracle::{
@@ -40,6 +40,12 @@ pub(crate) trait Place: Sync {
 impl Place for Member {
     fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
         self.run(f)
+    }
+}
+
+impl Place for Envoy {
+    fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+        self.pod().run(f)
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! Release binary, real controller, real redirect, pods as network namespaces, as an ordinary user. Each row is a process of its
 //! own, so that one that hangs is ended, with everything it started, and the others go on. Whether a row passes is computed from
-//! what was measured.
+//! what was measured. Rows about one proxy and the wire are run with Envoy in its place, too, and judged alike.
 
 mod invariants;
 mod load;
 mod oracle;
 mod outcome;
+mod party;
 mod process;
 mod raw;
 mod report;
@@ -20,6 +21,8 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::Parser;
 
+use crate::{rows::Stage, runner::Programme};
+
 /// Attacks the mesh and breaks what is around it, and scores what it bears.
 #[derive(Debug, Parser)]
 struct Cli {
@@ -29,15 +32,21 @@ struct Cli {
     /// Where the report goes, as JSON; else `torture/report.json` in the build directory.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// The quick and sturdy rows, shortened; fails unless every one passes.
+    /// The quick and sturdy rows, shortened, ours alone; fails unless every one passes.
     #[arg(long)]
     ci: bool,
     /// These rows alone.
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     only: Vec<String>,
+    /// Ours alone, without Envoy beside them.
+    #[arg(long)]
+    without_envoy: bool,
     /// One row in this process, its findings as the last line of the output.
     #[arg(long, hide = true, value_name = "ID")]
     row: Option<String>,
+    /// With this Envoy in place of our proxies.
+    #[arg(long, hide = true, value_name = "FILE", requires = "row")]
+    envoy: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -68,10 +77,10 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         proxy.display()
     );
     if let Some(id) = &cli.row {
-        runner::one(id, proxy, !cli.ci)?;
+        runner::one(id, &Stage { proxy, full: !cli.ci, envoy: cli.envoy.clone() })?;
         return Ok(true);
     }
-    let report = runner::all(&own, &proxy, cli.ci, &cli.only)?;
+    let report = runner::all(&Programme { own, proxy, ci: cli.ci, only: &cli.only, envoy: !cli.without_envoy })?;
     report.print()?;
     let written = match &cli.report {
         Some(path) => path.clone(),

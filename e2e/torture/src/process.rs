@@ -1,6 +1,8 @@
-//! What the kernel tells of a process from outside: memory, processor time; and the processor time of an attacker's thread.
+//! What the kernel tells of a process from outside: memory, descriptors, processor time, whether it is still the same; and the
+//! processor time of an attacker's thread.
 //!
-//! `/proc/PID/statm` and `/proc/PID/stat` are readable whoever asks, also of a process that may not be traced, as a proxy.
+//! `/proc/PID/statm` and `/proc/PID/stat` are readable whoever asks, also of a process that may not be traced, as a proxy;
+//! `/proc/PID/fd` is for whoever may trace it, and in the user namespace of a row's process that is this process.
 
 use std::{
     fs,
@@ -25,6 +27,20 @@ pub(crate) fn resident(pid: u32) -> anyhow::Result<u64> {
     Ok(pages.context("the kernel tells no resident pages")? * PAGE)
 }
 
+/// Open descriptors.
+pub(crate) fn descriptors(pid: u32) -> anyhow::Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{pid}/fd")).context("the process has ended")?.count())
+}
+
+/// When it was started, in the kernel's ticks: another number is another process. An error where it has ended, though nobody may
+/// have waited for it.
+pub(crate) fn started(pid: u32) -> anyhow::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
+    let fields = fields(&text).context("the kernel tells no fields")?;
+    anyhow::ensure!(!["Z", "X"].contains(&fields[0]), "the process has ended");
+    fields.get(19).and_then(|ticks| ticks.parse().ok()).context("the kernel tells no time of start")
+}
+
 /// Processor time of all its threads.
 pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
@@ -39,10 +55,16 @@ pub(crate) fn own_cpu() -> Duration {
 
 /// User's and kernel's time in the line `stat` of a process or thread.
 fn of_stat(text: &str) -> Option<Duration> {
+    let fields = fields(text)?;
+    let time = |nth: usize| fields.get(nth)?.parse::<u32>().ok();
+    Some(TICK * (time(11)? + time(12)?))
+}
+
+/// What follows the name in it: the state, the parent, and on.
+fn fields(text: &str) -> Option<Vec<&str>> {
     // The name may have spaces and ends with the last parenthesis.
     let (_, fields) = text.rsplit_once(") ")?;
-    let mut times = fields.split(' ').skip(11).map(str::parse::<u32>);
-    Some(TICK * (times.next()?.ok()? + times.next()?.ok()?))
+    Some(fields.split_ascii_whitespace().collect())
 }
 
 /// Runs `act`; also the most memory that the process had meanwhile.

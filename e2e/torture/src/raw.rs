@@ -10,13 +10,14 @@ use std::{
 };
 
 use mesh_runtime::tasks::Tasks;
-use mesh_testbed::Member;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
     time::Instant,
 };
+
+use crate::party::Party;
 
 /// Longest head that the witness waits for.
 const MOST: usize = 1 << 20;
@@ -107,8 +108,8 @@ struct Log {
 }
 
 impl Witness {
-    pub(crate) fn start(member: &Member, address: SocketAddr, answer: Answer) -> anyhow::Result<Self> {
-        let listener = member.run(|| {
+    pub(crate) fn start(member: &impl Party, address: SocketAddr, answer: Answer) -> anyhow::Result<Self> {
+        let listener = member.enter(|| {
             let listener = std::net::TcpListener::bind(address)?;
             listener.set_nonblocking(true)?;
             io::Result::Ok(listener)

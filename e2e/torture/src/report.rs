@@ -1,9 +1,11 @@
 //! The score of all rows, for people as a table and for programs as JSON.
 //!
 //! Knows how rows are weighed (reference programme: L 15, F 35, B 25, A 25 of 100; a row is worth its group's share, half of it
-//! where a bar is missed by at most twice, nothing in a group whose gate failed). Called by `main`.
+//! where a bar is missed by at most twice, nothing in a group whose gate failed). What a peer came to is told beside a row, and weighs
+//! nothing. Called by `main`.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
     time::Duration,
 };
@@ -51,25 +53,44 @@ struct Told {
     measured: String,
     bar: &'static str,
     seconds: u64,
+    /// Others that were run beside ours, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    peers: BTreeMap<&'static str, Peer>,
     #[serde(skip)]
     worth: f64,
 }
 
+/// The same, of another's proxies.
+#[derive(Debug, Serialize)]
+struct Peer {
+    pass: bool,
+    verdict: &'static str,
+    measured: String,
+    seconds: u64,
+}
+
+/// A verdict as a word, with what it is worth, and what was measured.
+fn judged(ended: Ended) -> (&'static str, f64, String) {
+    match ended {
+        Ended::Measured(findings) => {
+            let (word, worth) = match findings.verdict() {
+                Verdict::Pass => ("pass", 1.0),
+                Verdict::Half => ("half", 0.5),
+                Verdict::Fail => ("FAIL", 0.0),
+            };
+            (word, worth, findings.text())
+        }
+        Ended::Failed(why) => ("FAIL", 0.0, why),
+        Ended::NotRun(why) => ("not run", 0.0, why),
+    }
+}
+
 impl Report {
     pub(crate) fn add(&mut self, row: &Row, ended: Ended, took: Duration) {
-        let (verdict, worth, measured) = match ended {
-            Ended::Measured(findings) => {
-                self.gates_failed.extend(findings.broken().iter().map(|broken| format!("{}: {broken}", row.id)));
-                let (word, worth) = match findings.verdict() {
-                    Verdict::Pass => ("pass", 1.0),
-                    Verdict::Half => ("half", 0.5),
-                    Verdict::Fail => ("FAIL", 0.0),
-                };
-                (word, worth, findings.text())
-            }
-            Ended::Failed(why) => ("FAIL", 0.0, why),
-            Ended::NotRun(why) => ("not run", 0.0, why),
-        };
+        if let Ended::Measured(findings) = &ended {
+            self.gates_failed.extend(findings.broken().iter().map(|broken| format!("{}: {broken}", row.id)));
+        }
+        let (verdict, worth, measured) = judged(ended);
         let (id, what, bar) = (row.id, row.what, row.bar);
         self.rows.push(Told {
             id,
@@ -79,9 +100,18 @@ impl Report {
             measured,
             bar,
             seconds: took.as_secs(),
+            peers: BTreeMap::new(),
             worth,
         });
         self.weigh();
+    }
+
+    /// What a peer came to in the last row.
+    pub(crate) fn add_peer(&mut self, name: &'static str, ended: Ended, took: Duration) {
+        let (verdict, _, measured) = judged(ended);
+        if let Some(row) = self.rows.last_mut() {
+            row.peers.insert(name, Peer { pass: verdict == "pass", verdict, measured, seconds: took.as_secs() });
+        }
     }
 
     fn weigh(&mut self) {
@@ -107,17 +137,23 @@ impl Report {
     /// The last row, on one line.
     pub(crate) fn print_last(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        self.rows.last().map_or(Ok(()), |row| {
-            writeln!(out, "{:4} {:8} {:4} s  {}\n     {}", row.id, row.verdict, row.seconds, row.what, row.measured)
-        })
+        let Some(row) = self.rows.last() else { return Ok(()) };
+        writeln!(out, "{:4} {:8} {:4} s  {}\n     {}", row.id, row.verdict, row.seconds, row.what, row.measured)?;
+        for (name, peer) in &row.peers {
+            writeln!(out, "     {:8} {:4} s  {name}\n     {}", peer.verdict, peer.seconds, peer.measured)?;
+        }
+        Ok(())
     }
 
     /// On standard output, as a table.
     pub(crate) fn print(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         writeln!(out, "\n{:4} {:8} {:>4}  WHAT / BAR / MEASURED", "ROW", "VERDICT", "SEC")?;
-        for Told { id, verdict, seconds, what, bar, measured, .. } in &self.rows {
+        for Told { id, verdict, seconds, what, bar, measured, peers, .. } in &self.rows {
             writeln!(out, "{id:4} {verdict:8} {seconds:4}  {what}\n{:20}bar: {bar}\n{:20}{}", "", "", cut(measured))?;
+            for (name, Peer { verdict, seconds, measured, .. }) in peers {
+                writeln!(out, "{:4} {verdict:8} {seconds:4}  {name}: {}", "", cut(measured))?;
+            }
         }
         let gates = if self.gates_failed.is_empty() { "none".to_owned() } else { self.gates_failed.join(", ") };
         writeln!(out, "score {:.1} of {:.0}; gates failed: {gates}", self.score, self.of)
@@ -156,6 +192,23 @@ mod tests {
         report.add(row("B2"), Ended::NotRun("no tool".into()), Duration::ZERO);
         assert!((report.score - (35.0 * 0.75 + 12.5)).abs() < 0.1, "{}", report.score);
         assert!(!report.is_clean());
+    }
+
+    #[test]
+    fn what_a_peer_came_to_is_told_beside_ours_and_weighs_nothing() {
+        let mut report = Report::default();
+        report.add(row("B2"), findings(1.0), Duration::ZERO);
+        let alone = serde_json::to_value(&report).expect("a report is JSON");
+        assert!(alone["rows"][0].get("peers").is_none(), "{alone}");
+        let mut broken = Findings::new(true);
+        broken.never("panics", 1);
+        report.add_peer("envoy", Ended::Measured(broken), Duration::from_secs(7));
+        let told = serde_json::to_value(&report).expect("a report is JSON");
+        assert_eq!((&told["score"], &told["gates_failed"]), (&alone["score"], &alone["gates_failed"]));
+        let measured = "MISSED panics 1 (≤ 0)";
+        let peer = serde_json::json!({"pass": false, "verdict": "FAIL", "measured": measured, "seconds": 7});
+        assert_eq!(told["rows"][0]["peers"]["envoy"], peer);
+        assert!(report.is_clean(), "{told}");
     }
 
     #[test]

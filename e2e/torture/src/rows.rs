@@ -23,6 +23,8 @@ mod upstream;
 
 use std::{fmt, path::PathBuf, time::Duration};
 
+use mesh_testbed::{Member, envoy::Envoy};
+
 use crate::outcome::Findings;
 
 /// One row.
@@ -35,7 +37,19 @@ pub(crate) struct Row {
     pub(crate) in_ci: bool,
     /// When it is ended.
     pub(crate) limit: Duration,
-    pub(crate) run: fn(&Stage, &mut Findings) -> anyhow::Result<()>,
+    pub(crate) run: Run,
+}
+
+/// Measures.
+type Measure = fn(&Stage, &mut Findings) -> anyhow::Result<()>;
+
+/// With whose proxies a row is run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Run {
+    /// It asks for what only ours have: a controller, certificates that are renewed, codes, names of identity, metrics.
+    Ours(Measure),
+    /// It is about one proxy and the wire: with ours, and with Envoy's.
+    Both(Measure, Measure),
 }
 
 /// Where a row is run.
@@ -44,6 +58,8 @@ pub(crate) struct Stage {
     pub(crate) proxy: PathBuf,
     /// Whether at full length; else shortened, for CI.
     pub(crate) full: bool,
+    /// The program that is tortured in place of our proxy.
+    pub(crate) envoy: Option<PathBuf>,
 }
 
 impl Stage {
@@ -69,18 +85,18 @@ pub(crate) const ROWS: &[Row] = &[
     Row {
         id: "L1",
         what: "2,000 requests/s by 100 connections, HTTP/1.1, HTTP/2, gRPC, 30 s each (10 min in the programme)",
-        bar: "no error; resident memory of each proxy ≤ 26 MiB (peers beside it: just bench)",
+        bar: "no error; resident memory of each proxy ≤ 26 MiB",
         in_ci: false,
         limit: Duration::from_mins(5),
-        run: held::a_fixed_rate,
+        run: Run::Both(held::a_fixed_rate::<Member>, held::a_fixed_rate::<Envoy>),
     },
     Row {
         id: "L2",
         what: "closed loop by 1, 8 and 64 connections over HTTP/1.1 and HTTP/2, and 256 MiB of TCP there and back",
-        bar: "no error, equal bytes; throughput is told (peers beside it: just bench)",
+        bar: "no error, equal bytes; throughput is told",
         in_ci: false,
         limit: Duration::from_mins(5),
-        run: held::as_fast_as_it_goes,
+        run: Run::Both(held::as_fast_as_it_goes::<Member>, held::as_fast_as_it_goes::<Envoy>),
     },
     Row {
         id: "L3",
@@ -88,7 +104,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "all alive; ≤ 64 KiB each (a peer's in the programme); p99 of a new request ≤ 10 ms",
         in_ci: false,
         limit: Duration::from_mins(6),
-        run: held::idle_connections,
+        run: Run::Both(held::idle_connections::<Member>, held::idle_connections::<Envoy>),
     },
     Row {
         id: "L4",
@@ -96,7 +112,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "no failure; handshakes/s are told",
         in_ci: false,
         limit: Duration::from_mins(6),
-        run: held::new_connections,
+        run: Run::Both(held::new_connections::<Member>, held::new_connections::<Envoy>),
     },
     Row {
         id: "L5",
@@ -104,7 +120,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "no error; after 40 s at most 1 MiB, 8 descriptors, no thread more",
         in_ci: false,
         limit: Duration::from_mins(10),
-        run: held::soak,
+        run: Run::Ours(held::soak),
     },
     Row {
         id: "F1",
@@ -112,7 +128,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "no error; the age of what is known shows",
         in_ci: true,
         limit: Duration::from_mins(5),
-        run: controller::killed,
+        run: Run::Ours(controller::killed),
     },
     Row {
         id: "F2",
@@ -120,7 +136,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "left ≤ 15 s; no error; back ≤ 10 s",
         in_ci: false,
         limit: Duration::from_mins(5),
-        run: controller::silent,
+        run: Run::Ours(controller::silent),
     },
     Row {
         id: "F3",
@@ -128,7 +144,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "no error; all in sync ≤ 30 s",
         in_ci: false,
         limit: Duration::from_mins(8),
-        run: controller::cold,
+        run: Run::Ours(controller::cold),
     },
     Row {
         id: "F7",
@@ -136,7 +152,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "no error, no broken connection, no failed renewal",
         in_ci: true,
         limit: Duration::from_mins(10),
-        run: rotation::under_load,
+        run: Run::Ours(rotation::under_load),
     },
     Row {
         id: "F10",
@@ -144,7 +160,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "serves until they expire; then fails closed; as before ≤ 10 s, nobody restarted",
         in_ci: true,
         limit: Duration::from_mins(5),
-        run: controller::past_expiry,
+        run: Run::Ours(controller::past_expiry),
     },
     Row {
         id: "F11",
@@ -152,7 +168,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "±20 s works; whoever sees a certificate out of its time refuses it, with a code; no restart; healed ≤ 10 s",
         in_ci: false,
         limit: Duration::from_mins(5),
-        run: clock::jumps,
+        run: Run::Ours(clock::jumps),
     },
     Row {
         id: "F12",
@@ -160,7 +176,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "none lost; every end ≤ 30 s",
         in_ci: true,
         limit: Duration::from_mins(30),
-        run: rolling::restarts,
+        run: Run::Ours(rolling::restarts),
     },
     Row {
         id: "F13",
@@ -168,7 +184,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "at most one failed request for each connection and kill; ready again ≤ 2 s",
         in_ci: false,
         limit: Duration::from_mins(6),
-        run: ends::killed,
+        run: Run::Ours(ends::killed),
     },
     Row {
         id: "F16",
@@ -176,7 +192,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "equal bytes, no stall over 30 s, memory within the windows",
         in_ci: false,
         limit: Duration::from_mins(8),
-        run: impaired::transfers,
+        run: Run::Both(impaired::transfers::<Member>, impaired::transfers::<Envoy>),
     },
     Row {
         id: "F17",
@@ -184,7 +200,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "lives; ≤ 20 % of a core while starved; probes ≤ 1 s; as before ≤ 2 s (it looks once a second)",
         in_ci: true,
         limit: Duration::from_mins(4),
-        run: scarce::descriptors,
+        run: Run::Both(scarce::descriptors::<Member>, scarce::descriptors::<Envoy>),
     },
     Row {
         id: "F18",
@@ -192,7 +208,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "never above the limit, sheds, recovers ≤ 30 s",
         in_ci: false,
         limit: Duration::from_mins(5),
-        run: scarce::memory,
+        run: Run::Ours(scarce::memory),
     },
     Row {
         id: "F19",
@@ -200,7 +216,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "probes ≤ 1 s; goodput ≥ 80 % of the calm; no lapse of identity",
         in_ci: false,
         limit: Duration::from_mins(5),
-        run: scarce::processor,
+        run: Run::Both(scarce::processor::<Member>, scarce::processor::<Envoy>),
     },
     Row {
         id: "B1",
@@ -208,7 +224,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "no case failed; INV",
         in_ci: false,
         limit: Duration::from_mins(10),
-        run: conformance::h2spec,
+        run: Run::Both(conformance::h2spec::<Member>, conformance::h2spec::<Envoy>),
     },
     Row {
         id: "B2",
@@ -216,7 +232,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "closed ≤ 5 s or bounded; INV",
         in_ci: true,
         limit: Duration::from_mins(8),
-        run: floods::of_frames,
+        run: Run::Both(floods::of_frames::<Member>, floods::of_frames::<Envoy>),
     },
     Row {
         id: "B3",
@@ -224,7 +240,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "INV; a head without end is closed ≤ 15 s",
         in_ci: false,
         limit: Duration::from_mins(5),
-        run: slow::requests,
+        run: Run::Both(slow::requests::<Member>, slow::requests::<Envoy>),
     },
     Row {
         id: "B4",
@@ -232,7 +248,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "closed ≤ 10 s; ≤ 16 KiB each; INV",
         in_ci: false,
         limit: Duration::from_mins(5),
-        run: slow::silent,
+        run: Run::Both(slow::silent::<Member>, slow::silent::<Envoy>),
     },
     Row {
         id: "B5",
@@ -240,7 +256,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "none let in; none resumed; TLS 1.3 only; INV",
         in_ci: true,
         limit: Duration::from_mins(4),
-        run: certificates::refused,
+        run: Run::Ours(certificates::refused),
     },
     Row {
         id: "B6",
@@ -248,7 +264,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "the application sees none that was not sent, and none that is not canonical; no foreign answer; INV",
         in_ci: true,
         limit: Duration::from_mins(6),
-        run: smuggling::every_case,
+        run: Run::Both(smuggling::every_case::<Member>, smuggling::every_case::<Envoy>),
     },
     Row {
         id: "B7",
@@ -256,7 +272,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "4xx or closed, never passed on; INV",
         in_ci: true,
         limit: Duration::from_mins(5),
-        run: heads::too_large,
+        run: Run::Both(heads::too_large::<Member>, heads::too_large::<Envoy>),
     },
     Row {
         id: "B9",
@@ -264,7 +280,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "no crash; INV",
         in_ci: true,
         limit: Duration::from_mins(10),
-        run: garbage::bytes,
+        run: Run::Both(garbage::bytes::<Member>, garbage::bytes::<Envoy>),
     },
     Row {
         id: "B13",
@@ -272,7 +288,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "≤ 1,000 series, ≤ 1 MiB a page, +10 MiB each",
         in_ci: true,
         limit: Duration::from_mins(5),
-        run: garbage::names_without_end,
+        run: Run::Ours(garbage::names_without_end),
     },
     Row {
         id: "B14",
@@ -280,7 +296,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "one event one line of printable ASCII, ≤ 4 KiB",
         in_ci: true,
         limit: Duration::from_mins(4),
-        run: garbage::names_that_break_lines,
+        run: Run::Ours(garbage::names_that_break_lines),
     },
     Row {
         id: "B15",
@@ -288,7 +304,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "502 with its code on that request; INV for requests to others",
         in_ci: true,
         limit: Duration::from_mins(5),
-        run: upstream::hostile,
+        run: Run::Ours(upstream::hostile),
     },
     Row {
         id: "B16",
@@ -296,7 +312,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "no success, none of the proxy's own pages; INV",
         in_ci: false,
         limit: Duration::from_mins(6),
-        run: upstream::no_endpoints,
+        run: Run::Ours(upstream::no_endpoints),
     },
     Row {
         id: "B17",
@@ -304,7 +320,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "the application's answer or 400; INV",
         in_ci: true,
         limit: Duration::from_mins(4),
-        run: heads::times,
+        run: Run::Both(heads::times::<Member>, heads::times::<Envoy>),
     },
     Row {
         id: "A2",
@@ -312,7 +328,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "the application never sees one, nor does a client; INV",
         in_ci: true,
         limit: Duration::from_mins(4),
-        run: heads::who_asks,
+        run: Run::Ours(heads::who_asks),
     },
     Row {
         id: "A7",
@@ -320,7 +336,7 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "none answered with it; nothing at loopback; ≤ 5 % of a core afterwards; INV",
         in_ci: true,
         limit: Duration::from_mins(8),
-        run: reach::forbidden_places,
+        run: Run::Ours(reach::forbidden_places),
     },
     Row {
         id: "A12",
@@ -328,6 +344,6 @@ pub(crate) const ROWS: &[Row] = &[
         bar: "no byte past the rule; no stream that is no request; INV",
         in_ci: true,
         limit: Duration::from_mins(5),
-        run: reach::past_detection,
+        run: Run::Ours(reach::past_detection),
     },
 ];

@@ -19,10 +19,10 @@ use hyper_util::{
     server::conn::auto,
 };
 use mesh_runtime::tasks::Tasks;
-use mesh_testbed::Member;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{NUMBER, Oracle, POD, SEEN, SIZE, body, hash};
+use crate::party::Party;
 
 /// Requests, declared HTTP.
 pub(crate) const HTTP: u16 = 9000;
@@ -46,14 +46,15 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 impl Backend {
     /// In the network of `member`, on its own address.
-    pub(crate) fn start(member: &Member, name: &str, oracle: &Oracle) -> anyhow::Result<Self> {
+    pub(crate) fn start(member: &impl Party, name: &str, oracle: &Oracle) -> anyhow::Result<Self> {
         let ip = member.addresses().v4;
         let listen = |port| {
             let listener = std::net::TcpListener::bind(SocketAddr::new(ip.into(), port))?;
             listener.set_nonblocking(true)?;
             io::Result::Ok(listener)
         };
-        let (http, http2, bytes) = member.run(|| io::Result::Ok((listen(HTTP)?, listen(HTTP2)?, listen(BYTES)?)))??;
+        let (http, http2, bytes) =
+            member.enter(|| io::Result::Ok((listen(HTTP)?, listen(HTTP2)?, listen(BYTES)?)))??;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tasks = Tasks::new();
         let (owner, oracle, name): (_, _, Arc<str>) = (tasks.clone(), oracle.clone(), name.into());

@@ -6,7 +6,8 @@ use crate::{
     invariants::{self, Spent},
     oracle::backend::HTTP2,
     outcome::Findings,
-    rig::{Plan, Rig},
+    party::Party,
+    rig::{Plan, Rig, RigOf},
     rows::{NotRun, Stage},
 };
 
@@ -16,13 +17,13 @@ const PROGRAM: &str = "H2SPEC";
 /// expects the end and no answer.
 const OF_HTTP1: &str = "Sends invalid connection preface";
 
-pub(crate) fn h2spec(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+pub(crate) fn h2spec<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
     let program = std::env::var_os(PROGRAM).map_or_else(|| PathBuf::from("h2spec"), PathBuf::from);
     if Command::new(&program).arg("--version").output().is_err() {
         let fix = "go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
         return Err(NotRun(format!("needs h2spec on the path, or named by {PROGRAM}: {fix}")).into());
     }
-    let rig = Rig::start(&Plan::new(stage))?;
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let ways: [(&str, std::net::SocketAddr); 2] = [("inbound", rig.direct(HTTP2)), ("outbound", Rig::web(HTTP2))];
     let outputs = invariants::around(&rig, rig.server(), &Rig::victim(), findings, || {
         let mut outputs = Vec::new();

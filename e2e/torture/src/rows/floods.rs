@@ -12,13 +12,14 @@ use crate::{
     load::Place as _,
     oracle::backend::HTTP,
     outcome::Findings,
+    party::Party,
     process,
-    rig::{Plan, Rig},
+    rig::{Plan, Rig, RigOf},
     rows::Stage,
 };
 
-pub(crate) fn of_frames(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn of_frames<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let length = stage.pick(Duration::from_secs(3), Duration::from_millis(1500));
     let all: Vec<Flood> = floods().into_iter().chain(more()).collect();
     let (mut open, mut endured) = (Vec::new(), 0);

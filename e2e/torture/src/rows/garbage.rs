@@ -20,8 +20,9 @@ use crate::{
         mix,
     },
     outcome::Findings,
+    party::Party,
     process, raw,
-    rig::{Plan, Rig, WITNESS},
+    rig::{Plan, Rig, RigOf, WITNESS},
     rows::Stage,
 };
 
@@ -77,8 +78,8 @@ fn mutated(seeds: &[Vec<u8>], number: u64) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn bytes(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn bytes<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let count = stage.pick(20_000_usize, 600);
     let seeds = seeds();
     let ip = rig.server().addresses().v4;
@@ -87,7 +88,7 @@ pub(crate) fn bytes(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()
         (&rig.outsider, direct.map(|port| (ip, port).into()).into()),
         (&rig.client, [HTTP, HTTP2, BYTES].map(Rig::web).into()),
     ];
-    let client_start = rig.client.gauge("process_start_time_seconds", &[])?;
+    let client_start = process::started(rig.client.pid())?;
     invariants::around(&rig, rig.server(), &Rig::victim(), findings, || {
         let mut all = Spent::default();
         for (place, ports) in &ways {
@@ -98,8 +99,8 @@ pub(crate) fn bytes(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()
     })?;
     findings.told("streams", count as f64);
     findings.never("panics of the client's proxy", rig.client.log().matches("panicked").count());
-    let now = rig.client.gauge("process_start_time_seconds", &[])?;
-    findings.never("other process at the client", usize::from((now - client_start).abs() > 0.5));
+    let lives = process::started(rig.client.pid()).is_ok_and(|start| start == client_start);
+    findings.never("other process at the client", usize::from(!lives));
     Ok(())
 }
 

@@ -9,9 +9,10 @@ use crate::{
     load::Place as _,
     oracle::{NUMBER, backend::HTTP},
     outcome::Findings,
+    party::Party,
     process,
     raw::{self, Seen, Witness},
-    rig::{Plan, Rig, WITNESS},
+    rig::{Plan, Rig, RigOf, WITNESS},
     rows::Stage,
 };
 
@@ -20,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const CLIENT_ID: &str = "mesh-client-id";
 
 /// Sends each from outside the mesh and from a meshed pod; what came back, and what it cost.
-fn both_ways(rig: &Rig, port: u16, requests: &[Vec<u8>]) -> anyhow::Result<(Vec<Vec<u8>>, Spent)> {
+fn both_ways<P: Party>(rig: &RigOf<P>, port: u16, requests: &[Vec<u8>]) -> anyhow::Result<(Vec<Vec<u8>>, Spent)> {
     let send = |address: SocketAddr| {
         let heard: std::io::Result<Vec<_>> =
             requests.iter().map(|bytes| raw::exchange(address, bytes, PATIENCE)).collect();
@@ -63,8 +64,8 @@ fn too_much(seen: &Seen) -> Vec<u8> {
     .into_bytes()
 }
 
-pub(crate) fn too_large(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn too_large<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let witness = Witness::start(rig.server(), rig.direct(WITNESS), too_much)?;
     let requests: Vec<_> = [70 << 10, 100 << 10, 1 << 20].into_iter().flat_map(large).collect();
     let answers: Vec<_> = ["/field", "/fields", "/reason", "/trailer"]
@@ -90,8 +91,8 @@ pub(crate) fn too_large(stage: &Stage, findings: &mut Findings) -> anyhow::Resul
     Ok(())
 }
 
-pub(crate) fn times(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn times<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let headers = [
         "grpc-timeout: 99999999H",
         "grpc-timeout: -1S",

@@ -16,15 +16,16 @@ use tokio::{
 };
 
 use crate::{
-    load::{self, Load, Place as _, Tally},
+    load::{self, Load, Tally},
     oracle::{
         backend::{BYTES, HTTP, HTTP2},
         client::Version,
         hash, mix,
     },
     outcome::Findings,
+    party::Party,
     process,
-    rig::{Plan, Rig},
+    rig::{Plan, Rig, RigOf},
     rows::Stage,
 };
 
@@ -44,8 +45,8 @@ fn wait(length: Duration) -> impl FnOnce(&dyn Fn() -> u64) -> anyhow::Result<()>
     }
 }
 
-pub(crate) fn a_fixed_rate(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn a_fixed_rate<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let length = stage.pick(Duration::from_secs(30), Duration::from_secs(5));
     let rate = stage.pick(2000.0, 200.0);
     for (name, version, port) in
@@ -66,8 +67,8 @@ pub(crate) fn a_fixed_rate(stage: &Stage, findings: &mut Findings) -> anyhow::Re
     Ok(())
 }
 
-pub(crate) fn as_fast_as_it_goes(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn as_fast_as_it_goes<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let length = stage.pick(Duration::from_secs(5), Duration::from_secs(1));
     for connections in [1, 8, 64] {
         for (name, version, port) in [("h1", Version::Http1, HTTP), ("h2", Version::Http2, HTTP2)] {
@@ -80,7 +81,7 @@ pub(crate) fn as_fast_as_it_goes(stage: &Stage, findings: &mut Findings) -> anyh
     findings.none("seen twice", rig.oracle.repeated());
     let size = stage.pick(256 << 20, 8 << 20);
     let begun = Instant::now();
-    let equal = rig.client.run(|| transfer(size))??;
+    let equal = rig.client.enter(|| transfer(size))??;
     findings.never("transfers with other bytes", usize::from(!equal));
     let gigabits = 2.0 * 8.0 * f64::from(size) / begun.elapsed().as_secs_f64() / 1e9;
     findings.told(format!("TCP, {} MiB there and back: Gbit/s", size >> 20), gigabits);
@@ -110,8 +111,8 @@ pub(super) fn transfer(size: u32) -> std::io::Result<bool> {
     })
 }
 
-pub(crate) fn idle_connections(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn idle_connections<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     // Three quarters of what a proxy's descriptors allow, two for each; here both ends are this process's.
     let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
     let allowed = usize::try_from(hard).unwrap_or(usize::MAX) / 10 * 8 / 2 / 4 * 3;
@@ -154,8 +155,8 @@ pub(crate) fn idle_connections(stage: &Stage, findings: &mut Findings) -> anyhow
     Ok(())
 }
 
-pub(crate) fn new_connections(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn new_connections<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let (count, parallel) = (stage.pick(20_000, 500), 50);
     let begun = Instant::now();
     let failed = rig.client.block_on(|| async {

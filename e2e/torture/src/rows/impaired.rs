@@ -2,21 +2,21 @@
 
 use std::{io, process::Command, time::Duration};
 
-use mesh_testbed::Member;
 use tokio::time::Instant;
 
 use crate::{
     outcome::Findings,
+    party::Party,
     process,
-    rig::{Plan, Rig},
+    rig::{Plan, RigOf},
     rows::{NotRun, Stage, held::transfer},
 };
 
 /// No transfer stands still for longer: [`transfer`] gives up then.
 const WINDOW: f64 = 32.0;
 
-pub(crate) fn transfers(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn transfers<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let pods = [&rig.client, rig.server()];
     let memory = process::resident(rig.server().pid())?;
     for (loss, size) in [(1, stage.pick(64 << 20, 4 << 20)), (5, stage.pick(64 << 20, 4 << 20))] {
@@ -32,7 +32,7 @@ pub(crate) fn transfers(stage: &Stage, findings: &mut Findings) -> anyhow::Resul
     for pod in pods {
         run(pod, "nft", &["delete table inet torture"])?;
     }
-    let link = rig.server().run(|| std::fs::read_dir("/proc/sys/net/ipv4/conf"))??;
+    let link = rig.server().enter(|| std::fs::read_dir("/proc/sys/net/ipv4/conf"))??;
     let link = link
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .find(|name| !["all", "default", "lo"].contains(&name.as_str()));
@@ -43,9 +43,9 @@ pub(crate) fn transfers(stage: &Stage, findings: &mut Findings) -> anyhow::Resul
     one(&rig, findings, "1 Mbit/s", stage.pick(2 << 20, 1 << 18), memory)
 }
 
-fn one(rig: &Rig, findings: &mut Findings, name: &str, size: u32, memory: u64) -> anyhow::Result<()> {
+fn one<P: Party>(rig: &RigOf<P>, findings: &mut Findings, name: &str, size: u32, memory: u64) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let (equal, peak) = process::peak_during(rig.server().pid(), || rig.client.run(|| transfer(size)));
+    let (equal, peak) = process::peak_during(rig.server().pid(), || rig.client.enter(|| transfer(size)));
     match equal? {
         Ok(equal) => findings.never(&format!("{name}: other bytes"), usize::from(!equal)),
         Err(error) => findings.none(format!("{name}: transfers that did not end ({error})"), 1),
@@ -56,7 +56,7 @@ fn one(rig: &Rig, findings: &mut Findings, name: &str, size: u32, memory: u64) -
     Ok(())
 }
 
-fn run(pod: &Member, program: &str, words: &[&str]) -> anyhow::Result<()> {
+fn run(pod: &impl Party, program: &str, words: &[&str]) -> anyhow::Result<()> {
     let mut command = Command::new(program);
     command.args(words);
     let mut running = match pod.exec(&mut command) {

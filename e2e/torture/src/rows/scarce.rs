@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_proto::names;
-use mesh_testbed::{Member, until};
+use mesh_testbed::until;
 use nix::sys::signal::Signal;
 use tokio::{io::AsyncWriteExt as _, time::Instant};
 
@@ -16,8 +16,9 @@ use crate::{
     load::{self, Load, Place as _},
     oracle::{NUMBER, SIZE, backend::HTTP},
     outcome::Findings,
+    party::Party,
     process,
-    rig::{Plan, Rig},
+    rig::{Plan, Rig, RigOf},
     rows::Stage,
 };
 
@@ -28,10 +29,10 @@ const MEMORY: u64 = 64 << 20;
 /// Where a proxy in it refuses what is new: at 90 %, as of a cgroup's limit.
 const REFUSED: u64 = MEMORY / 10 * 9;
 
-pub(crate) fn descriptors(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan { server_descriptors: Some(DESCRIPTORS), ..Plan::new(stage) })?;
+pub(crate) fn descriptors<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan { server_descriptors: Some(DESCRIPTORS), ..Plan::new(stage) })?;
     let server = rig.server();
-    let start = server.gauge("process_start_time_seconds", &[])?;
+    let start = process::started(server.pid())?;
     // What is open stays: it asks all the while.
     let kept = [Load::new(Rig::web(HTTP), 4, 50.0)];
     let ((cpu, slowest), mut tally) = load::during(&rig.client, &rig.oracle, &kept, |done| {
@@ -44,7 +45,10 @@ pub(crate) fn descriptors(stage: &Stage, findings: &mut Findings) -> anyhow::Res
         let mut slowest = Duration::ZERO;
         while begun.elapsed() < stage.pick(Duration::from_secs(5), Duration::from_secs(2)) {
             let asked = Instant::now();
-            anyhow::ensure!(server.admin("/live")?.status == 200, "a probe failed");
+            anyhow::ensure!(
+                server.admin(if server.ours().is_some() { "/live" } else { "/ready" })?.status == 200,
+                "a probe failed"
+            );
             slowest = slowest.max(asked.elapsed());
             thread::sleep(Duration::from_millis(100));
         }
@@ -58,8 +62,10 @@ pub(crate) fn descriptors(stage: &Stage, findings: &mut Findings) -> anyhow::Res
     findings.timed_at_most("s until new connections are let in", over.elapsed().as_secs_f64(), 2.0);
     findings.timed_at_most("% of a core, starved", 100.0 * cpu, 20.0);
     findings.timed_at_most("s of the slowest probe", slowest.as_secs_f64(), 1.0);
-    let refused = server.count("overloaded_total", &[r#"direction="inbound""#])?;
-    findings.at_least("connections refused, and counted", refused as f64, 1.0);
+    if let Some(ours) = server.ours() {
+        let refused = ours.count("overloaded_total", &[r#"direction="inbound""#])?;
+        findings.at_least("connections refused, and counted", refused as f64, 1.0);
+    }
     finish(findings, server, start)?;
     // A request that needs one more connection between the proxies finds none.
     findings.told(
@@ -76,7 +82,7 @@ pub(crate) fn memory(stage: &Stage, findings: &mut Findings) -> anyhow::Result<(
     let environment = [(names::ENV_MEMORY_LIMIT, limit.as_str())];
     let rig = Rig::start(&Plan { server_environment: &environment, ..Plan::new(stage) })?;
     let server = rig.server();
-    let start = server.gauge("process_start_time_seconds", &[])?;
+    let start = process::started(server.pid())?;
     let readers = stage.pick(2000_usize, 300);
     let length = stage.pick(Duration::from_secs(10), Duration::from_secs(3));
     let request = format!("GET / HTTP/1.1\r\nhost: web\r\n{NUMBER}: 1\r\n{SIZE}: {}\r\n\r\n", 1 << 20);
@@ -105,10 +111,10 @@ pub(crate) fn memory(stage: &Stage, findings: &mut Findings) -> anyhow::Result<(
     finish(findings, server, start)
 }
 
-pub(crate) fn processor(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn processor<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let server = rig.server();
-    let start = server.gauge("process_start_time_seconds", &[])?;
+    let start = process::started(server.pid())?;
     let length = stage.pick(Duration::from_secs(10), Duration::from_secs(3));
     let over = AtomicBool::new(false);
     let measured = thread::scope(|scope| {
@@ -151,15 +157,17 @@ pub(crate) fn processor(stage: &Stage, findings: &mut Findings) -> anyhow::Resul
     findings.at_least("% of that at twice as many", 100.0 * goodput / capacity, 80.0);
     findings.timed_at_most("s of the slowest probe", slowest.as_secs_f64(), 1.0);
     findings.never("wrong answers", busy.wrong);
-    let failures = server.count("control_identity_cert_failures_total", &[])?;
-    findings.none("failed renewals", usize::try_from(failures)?);
+    if let Some(ours) = server.ours() {
+        let failures = ours.count("control_identity_cert_failures_total", &[])?;
+        findings.none("failed renewals", usize::try_from(failures)?);
+    }
     finish(findings, server, start)
 }
 
 /// The same process as before, that did not panic.
-fn finish(findings: &mut Findings, server: &Member, start: f64) -> anyhow::Result<()> {
-    let now = server.gauge("process_start_time_seconds", &[])?;
-    findings.never("other process", usize::from((now - start).abs() > 0.5));
+fn finish(findings: &mut Findings, server: &impl Party, start: u64) -> anyhow::Result<()> {
+    let lives = process::started(server.pid()).is_ok_and(|now| now == start);
+    findings.never("other process", usize::from(!lives));
     findings.never("panics", server.log().matches("panicked").count());
     Ok(())
 }

@@ -14,8 +14,9 @@ use crate::{
     load::Place as _,
     oracle::{NUMBER, SIZE, backend::HTTP},
     outcome::Findings,
+    party::Party,
     process,
-    rig::{Plan, Rig},
+    rig::{Plan, Rig, RigOf},
     rows::Stage,
 };
 
@@ -95,8 +96,8 @@ fn longest(stays: &[(&str, Option<Duration>)], name: &str) -> f64 {
     of.map(|(_, stay)| stay.map_or(f64::INFINITY, |stay| stay.as_secs_f64())).fold(0.0, f64::max)
 }
 
-pub(crate) fn requests(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn requests<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let count = stage.pick(250, 20);
     let body = format!("POST / HTTP/1.1\r\nhost: web\r\n{NUMBER}: 1\r\ncontent-length: 100000\r\n\r\n");
     let chunks = format!("POST / HTTP/1.1\r\nhost: web\r\n{NUMBER}: 1\r\ntransfer-encoding: chunked\r\n\r\n");
@@ -123,8 +124,8 @@ pub(crate) fn requests(stage: &Stage, findings: &mut Findings) -> anyhow::Result
     Ok(())
 }
 
-pub(crate) fn silent(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn silent<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let count = stage.pick(400, 20);
     let hello = hello();
     let half = &hello[..hello.len() / 2];

