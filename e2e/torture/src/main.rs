@@ -13,6 +13,7 @@ mod process;
 mod raw;
 mod report;
 mod rig;
+mod row;
 mod rows;
 mod runner;
 
@@ -21,7 +22,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context as _;
 use clap::Parser;
 
-use crate::{rows::Stage, runner::Programme};
+use crate::{row::Stage, runner::Programme};
 
 /// Attacks the mesh and breaks what is around it, and scores what it bears.
 #[derive(Debug, Parser)]

@@ -21,9 +21,10 @@ use crate::{
     load::Place,
     oracle::backend::{BYTES, HTTP, HTTP2},
     rig::{Plan, SERVER, UNDECLARED, WEB, WITNESS},
+    row::NotRun,
 };
 
-/// Last numbers of the addresses of the node between Envoy's pods, and of the server that its client knows.
+/// Last number of the address of the node between Envoy's pods.
 const NODE: u8 = 254;
 /// What Envoy is told of ports; ours is told by a Service, and what declares nothing is of no row that Envoy runs.
 const PORTS: [Port<'static>; 4] = [
@@ -49,7 +50,7 @@ pub(crate) trait Party: Place + fmt::Debug + Send + Sized {
     fn pid(&self) -> u32;
     /// What the proxy has printed.
     fn log(&self) -> String;
-    /// Asks the proxy's admin port on loopback.
+    /// Asks the proxy's admin port.
     fn admin(&self, path: &str) -> io::Result<Answer>;
     /// Sends the proxy a signal.
     fn signal(&self, signal: Signal) -> io::Result<()>;
@@ -135,7 +136,8 @@ impl Party for Envoy {
             hardened: true,
             descriptors: pod.descriptors,
         };
-        mesh.authority.start(mesh.lab.pod(pod.name, pod.addresses())?, &sidecar, &plan.settings.proxy)
+        let started = mesh.authority.start(mesh.lab.pod(pod.name, pod.addresses())?, &sidecar, &plan.settings.proxy);
+        started.map_err(|error| NotRun(format!("{error:#}")).into())
     }
 
     fn outsider(mesh: &Bare, name: &str, host: u8) -> anyhow::Result<mesh_netlab::Pod> {

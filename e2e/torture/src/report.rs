@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     outcome::{Findings, Verdict},
-    rows::Row,
+    row::Row,
 };
 
 /// What each group is worth.

@@ -15,7 +15,7 @@ use crate::{
         backend::{Backend, HTTP},
     },
     party::Party,
-    rows::Stage,
+    row::Stage,
 };
 
 /// Requests to an application of the row's own, declared HTTP.

@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use crate::{
     outcome::Findings,
     report::{Ended, Report},
-    rows::{NotRun, ROWS, Row, Run, Stage},
+    row::{NotRun, Row, Run, Stage},
+    rows::ROWS,
 };
 
 /// Begins the line with the findings.

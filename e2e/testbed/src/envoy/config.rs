@@ -69,7 +69,9 @@ pub(super) fn bootstrap(files: &Files, peer: &str, sidecar: &Sidecar<'_>) -> Val
     if sidecar.plaintext {
         let mut without = all(&|port| chain(port, None, &filter("app", port)));
         for (chains, protocol) in [(&mut inbound, "tls"), (&mut without, "raw_buffer")] {
-            chains.iter_mut().for_each(|chain| chain["filter_chain_match"]["transport_protocol"] = protocol.into());
+            for chain in chains {
+                chain["filter_chain_match"]["transport_protocol"] = protocol.into();
+            }
         }
         inbound.append(&mut without);
     }

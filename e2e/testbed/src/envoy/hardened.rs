@@ -25,6 +25,8 @@ pub(super) fn apply(bootstrap: &mut Value, descriptors: Option<u32>) {
         });
         bootstrap["admin"]["ignore_global_conn_limit"] = true.into();
     }
+    // By itself it gives nothing back to the kernel.
+    bootstrap["memory_allocator_manager"] = json!({"bytes_to_release": 64 << 20, "memory_release_interval": "1s"});
     let resources = &mut bootstrap["static_resources"];
     each(&mut resources["listeners"], |listener| {
         listener["per_connection_buffer_limit_bytes"] = (32 << 10).into();

@@ -29,7 +29,7 @@ use crate::{
     outcome::Findings,
     process,
     rig::{Plan, Rig},
-    rows::Stage,
+    row::Stage,
 };
 
 const DAY: Duration = Duration::from_hours(24);

@@ -21,7 +21,7 @@ use crate::{
     outcome::Findings,
     raw,
     rig::{Plan, Rig},
-    rows::{NotRun, Stage},
+    row::{NotRun, Stage},
 };
 
 /// Where the library is, if not in a usual place.

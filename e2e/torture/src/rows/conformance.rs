@@ -8,7 +8,7 @@ use crate::{
     outcome::Findings,
     party::Party,
     rig::{Plan, Rig, RigOf},
-    rows::{NotRun, Stage},
+    row::{NotRun, Stage},
 };
 
 /// Where the program is, if not on the path.

@@ -15,7 +15,7 @@ use crate::{
     outcome::Findings,
     raw,
     rig::{Plan, Rig},
-    rows::Stage,
+    row::Stage,
 };
 
 /// How soon a silent controller is left.

@@ -10,7 +10,7 @@ use crate::{
     oracle::backend::HTTP,
     outcome::Findings,
     rig::{Plan, Rig},
-    rows::Stage,
+    row::Stage,
 };
 
 /// How soon a proxy that was killed is ready again.

@@ -15,7 +15,7 @@ use crate::{
     party::Party,
     process,
     rig::{Plan, Rig, RigOf},
-    rows::Stage,
+    row::Stage,
 };
 
 pub(crate) fn of_frames<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow::Result<()> {

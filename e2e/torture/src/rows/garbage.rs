@@ -23,7 +23,7 @@ use crate::{
     party::Party,
     process, raw,
     rig::{Plan, Rig, RigOf, WITNESS},
-    rows::Stage,
+    row::Stage,
 };
 
 const PATIENCE: Duration = Duration::from_millis(100);

@@ -13,7 +13,7 @@ use crate::{
     process,
     raw::{self, Seen, Witness},
     rig::{Plan, Rig, RigOf, WITNESS},
-    rows::Stage,
+    row::Stage,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);

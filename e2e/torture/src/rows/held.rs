@@ -26,7 +26,7 @@ use crate::{
     party::Party,
     process,
     rig::{Plan, Rig, RigOf},
-    rows::Stage,
+    row::Stage,
 };
 
 /// Resident MiB of a proxy under load.

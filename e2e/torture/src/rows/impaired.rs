@@ -9,7 +9,8 @@ use crate::{
     party::Party,
     process,
     rig::{Plan, RigOf},
-    rows::{NotRun, Stage, held::transfer},
+    row::{NotRun, Stage},
+    rows::held::transfer,
 };
 
 /// No transfer stands still for longer: [`transfer`] gives up then.

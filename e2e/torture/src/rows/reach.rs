@@ -17,7 +17,7 @@ use crate::{
     process,
     raw::{self, Seen, Witness},
     rig::{Plan, Rig, UNDECLARED, WITNESS},
-    rows::Stage,
+    row::Stage,
 };
 
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -31,7 +31,7 @@ use crate::{
     },
     outcome::Findings,
     rig::{Plan, Rig},
-    rows::Stage,
+    row::Stage,
 };
 
 /// Pods of a Deployment, and one more while one ends.

@@ -19,7 +19,7 @@ use crate::{
     },
     outcome::Findings,
     rig::{Plan, Rig},
-    rows::Stage,
+    row::Stage,
 };
 
 /// As short as a certificate's life can be without gaps, so that there are many renewals.

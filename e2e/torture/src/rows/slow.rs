@@ -17,7 +17,7 @@ use crate::{
     party::Party,
     process,
     rig::{Plan, Rig, RigOf},
-    rows::Stage,
+    row::Stage,
 };
 
 /// Longest that anybody is watched.

@@ -23,7 +23,7 @@ use crate::{
     outcome::Findings,
     process,
     rig::{Plan, Rig},
-    rows::Stage,
+    row::Stage,
 };
 
 /// Cluster IP of the Service that leads to the hostile server.
