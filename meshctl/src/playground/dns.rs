@@ -33,7 +33,10 @@ pub(crate) type PodFact<'a> = (&'a Pod, Ipv4Addr, bool);
 pub(crate) fn answer(query: &Message, services: &[Service], pods: &[PodFact<'_>]) -> Message {
     let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
     answer.metadata.recursion_desired = query.metadata.recursion_desired;
-    answer.add_queries(query.queries.iter().cloned());
+    // Several are no query (RFC 9619), and back with their answer they might not fit.
+    if let [question] = query.queries.as_slice() {
+        answer.add_query(question.clone());
+    }
     if query.edns.is_some() {
         answer.set_edns(Edns::new());
     }

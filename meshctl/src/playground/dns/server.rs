@@ -147,6 +147,17 @@ mod tests {
         query.to_vec().unwrap()
     }
 
+    /// Found by fuzzing: their names came back with the refusal, more than a datagram holds.
+    #[test]
+    fn many_questions_are_refused_in_few_bytes() {
+        let mut query = Message::query();
+        query.add_queries((0..111).map(|_| Query::query(Name::root(), RecordType::A)));
+        let resolve: Resolve = Arc::new(|query| super::super::answer(query, &[], &[]));
+        let bytes = answer_datagram(&query.to_vec().unwrap(), &resolve).unwrap();
+        let answer = Message::from_vec(&bytes).unwrap();
+        assert_eq!((bytes.len(), answer.metadata.response_code), (12, ResponseCode::FormErr));
+    }
+
     #[tokio::test]
     async fn an_answer_that_does_not_fit_a_datagram_comes_whole_by_connection() {
         let tasks = Tasks::new();
