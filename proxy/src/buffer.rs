@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::http::MAX_HEAD;
 
 /// Room for the longest head of HTTP.
-pub(crate) const SIZE: usize = MAX_HEAD;
+const SIZE: usize = MAX_HEAD;
 /// Most that is read at once of what goes through in pieces: measured, 16 KiB costs a third more processor time, and 256 KiB buys
 /// nothing (design §10). Less than a packet's 64 KiB of Linux by what TLS, and whole segments of any usual MTU, take of it: of 64 KiB
 /// each write became a packet and a crumb, 28,500 a GB in place of 15,000, and a tenth more processor time.

@@ -6,7 +6,6 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
-    thread,
     time::Duration,
 };
 
@@ -16,7 +15,7 @@ use mesh_testbed::{
     Member, Mesh, Settings,
     envoy::{Envoy, Port, Program, Sidecar, Speech},
     manifests, member,
-    wait::DEADLINE,
+    wait::ready_after,
 };
 use nix::{sys::signal::Signal, time::clock_getcpuclockid, unistd::Pid};
 
@@ -28,8 +27,6 @@ use crate::{
 /// Last numbers of the pods' addresses.
 const CLIENT: u8 = 1;
 const SERVER: u8 = 2;
-/// Between two questions whether a proxy is ready.
-const PAUSE: Duration = Duration::from_micros(500);
 /// The Service that the client of our proxy dials.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 
@@ -210,11 +207,7 @@ impl Running {
 impl Place {
     fn meshed(mesh: &Mesh, pod: &member::Pod<'_>) -> anyhow::Result<Self> {
         let member = mesh.unready_member(pod)?;
-        while !member.is_ready() {
-            anyhow::ensure!(member.started().elapsed() < DEADLINE, "not ready:\n{}", member.log());
-            thread::sleep(PAUSE);
-        }
-        let ready = member.started().elapsed();
+        let ready = ready_after(member.started(), || member.is_ready()).with_context(|| member.log())?;
         member.redirect()?;
         Ok(Self::Meshed { member: Box::new(member), ready })
     }

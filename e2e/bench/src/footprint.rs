@@ -4,7 +4,7 @@ use std::{fs, path::Path, thread, time::Duration};
 
 use anyhow::Context as _;
 use mesh_measure::{Report, Samples};
-use mesh_testbed::{Mesh, Settings, manifests, member::Pod};
+use mesh_testbed::{Mesh, Settings, manifests, member::Pod, wait::ready_after};
 
 /// Milliseconds from start to ready, median.
 const READY: f64 = 150.0;
@@ -14,8 +14,6 @@ const MEMORY: f64 = 12.0;
 const SIZE: f64 = 15.0;
 /// Before an idle proxy's memory is read: what its start needed may be given back by then.
 const IDLE: Duration = Duration::from_secs(1);
-/// Between two questions whether it is ready.
-const PAUSE: Duration = Duration::from_micros(500);
 
 pub(crate) fn measure(proxy: &Path, starts: u8, report: &mut Report) -> anyhow::Result<()> {
     let mesh = Mesh::start(Settings::new(proxy))?;
@@ -29,11 +27,8 @@ pub(crate) fn measure(proxy: &Path, starts: u8, report: &mut Report) -> anyhow::
     }
     for pod in &pods {
         let member = mesh.unready_member(pod)?;
-        while !member.is_ready() {
-            anyhow::ensure!(member.started().elapsed() < mesh_testbed::wait::DEADLINE, "not ready:\n{}", member.log());
-            thread::sleep(PAUSE);
-        }
-        ready.push(member.started().elapsed().as_secs_f64() * 1000.0);
+        let took = ready_after(member.started(), || member.is_ready()).with_context(|| member.log())?;
+        ready.push(took.as_secs_f64() * 1000.0);
         member.redirect()?;
         thread::sleep(IDLE);
         let memory = |field| of_status(member.pid(), field);

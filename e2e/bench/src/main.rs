@@ -107,7 +107,7 @@ impl Cli {
         if !wanted || !self.measures(Part::Traffic) {
             return None;
         }
-        let fetched = mesh_measure::build_directory().and_then(|build| Program::fetch(&build.join("bench")));
+        let fetched = mesh_measure::build_directory().and_then(|build| Program::fetch(&build));
         fetched.map_err(|error| mesh_measure::complain(&error.context("goes on without Envoy"))).ok()
     }
 

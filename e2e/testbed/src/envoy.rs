@@ -12,7 +12,6 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::Command,
-    thread,
     time::Duration,
 };
 
@@ -29,10 +28,7 @@ pub use self::{
     config::{Port, Sidecar, Speech},
     fetch::Program,
 };
-use crate::{member, talk, wait::DEADLINE};
-
-/// Between two questions whether it is ready.
-const PAUSE: Duration = Duration::from_micros(500);
+use crate::{member, talk, wait::ready_after};
 
 /// Signs the certificates of one run's proxies.
 pub struct Authority {
@@ -94,11 +90,8 @@ impl Authority {
         let started = Instant::now();
         let process = pod.start(&mut command).context("start Envoy")?;
         let mut envoy = Envoy { process, pod, ready: Duration::ZERO, _directory: directory };
-        while !envoy.admin("/ready").is_ok_and(|answer| answer.status == 200) {
-            anyhow::ensure!(started.elapsed() < DEADLINE, "Envoy is not ready:\n{}", envoy.process.output());
-            thread::sleep(PAUSE);
-        }
-        envoy.ready = started.elapsed();
+        envoy.ready = ready_after(started, || envoy.admin("/ready").is_ok_and(|answer| answer.status == 200))
+            .with_context(|| format!("Envoy says:\n{}", envoy.process.output()))?;
         let mut redirect = Command::new(redirect);
         redirect.args(["redirect", "--socket-mark"]).arg(names::PROXY_MARK.to_string());
         let mut redirect = envoy.pod.start(&mut redirect)?;

@@ -8,6 +8,8 @@ use tokio::time::Instant;
 pub const DEADLINE: Duration = Duration::from_mins(2);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(10);
+/// The same, where the time it takes is measured.
+const SHORT_PAUSE: Duration = Duration::from_micros(500);
 
 /// The first answer; an error that says `what` did not happen after [`DEADLINE`].
 pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
@@ -19,4 +21,13 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> anyhow::Resul
         anyhow::ensure!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         thread::sleep(PAUSE);
     }
+}
+
+/// How long it took from `started` until a proxy was ready; an error after [`DEADLINE`].
+pub fn ready_after(started: Instant, mut is_ready: impl FnMut() -> bool) -> anyhow::Result<Duration> {
+    while !is_ready() {
+        anyhow::ensure!(started.elapsed() < DEADLINE, "not ready within {DEADLINE:?}");
+        thread::sleep(SHORT_PAUSE);
+    }
+    Ok(started.elapsed())
 }

@@ -58,8 +58,7 @@ pub(crate) fn around<T, P: Party>(
     let (cpu, lines) = (process::cpu(target.pid())?, lines(target));
 
     findings.never("panics", target.log().matches("panicked").count());
-    let lives = process::started(target.pid()).is_ok_and(|start| start == before.start);
-    findings.never("other process", usize::from(!lives));
+    findings.never("other process", usize::from(!process::is_still(target.pid(), before.start)));
     judge_victim(findings, &mut tally, before.p99);
     let left = || process::resident(target.pid()).unwrap_or(u64::MAX).saturating_sub(before.memory);
     within_half_a_minute(|| left() <= MEMORY);

@@ -39,6 +39,9 @@ pub(crate) trait Party: Place + fmt::Debug + Send + Sized {
     /// What its pods are in.
     type Mesh: fmt::Debug + Send + Sync;
 
+    /// Path of the admin port that says whether the proxy lives.
+    const LIVE: &'static str;
+
     fn mesh(plan: &Plan<'_>) -> anyhow::Result<Self::Mesh>;
     /// A pod whose proxy is ready.
     fn join(mesh: &Self::Mesh, plan: &Plan<'_>, pod: &Pod<'_>) -> anyhow::Result<Self>;
@@ -62,6 +65,8 @@ pub(crate) trait Party: Place + fmt::Debug + Send + Sized {
 
 impl Party for Member {
     type Mesh = Mesh;
+
+    const LIVE: &'static str = "/live";
 
     fn mesh(plan: &Plan<'_>) -> anyhow::Result<Mesh> {
         let mesh = Mesh::start(plan.settings.clone())?;
@@ -120,6 +125,9 @@ pub(crate) struct Bare {
 
 impl Party for Envoy {
     type Mesh = Bare;
+
+    // It has no page for that alone.
+    const LIVE: &'static str = "/ready";
 
     fn mesh(plan: &Plan<'_>) -> anyhow::Result<Bare> {
         let program = plan.envoy.map(Path::to_owned).context("there is no Envoy")?;

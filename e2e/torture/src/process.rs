@@ -41,6 +41,11 @@ pub(crate) fn started(pid: u32) -> anyhow::Result<u64> {
     fields.get(19).and_then(|ticks| ticks.parse().ok()).context("the kernel tells no time of start")
 }
 
+/// Whether it is still the process that was [`started`] then.
+pub(crate) fn is_still(pid: u32, start: u64) -> bool {
+    started(pid).is_ok_and(|now| now == start)
+}
+
 /// Processor time of all its threads.
 pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;

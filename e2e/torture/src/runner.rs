@@ -63,6 +63,7 @@ pub(crate) fn all(programme: &Programme<'_>) -> anyhow::Result<Report> {
     let rows: Vec<_> = ROWS.iter().filter(wanted).collect();
     // In CI there is no network to fetch it by.
     let envoy = *envoy && !ci && rows.iter().any(|row| matches!(row.run, Run::Both(..)));
+    let fetched = || mesh_measure::build_directory().and_then(|build| Program::fetch(&build));
     let envoy = envoy.then(|| fetched().map_err(|error| format!("{error:#}")));
     let mut report = Report::default();
     for row in rows {
@@ -88,11 +89,6 @@ pub(crate) fn all(programme: &Programme<'_>) -> anyhow::Result<Report> {
         report.print_last()?;
     }
     Ok(report)
-}
-
-/// As `just bench` fetches it, into the same place.
-fn fetched() -> anyhow::Result<Program> {
-    Program::fetch(&mesh_measure::build_directory()?.join("bench"))
 }
 
 /// One row, in this process.

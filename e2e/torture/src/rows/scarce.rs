@@ -45,10 +45,7 @@ pub(crate) fn descriptors<P: Party>(stage: &Stage, findings: &mut Findings) -> a
         let mut slowest = Duration::ZERO;
         while begun.elapsed() < stage.pick(Duration::from_secs(5), Duration::from_secs(2)) {
             let asked = Instant::now();
-            anyhow::ensure!(
-                server.admin(if server.ours().is_some() { "/live" } else { "/ready" })?.status == 200,
-                "a probe failed"
-            );
+            anyhow::ensure!(server.admin(P::LIVE)?.status == 200, "a probe failed");
             slowest = slowest.max(asked.elapsed());
             thread::sleep(Duration::from_millis(100));
         }
@@ -168,7 +165,6 @@ pub(crate) fn processor<P: Party>(stage: &Stage, findings: &mut Findings) -> any
 
 /// The same process as before, that did not panic.
 fn finish(findings: &mut Findings, server: &impl Party, start: u64) {
-    let lives = process::started(server.pid()).is_ok_and(|now| now == start);
-    findings.never("other process", usize::from(!lives));
+    findings.never("other process", usize::from(!process::is_still(server.pid(), start)));
     findings.never("panics", server.log().matches("panicked").count());
 }
