@@ -44,10 +44,12 @@ fn forward_http1<B>(request: &mut Request<B>, destination: SocketAddr) -> Result
     let host = one_host(request.headers())?;
     if let Some(authority) = request.uri().authority() {
         // Absolute form: the authority of the target replaces the Host header (RFC 9112 §3.2.2).
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the target's authority is no Host"))?;
+        let host = authority.as_str().bytes().all(is_of_host).then(|| HeaderValue::from_str(authority.as_str()));
+        let host = host.and_then(Result::ok).ok_or_else(|| bad("the target's authority is no Host"))?;
         request.headers_mut().insert(HOST, host);
-        let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(path);
+        // What is nothing but a fragment, which is not for servers, leaves an empty path behind: it says "/" and is written as "".
+        let path = request.uri().path_and_query().filter(|path| path.as_str() != "/");
+        *request.uri_mut() = Uri::from(path.cloned().unwrap_or(PathAndQuery::from_static("/")));
     } else if host.is_none() {
         if request.version() == HttpVersion::HTTP_11 {
             return Err(bad("an HTTP/1.1 request without Host header"));
@@ -81,6 +83,9 @@ fn forward_http2<B>(request: &mut Request<B>) -> Result<()> {
     strip_hop_by_hop(request.headers_mut());
     let host = one_host(request.headers())?;
     if let Some(authority) = request.uri().authority() {
+        if !authority.as_str().bytes().all(is_of_host) {
+            return Err(bad("the :authority is no host"));
+        }
         // One is routed by, and the application may look at the other (RFC 9113 §8.3.1).
         if host.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())) {
             return Err(bad("a Host header that is not the :authority"));

@@ -31,6 +31,9 @@ fn heads_of_http1_requests() {
         ("/", &[("host", "a b")], Err(Outcome::BadRequest)),
         ("http://y:8/a", &[("host", "x")], Ok("/a host=y:8")),
         ("http://y", &[("host", "x")], Ok("/ host=y")),
+        ("http://y#a", &[("host", "x")], Ok("/ host=y")),
+        ("http://y?a#b", &[("host", "x")], Ok("/?a host=y")),
+        ("http://u@y/", &[("host", "x")], Err(Outcome::BadRequest)),
         (
             "/",
             &[("host", "x"), ("connection", "close, X-Secret"), ("x-secret", "1"), ("via", "1.1 a")],
@@ -119,6 +122,7 @@ fn heads_of_http2_requests() {
         ("http://x/a", &[("host", "X")], Ok("http://x/a host=X")),
         ("http://x/a", &[("host", "y")], Err(Outcome::BadRequest)),
         ("http://x/a", &[("host", "x"), ("host", "x")], Err(Outcome::BadRequest)),
+        ("http://u@x/a", &[], Err(Outcome::BadRequest)),
     ] {
         let result = forwarded(Version::Http2, request("GET", target, headers));
         assert_eq!(result.as_deref(), expected.as_deref(), "{target} {headers:?}");
