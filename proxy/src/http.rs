@@ -12,6 +12,7 @@ mod framing;
 mod guard;
 mod head;
 pub(crate) mod headers;
+pub(crate) mod repeat;
 pub(crate) mod respond;
 pub(crate) mod retry;
 pub(crate) mod serve;

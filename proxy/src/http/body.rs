@@ -1,9 +1,9 @@
 //! Bodies on their way through: counted, and tied to what must happen when they end.
 
+mod request;
+
 use std::{
-    cell::Cell,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -12,96 +12,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{client::Lease, expect::Waiting, headers};
-use crate::record::{BodyMeter, Record};
-
-/// A request's body, on its way to the server.
-pub(crate) struct RequestBody {
-    /// None: there is none (also of a request that is sent again).
-    inner: Option<Incoming>,
-    meter: Option<BodyMeter>,
-    /// What is taken out of the trailers.
-    strip: fn(&mut HeaderMap),
-    /// Until the server asks for it.
-    waiting: Option<Waiting>,
-    /// Whether it was read to its end, for whoever asked.
-    whole: Option<Rc<Cell<bool>>>,
-}
-
-/// Why a request's body broke: hyper's, with the code of an HTTP/2 stream in it, or ours.
-pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
-
-impl RequestBody {
-    /// Of a client's request.
-    pub(crate) fn new(inner: Incoming, meter: BodyMeter) -> Self {
-        Self {
-            inner: Some(inner).filter(|body| !body.is_end_stream()),
-            meter: Some(meter),
-            strip: |_| {},
-            waiting: None,
-            whole: None,
-        }
-    }
-
-    /// For an application: without claims in the trailers, either.
-    pub(crate) fn without_claims(self) -> Self {
-        Self { strip: headers::strip_claims, ..self }
-    }
-
-    /// Not before the server wants it.
-    pub(super) fn wait(&mut self, waiting: Waiting) {
-        self.waiting = Some(waiting);
-    }
-
-    /// Becomes true when all of it was read to be sent; None: there is none.
-    pub(super) fn whole(&mut self) -> Option<Rc<Cell<bool>>> {
-        (!self.is_end_stream()).then(|| Rc::clone(self.whole.get_or_insert_default()))
-    }
-
-    /// No body.
-    pub(crate) fn empty() -> Self {
-        Self { inner: None, meter: None, strip: |_| {}, waiting: None, whole: None }
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(waiting) = &mut self.waiting {
-            std::task::ready!(waiting.poll(cx))?;
-            self.waiting = None;
-        }
-        let Some(inner) = &mut self.inner else {
-            return Poll::Ready(None);
-        };
-        let mut frame = std::task::ready!(Pin::new(inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
-        {
-            (self.strip)(trailers);
-        }
-        if let (Some(meter), Some(Ok(frame))) = (&self.meter, &frame)
-            && let Some(data) = frame.data_ref()
-        {
-            meter.add(data.len() as u64);
-        }
-        // hyper does not ask again after the last byte of a known length.
-        if let Some(whole) = &self.whole {
-            whole.set(frame.is_none() || self.is_end_stream());
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
+pub(super) use self::request::Source;
+pub(crate) use self::request::{BodyError, RequestBody};
+use super::{client::Lease, headers};
+use crate::record::Record;
 
 /// An answer's body, on its way to the client. When it ends, the connection it came by goes back to its pool and the request
 /// is recorded.

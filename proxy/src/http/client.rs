@@ -3,9 +3,8 @@
 use std::{cell::Cell, future::Future, io, rc::Rc};
 
 use futures_util::future::Either;
-use http::{HeaderValue, Request, Response, header::CONNECTION, request::Parts};
-use http_body::Body as _;
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
+use hyper::body::Incoming;
 use mesh_proto::outcome::Outcome;
 use tokio::sync::oneshot;
 
@@ -283,22 +282,6 @@ async fn send_http2(
     let error =
         ProxyError::new(Outcome::UpstreamReset, format!("{}: connections close as soon as opened", upstream.address()));
     Err(Unanswered::unsent(error, request))
-}
-
-/// A second head like the request's, if it has nothing that is gone once it was sent (a body, an upgrade). With its extensions,
-/// in which hyper keeps how the names of headers were written.
-pub(crate) fn repeatable_head(request: &Request<RequestBody>) -> Option<Parts> {
-    let repeatable = request.body().is_end_stream() && !request.headers().contains_key(http::header::UPGRADE);
-    repeatable.then(|| {
-        let mut head = Request::new(());
-        *head.method_mut() = request.method().clone();
-        *head.uri_mut() = request.uri().clone();
-        *head.version_mut() = request.version();
-        head.headers_mut().clone_from(request.headers());
-        head.extensions_mut().clone_from(request.extensions());
-        head.extensions_mut().remove::<OnUpgrade>();
-        head.into_parts().0
-    })
 }
 
 fn is_closed(error: &hyper::Error) -> bool {

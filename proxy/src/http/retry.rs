@@ -47,7 +47,7 @@ pub(crate) enum First {
 /// What a request allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Request {
-    /// Nothing of it is gone once it was sent: it has no body.
+    /// Nothing of it is gone once it was sent: it has no body, or one that was kept.
     pub(crate) repeatable: bool,
     /// Twice is the same as once.
     pub(crate) idempotent: bool,
@@ -92,9 +92,9 @@ mod tests {
 
     const POST: Request = Request { repeatable: true, idempotent: false };
     const GET: Request = Request { repeatable: true, idempotent: true };
-    const POST_BODY: Request = Request { repeatable: false, idempotent: false };
-    const PUT_BODY: Request = Request { repeatable: false, idempotent: true };
-    const EVERY: [Request; 4] = [POST, GET, POST_BODY, PUT_BODY];
+    const POST_GONE: Request = Request { repeatable: false, idempotent: false };
+    const PUT_GONE: Request = Request { repeatable: false, idempotent: true };
+    const EVERY: [Request; 4] = [POST, GET, POST_GONE, PUT_GONE];
 
     #[test]
     fn how_an_exchange_ended_says_whether_the_server_may_have_acted() {
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_second_attempt_by_first_attempt_and_request() {
         use Second::{Anywhere, Elsewhere};
-        // With and without another endpoint, for: POST, GET, POST with a body, PUT with a body.
+        // With and without another endpoint, for: POST, GET, POST and PUT with a body that is gone.
         let unsent = First::Unsent { may_pass: false };
         let timed_out = First::Unsent { may_pass: true };
         for (first, others, expected) in [

@@ -13,6 +13,7 @@ use crate::{
         Version,
         body::{RequestBody, ResponseBody},
         client, headers,
+        repeat::Repeat,
         respond::{self, Asker},
         retry::{self, First},
         serve as server, upgrade,
@@ -85,19 +86,19 @@ impl Connection {
     }
 
     /// Sends to the application; once more where a kept connection closed under a request that can be repeated.
-    async fn send(&self, request: Request<RequestBody>) -> Result<(Response<Incoming>, client::Lease)> {
+    async fn send(&self, mut request: Request<RequestBody>) -> Result<(Response<Incoming>, client::Lease)> {
         let worker = &self.link.worker;
-        let repeat = client::repeatable_head(&request);
+        let repeat = Repeat::of(&mut request);
         let idempotent = headers::is_idempotent(request.method());
         let unanswered = match client::send(worker, &self.app, self.version, request, None).await {
             Ok(answer) => return Ok(answer),
             Err(unanswered) => unanswered,
         };
+        let repeat = repeat.filter(Repeat::is_whole);
         let kind = retry::Request { repeatable: repeat.is_some(), idempotent };
         match repeat {
-            Some(parts) if is_sent_again(unanswered.first(), kind) => {
-                let request = Request::from_parts(parts, RequestBody::empty());
-                let sent = client::send(worker, &self.app, self.version, request, None).await;
+            Some(repeat) if is_sent_again(unanswered.first(), kind) => {
+                let sent = client::send(worker, &self.app, self.version, repeat.request(), None).await;
                 sent.map_err(|unanswered| unanswered.error)
             }
             _ => Err::<_, ProxyError>(unanswered.error),

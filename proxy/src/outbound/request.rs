@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use mesh_proto::{outcome::Outcome, tap::Direction};
 use tokio::sync::oneshot;
@@ -16,6 +16,7 @@ use crate::{
         body::{RequestBody, ResponseBody},
         client::{self, Lease},
         headers,
+        repeat::Repeat,
         respond::{self, Asker},
         retry::{self, First},
         serve as server, upgrade,
@@ -111,9 +112,8 @@ impl Exchange<'_> {
         let (upstream, fresh) = self.plan.first(connection, &mut self.record)?;
 
         let meter = self.record.body_meter();
-        let request = request.map(|body| RequestBody::new(body, meter));
-        // Without a body it can be sent a second time; that is decided before it is given away.
-        let repeat = client::repeatable_head(&request);
+        let mut request = request.map(|body| RequestBody::new(body, meter));
+        let repeat = Repeat::of(&mut request);
         let idempotent = headers::is_idempotent(request.method());
         let sent = client::send(worker, &upstream, version, request, fresh).await;
         let (response, lease, upstream) = match self.second(&upstream, sent, repeat, idempotent)? {
@@ -132,10 +132,11 @@ impl Exchange<'_> {
         &mut self,
         upstream: &Upstream,
         sent: Result<(Response<Incoming>, Lease), Box<client::Unanswered>>,
-        repeat: Option<Parts>,
+        repeat: Option<Repeat>,
         idempotent: bool,
     ) -> Result<Again> {
         let worker = &self.connection.worker;
+        let repeat = repeat.filter(Repeat::is_whole);
         let kind = retry::Request { repeatable: repeat.is_some(), idempotent };
         match sent {
             Ok((response, lease)) => {
@@ -144,15 +145,15 @@ impl Exchange<'_> {
                     // Refusing is quick; it must not look like the quickest endpoint.
                     upstream.failed(worker.config().connect_timeout);
                     let other = self.plan.second(worker, First::Unseen, kind, &mut self.record)?;
-                    if let (Some(other), Some(parts)) = (other, repeat) {
-                        return Ok(Again::At(other, without_body(parts)));
+                    if let (Some(other), Some(repeat)) = (other, repeat) {
+                        return Ok(Again::At(other, repeat.request()));
                     }
                 }
                 Ok(Again::No(response, lease))
             }
             Err(unanswered) => {
                 let other = self.plan.second(worker, unanswered.first(), kind, &mut self.record)?;
-                match (other, unanswered.request.or(repeat.map(without_body))) {
+                match (other, unanswered.request.or_else(|| repeat.map(Repeat::request))) {
                     (Some(other), Some(request)) => Ok(Again::At(other, request)),
                     _ => Err(unanswered.error),
                 }
@@ -178,10 +179,6 @@ impl Exchange<'_> {
         headers::forward_response(&mut response, self.client)?;
         upgrade::agreed(response, lease, on_upgrade)
     }
-}
-
-fn without_body(parts: Parts) -> Request<RequestBody> {
-    Request::from_parts(parts, RequestBody::empty())
 }
 
 /// The code that the peer's proxy put on the answer.

@@ -1,7 +1,5 @@
 //! HTTP/2 with prior knowledge, and gRPC: requests and their answers. (One stream for itself is in `streams`.)
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderValue, Request};
@@ -9,7 +7,7 @@ use mesh_proto::workload::Protocol;
 use mesh_runtime::tasks::Tasks;
 
 use super::{
-    h2app::{H2App, connect, next, ok, post, trailers},
+    h2app::{H2App, connect, next, ok, post, send_all, trailers},
     stage::{Stage, soon},
 };
 
@@ -98,22 +96,57 @@ pub(crate) async fn a_server_that_goes_away_ends_its_streams_first_and_new_ones_
     }
 }
 
-static REFUSED: AtomicUsize = AtomicUsize::new(0);
+/// Paths of the requests that were refused.
+static REFUSED: parking_lot::Mutex<Vec<String>> = parking_lot::Mutex::new(Vec::new());
 
 pub(crate) async fn a_request_that_the_server_refused_to_process_is_sent_once_more(stage: &impl Stage) {
+    // The first time, each path is refused after a message; then everything that comes is sent back.
     let (listener, way) = stage.open(Protocol::Grpc, stage.families()[0]);
-    let app = H2App::on(listener, |_, _, mut answer| async move {
-        if REFUSED.fetch_add(1, Ordering::SeqCst) == 0 {
-            answer.send_reset(Reason::REFUSED_STREAM);
-        } else {
-            answer.send_response(ok(), true).unwrap();
+    let app = H2App::on(listener, |_, request, mut answer| async move {
+        let path = request.uri().path().to_owned();
+        let mut body = request.into_body();
+        if !REFUSED.lock().contains(&path) {
+            let _ = next(&mut body).await;
+            while path == "/large" && next(&mut body).await.is_some() {}
+            REFUSED.lock().push(path);
+            return answer.send_reset(Reason::REFUSED_STREAM);
         }
+        let mut stream = answer.send_response(ok(), false).unwrap();
+        while let Some(Ok(data)) = next(&mut body).await {
+            stream.send_data(data, false).unwrap();
+        }
+        stream.send_data(Bytes::new(), true).unwrap();
     });
     let tasks = Tasks::new();
     let mut sender = connect(&way, &tasks).await;
-    let (answer, _) = sender.send_request(post("/"), true).unwrap();
+    let (answer, _) = sender.send_request(post("/none"), true).unwrap();
     assert_eq!(soon(answer).await.unwrap().status(), 200);
-    assert_eq!(app.requests(), 2);
+    for whole in [true, false] {
+        let (answer, mut stream) = sender.send_request(post(&format!("/small/{whole}")), false).unwrap();
+        stream.send_data(Bytes::from_static(b"one, "), false).unwrap();
+        if !whole {
+            // The second attempt gets what the first one had and what it had not.
+            soon(async {
+                while app.requests() < 6 {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        }
+        stream.send_data(Bytes::from_static(b"two"), true).unwrap();
+        let mut body = soon(answer).await.unwrap().into_body();
+        let mut back = Vec::new();
+        while let Some(data) = next(&mut body).await {
+            back.extend_from_slice(&data.unwrap());
+        }
+        assert_eq!(String::from_utf8_lossy(&back), "one, two", "{whole}");
+    }
+    assert_eq!(app.requests(), 6);
+    // More than is kept.
+    let (answer, mut stream) = sender.send_request(post("/large"), false).unwrap();
+    send_all(&mut stream, vec![0; 17 * 1024].into(), |_| {}).await.unwrap();
+    assert_eq!(soon(answer).await.unwrap_err().reason(), Some(Reason::REFUSED_STREAM));
+    assert_eq!(app.requests(), 7);
 }
 
 pub(crate) async fn large_heads_pass_up_to_the_limit_and_beyond_it_get_a_code(stage: &impl Stage) {

@@ -48,11 +48,14 @@ fn acting(acts: &'static [Act], seen: &Seen) -> impl Fn(TcpStream) -> BoxFuture<
     }
 }
 
-/// The path of the next request, which ends with `hello` where it has a body; none at the end.
+/// Of a body.
+const END: &[u8] = b"hello";
+
+/// The path of the next request, which ends with [`END`] where it has a body; none at the end.
 async fn read_path(socket: &mut TcpStream) -> Option<String> {
     let mut read = Vec::new();
     loop {
-        let whole = if read.starts_with(b"PUT") { &b"hello"[..] } else { b"\r\n\r\n" };
+        let whole = if read.starts_with(b"PUT") { END } else { b"\r\n\r\n" };
         if read.ends_with(whole) {
             return String::from_utf8(read).ok()?.split(' ').nth(1).map(str::to_owned);
         }
@@ -62,14 +65,18 @@ async fn read_path(socket: &mut TcpStream) -> Option<String> {
     }
 }
 
-fn request(method: &str, path: &str) -> String {
-    let body = if method == "PUT" { "hello" } else { "" };
-    format!("{method} {path} HTTP/1.1\r\nhost: web\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+fn request(method: &str, path: &str, body: usize) -> Vec<u8> {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: web\r\ncontent-length: {body}\r\n\r\n").into_bytes();
+    if body > 0 {
+        request.resize(request.len() + body - END.len(), b'a');
+        request.extend_from_slice(END);
+    }
+    request
 }
 
 /// Asks on a connection of the client, and returns the whole answer.
-async fn ask(client: &mut TcpStream, method: &str, path: &str) -> String {
-    client.write_all(request(method, path).as_bytes()).await.unwrap();
+async fn ask(client: &mut TcpStream, method: &str, path: &str, body: usize) -> String {
+    client.write_all(&request(method, path, body)).await.unwrap();
     let mut answer = Vec::new();
     soon(async {
         // The answers of the mesh end with their reason, which is a sentence.
@@ -86,22 +93,25 @@ pub(crate) async fn a_request_on_a_stale_connection_is_sent_once_more_where_twic
     const STALE: &[Act] = &[Answer, End];
     const BROKEN: &[Act] = &[Answer, AnswerHalfAndEnd];
     for ip in stage.families() {
-        for (acts, method, answered, times) in [
-            (STALE, "GET", true, 2),
-            (STALE, "DELETE", true, 2),
-            (STALE, "POST", false, 1),
+        for (acts, method, body, answered, times) in [
+            (STALE, "GET", 0, true, 2),
+            (STALE, "DELETE", 0, true, 2),
+            (STALE, "POST", 0, false, 1),
+            (STALE, "PUT", 5, true, 2),
+            (STALE, "PUT", 16 * 1024, true, 2),
             // Its body is gone.
-            (STALE, "PUT", false, 1),
-            (BROKEN, "GET", false, 1),
-            (BROKEN, "POST", false, 1),
+            (STALE, "PUT", 16 * 1024 + 1, false, 1),
+            (STALE, "PUT", 100_000, false, 1),
+            (BROKEN, "GET", 0, false, 1),
+            (BROKEN, "POST", 0, false, 1),
         ] {
             let (listener, way) = stage.open(Protocol::Http1, ip);
             let seen = Seen::default();
             let _app = App::on(listener, acting(acts, &seen));
             let mut client = way.connect();
-            assert!(ask(&mut client, "GET", "/first").await.ends_with("ok"));
-            let answer = ask(&mut client, method, "/again").await;
-            let what = format!("{method} {acts:?} {ip}: {answer}");
+            assert!(ask(&mut client, "GET", "/first", 0).await.ends_with("ok"));
+            let answer = ask(&mut client, method, "/again", body).await;
+            let what = format!("{method} {body} {acts:?} {ip}: {answer}");
             assert_eq!(answer.ends_with("ok"), answered, "{what}");
             assert!(answered || answer.contains("mesh-error: upstream-reset\r\n"), "{what}");
             assert_eq!(seen.lock()["/again"], times, "{what}");
@@ -114,7 +124,7 @@ pub(crate) async fn a_connection_that_was_never_used_is_not_stale(stage: &impl S
         let (listener, way) = stage.open(Protocol::Http1, ip);
         let seen = Seen::default();
         let _app = App::on(listener, acting(&[Act::End], &seen));
-        let answer = ask(&mut way.connect(), "GET", "/fresh").await;
+        let answer = ask(&mut way.connect(), "GET", "/fresh", 0).await;
         assert!(answer.contains("mesh-error: upstream-reset\r\n"), "{answer}");
         assert_eq!(seen.lock()["/fresh"], 1, "{ip}");
     }
@@ -130,10 +140,10 @@ pub(crate) async fn an_application_that_ends_its_connections_whenever_it_likes_c
         let _app = App::on(listener, acting(&[Act::Answer, Act::Answer, Act::AnswerAndEnd], &seen));
         let mut client = way.connect();
         for n in 0..EACH {
-            let answer = ask(&mut client, "GET", &format!("/get/{n}")).await;
+            let answer = ask(&mut client, "GET", &format!("/get/{n}"), 0).await;
             assert!(answer.ends_with("ok"), "{n}, {ip}: {answer}");
             // The end of the connection and this request may cross: then it fails, and was seen once at most.
-            let answer = ask(&mut client, "POST", &format!("/post/{n}")).await;
+            let answer = ask(&mut client, "POST", &format!("/post/{n}"), 0).await;
             assert!(answer.ends_with("ok") || answer.contains("mesh-error: upstream-reset\r\n"), "{n}, {ip}: {answer}");
         }
         for (path, times) in seen.lock().iter() {

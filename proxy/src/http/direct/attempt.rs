@@ -137,13 +137,14 @@ pub(super) struct Answered {
     pub(super) read: Buffer,
 }
 
-/// Sends `request` to `upstream`, by `fresh` where that is given, and waits for the head of its answer. A request with a body is given
-/// up when it is sent.
+/// Sends `request` to `upstream`, by `fresh` where that is given, and waits for the head of its answer. A request that is not
+/// kept is given up when it is sent.
 pub(super) async fn attempt(
     worker: &Rc<Worker>,
     upstream: Rc<Upstream>,
     fresh: Option<Stream>,
     request: &mut Vec<u8>,
+    is_kept: bool,
     ask: &Ask,
     client: &mut Client<'_>,
 ) -> Result<Answered, Lost> {
@@ -168,8 +169,8 @@ pub(super) async fn attempt(
     if let Err(error) = written.await.ok_or(Lost::Client)? {
         return Err(Lost::broken(&upstream.0, &error, false, reused));
     }
-    if ask.body > 0 {
-        // It is not sent again, and an answer may take long.
+    if !is_kept {
+        // An answer may take long.
         *request = Vec::new();
     }
     let asked = Asked { method: &ask.method, closes: ask.closes, from_mesh: upstream.0.is_mesh() };

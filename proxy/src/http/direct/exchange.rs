@@ -21,6 +21,7 @@ use crate::{
         body::ResponseBody,
         ending::Watched,
         headers,
+        repeat::Room,
         respond::{self, Asker},
         retry::{self, First},
     },
@@ -53,14 +54,16 @@ pub(super) async fn exchange<D: Desk>(
     }
     let chosen = desk.first(&mut plan, &|| whole(read.filled()), &mut record);
     drop(read);
+    // With its body it is in memory already, where there is room for it until there is an answer.
+    let room = Room::of(ask.body);
     let mut client = Client::new(stream, pace);
     let sent = match chosen {
         Ok((upstream, fresh)) => {
-            let first = attempt(worker, upstream, fresh, &mut head, &ask, &mut client).await;
-            match second(desk, &mut plan, &ask, first, &mut record) {
+            let first = attempt(worker, upstream, fresh, &mut head, room.is_some(), &ask, &mut client).await;
+            match second(desk, &mut plan, &ask, room.is_some(), first, &mut record) {
                 Ok(Again::No(answered)) => Ok(answered),
                 Ok(Again::At(upstream)) => {
-                    let again = attempt(worker, upstream, None, &mut head, &ask, &mut client).await;
+                    let again = attempt(worker, upstream, None, &mut head, false, &ask, &mut client).await;
                     again.map_err(Lost::into_error)
                 }
                 Err(error) => Err(error),
@@ -68,7 +71,7 @@ pub(super) async fn exchange<D: Desk>(
         }
         Err(error) => Err(Some(error)),
     };
-    drop(head);
+    drop((head, room));
     match sent {
         Ok(answered) => answered.carry(&mut client, record, &ask).await,
         Err(Some(error)) => refuse(client.stream, record, &error, &ask).await,
@@ -90,10 +93,11 @@ fn second<D: Desk>(
     desk: &D,
     plan: &mut D::Plan,
     ask: &Ask,
+    repeatable: bool,
     first: Result<Answered, Lost>,
     record: &mut Record,
 ) -> Result<Again, Option<ProxyError>> {
-    let kind = retry::Request { repeatable: ask.body == 0, idempotent: headers::is_idempotent(&ask.method) };
+    let kind = retry::Request { repeatable, idempotent: headers::is_idempotent(&ask.method) };
     match first {
         Ok(mut answered) => {
             // Only a proxy of ours can know that the application has not seen the request.
