@@ -63,6 +63,8 @@ impl Detector {
     /// Looks at everything read so far (each call brings the earlier bytes again, so that nobody keeps a copy). None: more
     /// bytes are needed.
     pub fn look(&mut self, bytes: &[u8]) -> Option<Detected> {
+        // What a last read brought beyond it must not matter.
+        let bytes = &bytes[..bytes.len().min(MAX_BYTES)];
         match *bytes {
             [] | [0x16] | [0x16, 0x03] => None,
             [first, ..] if self.only_tls && first != 0x16 => Some(Detected::Opaque),
@@ -244,6 +246,23 @@ mod tests {
         assert_eq!(whole(&long), None);
         long.push(b'a');
         assert_eq!(whole(&long), Some(Detected::Http1));
+    }
+
+    #[test]
+    fn what_is_beyond_the_bound_does_not_matter() {
+        // A line that ends as none of HTTP, and a record of a hello that is none: both end beyond it.
+        let mut line = b"GET /".to_vec();
+        line.resize(MAX_BYTES + 2, b'a');
+        line.extend_from_slice(b"\r\n");
+        let mut hello = vec![0x16, 0x03, 0x01, 0x40, 0x00];
+        hello.resize(MAX_BYTES + 5, b'a');
+        for (bytes, expected) in [(line, Detected::Http1), (hello, Detected::Tls { mesh: true })] {
+            for first in [MAX_BYTES - 1, MAX_BYTES, bytes.len()] {
+                let mut detector = Detector::new();
+                let answer = detector.look(&bytes[..first]).or_else(|| detector.look(&bytes));
+                assert_eq!(answer, Some(expected), "first {first}");
+            }
+        }
     }
 
     proptest::proptest! {
