@@ -83,14 +83,12 @@ pub(super) fn read(bytes: &[u8], asked: Asked<'_>, out: &mut Vec<u8>) -> Result<
         return Ok(Read::Interim(len));
     }
     let facts = Facts::of(parsed.headers)?;
-    if facts.chunked && parsed.version != Some(1) {
-        // Who answers so may have been a proxy that did not know of chunks (RFC 9112 §6.1).
-        return Err("an answer of HTTP/1.0 in chunks");
-    }
     let has_no_body = asked.method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
     let body = match facts.length {
         _ if has_no_body => Body::none(),
         Some(length) => Body::length(length),
+        // Who answers so may have been a proxy that did not know of chunks (RFC 9112 §6.1).
+        None if facts.chunked && parsed.version != Some(1) => return Err("an answer of HTTP/1.0 in chunks"),
         None if facts.chunked => Body::chunked(),
         None => Body::until_the_end(),
     };
@@ -288,6 +286,8 @@ mod tests {
             (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "Over".to_owned(), true),
             (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", "Over".to_owned(), true),
             (Method::HEAD, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "Over".to_owned(), true),
+            // Nothing of it is in chunks.
+            (Method::GET, "HTTP/1.0 304 x\r\ntransfer-encoding: chunked\r\n\r\n", "Over".to_owned(), false),
             (Method::GET, "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\n\r\n", "Over".to_owned(), true),
             (Method::GET, "HTTP/1.1 200 OK\r\n\r\n", "UntilTheEnd".to_owned(), true),
         ] {
