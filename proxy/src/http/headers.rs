@@ -185,6 +185,10 @@ pub(crate) fn forward_response<B>(response: &mut Response<B>, client: HttpVersio
     // hyper keeps a connection of HTTP/1.0 alive for an answer of HTTP/1.1; one without a length ends with the connection.
     let keeps_alive = client == HttpVersion::HTTP_10 && response.headers().contains_key(CONTENT_LENGTH);
     *response.version_mut() = if keeps_alive { HttpVersion::HTTP_11 } else { client };
+    if response.status() == StatusCode::NO_CONTENT {
+        // Not to be sent (RFC 9110 §8.6); hyper does for a HEAD.
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
     Ok(())
 }
 

@@ -142,6 +142,10 @@ fn answers_lose_what_is_about_the_connection_but_an_upgrade_stays() {
     let names: Vec<_> = response.headers().keys().map(HeaderName::as_str).collect();
     assert_eq!(names, ["content-length"]);
 
+    let mut empty = Response::builder().status(204).header("content-length", "3").body(()).unwrap();
+    forward_response(&mut empty, HttpVersion::HTTP_11).unwrap();
+    assert!(empty.headers().is_empty());
+
     let mut coded = Response::builder().header("transfer-encoding", "gzip, chunked").body(()).unwrap();
     let error = forward_response(&mut coded, HttpVersion::HTTP_11).unwrap_err();
     assert_eq!(error.outcome, Outcome::UpstreamProtocolError);
