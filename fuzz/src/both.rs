@@ -168,9 +168,19 @@ fn may_be_refused(script: &[u8]) -> bool {
     codings > 1 || has_empty_length || script.split(|byte| !byte.is_ascii_digit()).any(|digits| digits.len() > 18)
 }
 
-fn has_whole_head(script: &[u8]) -> bool {
-    let has = |end: &[u8]| script.windows(end.len()).any(|here| here == end);
-    has(b"\n\n") || has(b"\n\r\n")
+/// Whether there is the end of a head, of one that is not followed by the answer itself.
+fn has_whole_head(mut script: &[u8]) -> bool {
+    loop {
+        let ends = [&b"\n\n"[..], b"\n\r\n"].map(|end| {
+            let at = script.windows(end.len()).position(|here| here == end);
+            at.map(|at| at + end.len())
+        });
+        let Some(end) = ends.into_iter().flatten().min() else { return false };
+        if !matches!(script.get(..10), Some([b'H', .., b' ', b'1'])) {
+            return true;
+        }
+        script = &script[end..];
+    }
 }
 
 /// Whether there is a Connection header with bytes that are no ASCII: hyper's way sees nothing in it, the direct way what is
