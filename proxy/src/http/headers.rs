@@ -44,8 +44,8 @@ fn forward_http1<B>(request: &mut Request<B>, destination: SocketAddr) -> Result
     let host = one_host(request.headers())?;
     if let Some(authority) = request.uri().authority() {
         // Absolute form: the authority of the target replaces the Host header (RFC 9112 §3.2.2).
-        let host = authority.as_str().bytes().all(is_of_host).then(|| HeaderValue::from_str(authority.as_str()));
-        let host = host.and_then(Result::ok).ok_or_else(|| bad("the target's authority is no Host"))?;
+        let host = HeaderValue::from_str(authority.as_str()).ok().filter(|host| is_host(host.as_bytes()));
+        let host = host.ok_or_else(|| bad("the target's authority is no Host"))?;
         request.headers_mut().insert(HOST, host);
         // What is nothing but a fragment, which is not for servers, leaves an empty path behind: it says "/" and is written as "".
         let path = request.uri().path_and_query().filter(|path| path.as_str() != "/");
@@ -83,7 +83,7 @@ fn forward_http2<B>(request: &mut Request<B>) -> Result<()> {
     strip_hop_by_hop(request.headers_mut());
     let host = one_host(request.headers())?;
     if let Some(authority) = request.uri().authority() {
-        if !authority.as_str().bytes().all(is_of_host) {
+        if !is_host(authority.as_str().as_bytes()) {
             return Err(bad("the :authority is no host"));
         }
         // One is routed by, and the application may look at the other (RFC 9113 §8.3.1).
@@ -110,15 +110,15 @@ fn one_host(headers: &HeaderMap) -> Result<Option<&HeaderValue>> {
     if hosts.next().is_some() {
         return Err(bad("more than one Host header"));
     }
-    if host.is_some_and(|host| !host.as_bytes().iter().copied().all(is_of_host)) {
+    if host.is_some_and(|host| !is_host(host.as_bytes())) {
         return Err(bad("the Host header is no host"));
     }
     Ok(host)
 }
 
 /// Of name, address and port; not what makes another part of a URI of the rest, or of a name a user.
-pub(super) fn is_of_host(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(&byte)
+pub(super) fn is_host(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(byte))
 }
 
 /// The protocol a client wants to change to, if it asks for that and may. What is left out is only offered, so the server

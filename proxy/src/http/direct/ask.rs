@@ -86,7 +86,7 @@ impl<'a> Visit<'a> for Reader<'_> {
         match name.len() {
             4 if is("host") => {
                 self.hosts += 1;
-                self.is_fit &= value.iter().copied().all(headers::is_of_host);
+                self.is_fit &= headers::is_host(value);
             }
             10 if is("connection") => {
                 let closes = value.eq_ignore_ascii_case(b"close");
