@@ -5,10 +5,11 @@ mod table;
 
 use std::{collections::HashMap, thread, time::Duration};
 
-use mesh_measure::Figures;
+use anyhow::Context as _;
+use mesh_measure::{Figures, Missing};
 use tokio::time::Instant;
 
-use self::table::{BARS, Figure, TESTS, Test};
+use self::table::{BARS, Figure, Measurement, Test};
 use crate::{
     contestant::{Between, Contestant, Programs, Running},
     load::{
@@ -40,6 +41,9 @@ impl Settings {
     }
 }
 
+/// Whom ours is compared with.
+const PEERS: [&str; 2] = [Contestant::Envoy(Between::Http1).name(), Contestant::Envoy(Between::Http2).name()];
+
 /// Measures and prints all of it.
 pub(crate) fn measure(programs: Programs<'_>, settings: &Settings) -> anyhow::Result<Figures> {
     let names: Vec<_> = settings.contestants.iter().map(|contestant| contestant.name()).collect();
@@ -48,123 +52,154 @@ pub(crate) fn measure(programs: Programs<'_>, settings: &Settings) -> anyhow::Re
         let mut direct = HashMap::new();
         for contestant in &settings.contestants {
             let begun = Instant::now();
-            let mut turn = Turn { contestant: *contestant, settings, direct: &mut direct, figures: &mut figures };
-            // What fails is told and has no figures; the others go on.
-            if let Err(error) = turn.run(programs) {
-                mesh_measure::complain(&error.context(format!("{}, round {round}", contestant.name())));
-            }
+            let (direct, figures) = (&mut direct, &mut figures);
+            Turn { contestant: *contestant, round, settings, direct, loaded: None, figures }.run(programs)?;
             mesh_measure::tell(&format!("round {round}: {} took {:.0?}", contestant.name(), begun.elapsed()));
         }
     }
     figures.print()?;
-    let peers = [Between::Http1, Between::Http2].map(|between| Contestant::Envoy(between).name());
-    figures.judge(Contestant::Ours.name(), &peers, &BARS)?;
+    figures.judge(Contestant::Ours.name(), &PEERS, &BARS)?;
     Ok(figures)
 }
 
-/// All tests of one contestant in one round.
+/// An error where so much could not be measured that the run says too little.
+pub(crate) fn complete(figures: &Figures) -> anyhow::Result<()> {
+    let lacking = figures.lacking(Contestant::Ours.name(), &PEERS, &BARS);
+    anyhow::ensure!(lacking.is_empty(), "not measured: {}", lacking.join("; "));
+    Ok(())
+}
+
+/// A figure's name, its unit, and one value.
+type Sample = (&'static str, &'static str, f64);
+
+/// All measurements of one contestant in one round.
 struct Turn<'a> {
     contestant: Contestant,
+    round: u8,
     settings: &'a Settings,
     /// Latencies without proxies in this round, by the figure that says how much a contestant adds to them.
     direct: &'a mut HashMap<&'static str, f64>,
+    /// Memory when it was looked at last: what a failure leaves behind must not count as there before where it is made once more.
+    loaded: Option<f64>,
     figures: &'a mut Figures,
 }
 
 impl Turn<'_> {
     fn run(&mut self, programs: Programs<'_>) -> anyhow::Result<()> {
-        let running = Running::start(self.contestant, programs)?;
-        for ready in running.ready() {
-            self.add(table::READY, "ms", millis(ready));
-        }
-        self.memory(&running, table::MEMORY_IDLE)?;
-        let settings = self.settings;
-        for test in TESTS.iter().filter(|test| test.figures.iter().any(|(name, _)| settings.wants(name))) {
-            let seen = self.test(&running, test).and_then(|seen| self.tell(test, &seen));
-            self.complain(seen, &running, test.figures[0].0);
-        }
-        if [table::STREAM, table::STREAM_CPU].iter().any(|name| settings.wants(name)) {
-            let streamed = self.stream(&running);
-            self.complain(streamed, &running, table::STREAM);
-        }
-        self.memory(&running, table::MEMORY)?;
-        if settings.wants(table::MEMORY_EACH) {
-            let idle = self.idle_connections(&running);
-            self.complain(idle, &running, table::MEMORY_EACH);
+        let (contestant, settings) = (self.contestant, self.settings);
+        let is_wanted = |one: &Measurement| {
+            matches!(one, Measurement::Memory(_)) || one.figures().iter().any(|name| settings.wants(name))
+        };
+        let wanted: Vec<_> = Measurement::all().filter(is_wanted).collect();
+        let all = || wanted.iter().flat_map(|one| one.figures()).chain([table::READY]).collect();
+        let Some(running) = self.made("start", all, |_| Running::start(contestant, programs)) else { return Ok(()) };
+        self.add(running.ready().map(|ready| (table::READY, "ms", millis(ready))).collect());
+        for one in &wanted {
+            let samples = self.made(one.name(), || one.figures(), |turn| turn.one(*one, &running));
+            self.add(samples.unwrap_or_default());
         }
         Ok(())
     }
 
-    fn test(&self, running: &Running, test: &Test) -> anyhow::Result<Seen> {
-        let plan = Plan { connections: test.connections, what: test.what, pace: test.pace, time: self.settings.time };
-        let to = running.to(if let What::Calls(_) = test.what { CALLS_PORT } else { HTTP_PORT });
-        running.as_client(|| client::run(to, &plan, || running.cpu()))?
+    /// Makes it, and once more where it fails. What fails again is missing, and the others go on.
+    fn made<T>(
+        &mut self,
+        what: &'static str,
+        figures: impl Fn() -> Vec<&'static str>,
+        mut make: impl FnMut(&mut Self) -> anyhow::Result<T>,
+    ) -> Option<T> {
+        let (contestant, round) = (self.contestant.name(), self.round);
+        let made = twice(&format!("{contestant}, {what}, round {round}"), || make(self));
+        let missing = |why| Missing { contestant, what, figures: figures(), round, why };
+        made.map_err(|why| self.figures.miss(missing(why))).ok()
     }
 
-    fn tell(&mut self, test: &Test, seen: &Seen) -> anyhow::Result<()> {
+    fn one(&mut self, measurement: Measurement, running: &Running) -> anyhow::Result<Vec<Sample>> {
+        // A client that ends while calls are under way makes a proxy say so to the server, which is no reason for what comes now.
+        running.server.complaint();
+        let samples = match measurement {
+            Measurement::Test(test) => self.test(test, running),
+            Measurement::Stream => self.stream(running),
+            // Without proxies there is no memory to look at.
+            _ if self.contestant == Contestant::Direct => Ok(Vec::new()),
+            Measurement::Memory(name) => self.memory(name, running),
+            Measurement::MemoryEach => self.idle_connections(running),
+        };
+        samples.map_err(|error| match running.server.complaint() {
+            Some(said) => anyhow::anyhow!("{error:#}; the server says: {said}"),
+            None => error,
+        })
+    }
+
+    fn test(&mut self, test: &Test, running: &Running) -> anyhow::Result<Vec<Sample>> {
+        let plan = Plan { connections: test.connections, what: test.what, pace: test.pace, time: self.settings.time };
+        let to = running.to(if let What::Calls(_) = test.what { CALLS_PORT } else { HTTP_PORT });
+        let seen = running.as_client(|| client::run(to, &plan, || running.cpu()))??;
+        let mut samples = Vec::new();
         for (name, figure) in test.figures {
             match figure {
                 Figure::Cpu if self.contestant == Contestant::Direct => {}
-                Figure::Cpu => self.add(name, "µs", micros(seen.cpu) / seen.answers as f64),
-                Figure::Answers => self.add(name, "1/s", seen.answers as f64 / seen.time.as_secs_f64()),
-                Figure::Latency(percent) => self.add(name, "µs", percentile(seen, *percent)?),
+                Figure::Cpu => samples.push((*name, "µs", micros(seen.cpu) / seen.answers as f64)),
+                Figure::Answers => samples.push((*name, "1/s", seen.answers as f64 / seen.time.as_secs_f64())),
+                Figure::Latency(percent) => samples.push((*name, "µs", percentile(&seen, *percent)?)),
                 Figure::Added(percent) => {
-                    let latency = percentile(seen, *percent)?;
+                    let latency = percentile(&seen, *percent)?;
                     if self.contestant == Contestant::Direct {
                         self.direct.insert(name, latency);
                     } else if let Some(direct) = self.direct.get(name).copied() {
-                        self.add(name, "µs", latency - direct);
+                        samples.push((*name, "µs", latency - direct));
                     }
                 }
             }
         }
-        Ok(())
+        Ok(samples)
     }
 
-    fn stream(&mut self, running: &Running) -> anyhow::Result<()> {
+    fn stream(&self, running: &Running) -> anyhow::Result<Vec<Sample>> {
         let to = running.to(BYTES_PORT);
         let sent = running.as_client(|| stream::run(to, self.settings.time, || running.cpu()))??;
-        self.add(table::STREAM, "Gbit/s", sent.bytes as f64 * 8.0 / 1e9 / sent.time.as_secs_f64());
+        let mut samples = vec![(table::STREAM, "Gbit/s", sent.bytes as f64 * 8.0 / 1e9 / sent.time.as_secs_f64())];
         if self.contestant != Contestant::Direct {
-            self.add(table::STREAM_CPU, "s", sent.cpu.as_secs_f64() / (sent.bytes as f64 / 1e9));
+            samples.push((table::STREAM_CPU, "s", sent.cpu.as_secs_f64() / (sent.bytes as f64 / 1e9)));
         }
-        Ok(())
+        Ok(samples)
     }
 
-    fn memory(&mut self, running: &Running, name: &'static str) -> anyhow::Result<()> {
-        if self.contestant != Contestant::Direct {
-            thread::sleep(SETTLE);
-            self.add(name, "MiB", running.memory()?);
-        }
-        Ok(())
+    fn memory(&mut self, name: &'static str, running: &Running) -> anyhow::Result<Vec<Sample>> {
+        self.loaded = None;
+        thread::sleep(SETTLE);
+        let memory = running.memory()?;
+        self.loaded = Some(memory);
+        Ok(vec![(name, "MiB", memory)])
     }
 
-    fn idle_connections(&mut self, running: &Running) -> anyhow::Result<()> {
-        if self.contestant == Contestant::Direct {
-            return Ok(());
-        }
-        let before = running.memory()?;
+    fn idle_connections(&self, running: &Running) -> anyhow::Result<Vec<Sample>> {
+        let before = self.loaded.context("memory without them is not known")?;
         let to = running.to(HTTP_PORT);
         let connections = running.as_client(|| client::idle(to, IDLE_CONNECTIONS))??;
         thread::sleep(SETTLE);
         let added = running.memory()? - before;
         drop(connections);
-        self.add(table::MEMORY_EACH, "KiB", added * 1024.0 / f64::from(IDLE_CONNECTIONS));
-        Ok(())
+        Ok(vec![(table::MEMORY_EACH, "KiB", added * 1024.0 / f64::from(IDLE_CONNECTIONS))])
     }
 
-    fn add(&mut self, name: &'static str, unit: &'static str, value: f64) {
-        self.figures.add(name, unit, self.contestant.name(), value);
-    }
-
-    /// What failed has no figure; the rest goes on.
-    fn complain(&self, result: anyhow::Result<()>, running: &Running, what: &str) {
-        if let Err(error) = result {
-            let server = running.server.complaint().map(|said| format!("; the server says: {said}"));
-            let whose = format!("{}, {what}{}", self.contestant.name(), server.unwrap_or_default());
-            mesh_measure::complain(&error.context(whose));
+    fn add(&mut self, samples: Vec<Sample>) {
+        for (name, unit, value) in samples {
+            self.figures.add(name, unit, self.contestant.name(), value);
         }
     }
+}
+
+/// What comes of it, or of the second time where the first fails; or why that failed, in one line.
+fn twice<T>(whose: &str, mut make: impl FnMut() -> anyhow::Result<T>) -> Result<T, String> {
+    let mut once = |next| {
+        make().map_err(|error| {
+            let why = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+            mesh_measure::tell(&format!("{whose} {next}: {why}"));
+            why
+        })
+    };
+    once("is made once more").or_else(|_| once("is left out"))
 }
 
 /// The smallest latency that so many percent do not exceed, in microseconds.
@@ -181,4 +216,22 @@ fn micros(time: Duration) -> f64 {
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_made_once_more_and_no_third_time() {
+        for (fails, outcome, made) in [(0, Ok(1), 1), (1, Ok(2), 2), (2, Err("this is time 2".to_owned()), 2)] {
+            let mut times = 0;
+            let came = twice("a measurement", || {
+                times += 1;
+                anyhow::ensure!(times > fails, "this is\r\ntime {times}");
+                Ok(times)
+            });
+            assert_eq!((came, times), (outcome, made));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use crate::Samples;
+use crate::{Missing, Samples};
 
 /// All figures of all contestants.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Figures {
     contestants: Vec<&'static str>,
     /// In the order in which they were measured first.
     rows: Vec<Row>,
+    /// What the medians are without.
+    missing: Vec<Missing>,
 }
 
 #[derive(Debug)]
@@ -40,7 +42,7 @@ pub enum Bar {
 impl Figures {
     /// None yet, of contestants in the order of the table's columns.
     pub fn new(contestants: &[&'static str]) -> Self {
-        Self { contestants: contestants.to_vec(), rows: Vec::new() }
+        Self { contestants: contestants.to_vec(), rows: Vec::new(), missing: Vec::new() }
     }
 
     /// One more sample.
@@ -52,7 +54,38 @@ impl Figures {
         self.rows[place].samples.entry(contestant).or_default().push(value);
     }
 
-    /// As a table: median, and least to most.
+    /// One measurement failed for good: its figures are without a sample.
+    pub fn miss(&mut self, missing: Missing) {
+        self.missing.push(missing);
+    }
+
+    /// What failed for good, in the order in which it did.
+    pub fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
+    /// What failed that a comparison of `ours` with `peers` needs: every measurement of ours, and of each contestant one sample of
+    /// every figure that has a bar.
+    pub fn lacking(&self, ours: &str, peers: &[&str], bars: &[(&str, Bar)]) -> Vec<String> {
+        let own = self.missing.iter().filter(|missing| missing.contestant == ours);
+        let mut lacking: Vec<_> = own.map(Missing::named).collect();
+        for (figure, _) in bars {
+            let missing = self.missing.iter().filter(|missing| missing.figures.contains(figure));
+            let whose: Vec<_> = missing.map(|missing| missing.contestant).collect();
+            if whose.is_empty() {
+                continue;
+            }
+            // What failed of ours is named already; what another's failure took from it is not.
+            let needed = |name: &str| peers.contains(&name) || name == ours && !whose.contains(&ours);
+            let row = self.rows.iter().find(|row| row.name == *figure);
+            let is_there = |name: &str| row.and_then(|row| row.of(name)).is_some();
+            let without = self.contestants.iter().filter(|name| needed(name) && !is_there(name));
+            lacking.extend(without.map(|name| format!("{name}, {figure}, every round")));
+        }
+        lacking
+    }
+
+    /// As a table: median, and least to most; then what is missing in it.
     ///
     /// # Errors
     /// Where standard output cannot be written to.
@@ -76,6 +109,9 @@ impl Figures {
                 write!(out, "  {cell:>width$}")?;
             }
             writeln!(out)?;
+        }
+        for missing in &self.missing {
+            writeln!(out, "NOT MEASURED: {}: {}", missing.named(), missing.why)?;
         }
         Ok(())
     }
@@ -223,6 +259,24 @@ mod tests {
             assert_eq!(verdict.words, words, "{bar:?}");
         }
         assert!(figures.rows[0].verdict("us", &["c"], Bar::Most(1.0, 1.0)).is_none(), "nobody to compare with");
+    }
+
+    #[test]
+    fn a_comparison_lacks_what_is_ours_and_what_a_bar_has_no_sample_for() {
+        let bars = [("cost", Bar::Most(0.5, 0.3)), ("added", Bar::Most(0.5, 0.3))];
+        let lacking = |contestant, figure| {
+            let mut figures = figures();
+            figures.miss(Missing { contestant, what: "test", figures: vec![figure], round: 2, why: "closed".into() });
+            figures.lacking("us", &["a", "b", "absent"], &bars)
+        };
+        assert!(figures().lacking("us", &["a", "b"], &bars).is_empty(), "a figure that was not asked for");
+        assert!(lacking("a", "cost").is_empty(), "a has samples of other rounds");
+        assert!(lacking("a", "told").is_empty(), "nothing is promised of it");
+        assert_eq!(lacking("us", "cost"), ["us, test, round 2"], "though there are samples of other rounds");
+        assert_eq!(lacking("us", "added")[0], "us, test, round 2");
+        assert!(!lacking("us", "added").contains(&"us, added, every round".to_owned()), "it is said already");
+        let all = ["a, added, every round", "b, added, every round", "us, added, every round"];
+        assert_eq!(lacking("direct", "added"), all, "what others need is missing to them");
     }
 
     #[test]

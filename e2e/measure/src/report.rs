@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::{Figures, Samples};
+use crate::{Figures, Missing, Samples};
 
 /// Every number and its bar.
 #[derive(Debug, Serialize)]
@@ -19,6 +19,9 @@ pub struct Report {
     /// Where contestants were compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     figures: Option<Figures>,
+    /// What could not be measured of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<Missing>,
 }
 
 /// Where it was measured; empty where the system does not tell.
@@ -45,7 +48,7 @@ struct Row {
 impl Report {
     /// Without numbers yet, of this machine.
     pub fn here() -> Self {
-        Self { machine: Machine::this(), rows: Vec::new(), figures: None }
+        Self { machine: Machine::this(), rows: Vec::new(), figures: None, missing: Vec::new() }
     }
 
     /// A number that must not exceed `bar`.
@@ -67,6 +70,7 @@ impl Report {
 
     /// Also what contestants were compared in; it is printed by itself.
     pub fn compared(&mut self, figures: Figures) {
+        self.missing = figures.missing().to_vec();
         self.figures = Some(figures);
     }
 

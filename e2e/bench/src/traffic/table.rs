@@ -1,4 +1,4 @@
-//! Which tests there are, what their figures are called, and what is promised of them.
+//! What is measured in a turn, what the figures are called, and what is promised of them.
 
 use mesh_measure::Bar;
 
@@ -25,6 +25,49 @@ pub(super) enum Figure {
     Added(f64),
 }
 
+/// What is measured by itself, and once more by itself where it fails.
+#[derive(Clone, Copy)]
+pub(super) enum Measurement {
+    Test(&'static Test),
+    /// One stream of bytes.
+    Stream,
+    /// Of both proxies at that time.
+    Memory(&'static str),
+    /// What idle connections add to it.
+    MemoryEach,
+}
+
+impl Measurement {
+    /// All of a turn, in the order in which they are made.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        let loads = TESTS.iter().map(Self::Test).chain([Self::Stream]);
+        [Self::Memory(MEMORY_IDLE)].into_iter().chain(loads).chain([Self::Memory(MEMORY), Self::MemoryEach])
+    }
+
+    pub(super) fn figures(self) -> Vec<&'static str> {
+        match self {
+            Self::Test(test) => test.figures.iter().map(|(name, _)| *name).collect(),
+            Self::Stream => vec![STREAM, STREAM_CPU],
+            Self::Memory(name) => vec![name],
+            Self::MemoryEach => vec![MEMORY_EACH],
+        }
+    }
+
+    /// What it is called: what the names of its figures have in common.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Test(test) => before_colon(test.figures[0].0),
+            Self::Stream => before_colon(STREAM),
+            Self::Memory(name) => name,
+            Self::MemoryEach => MEMORY_EACH,
+        }
+    }
+}
+
+fn before_colon(figure: &'static str) -> &'static str {
+    figure.split_once(": ").map_or(figure, |(name, _)| name)
+}
+
 const KIB: usize = 1 << 10;
 
 const CPU_64: &str = "HTTP/1.1, 64 connections: CPU per request";
@@ -43,7 +86,7 @@ pub(super) const MEMORY_EACH: &str = "memory of both (RSS): added per idle conne
 pub(super) const READY: &str = "start to ready, with certificate";
 
 /// In the order in which they are done. Those at a fixed rate come first: what the others leave behind would be in their latencies.
-pub(super) const TESTS: [Test; 9] = [
+static TESTS: [Test; 9] = [
     Test {
         what: What::Http1(KIB),
         connections: 16,
@@ -146,13 +189,22 @@ mod tests {
 
     #[test]
     fn a_bar_is_of_a_figure_that_is_measured() {
-        let measured = TESTS.iter().flat_map(|test| test.figures).map(|(name, _)| *name);
-        let measured: Vec<_> = measured.chain([STREAM_CPU, STREAM, MEMORY_IDLE, MEMORY, MEMORY_EACH, READY]).collect();
+        let measured: Vec<_> = Measurement::all().flat_map(Measurement::figures).chain([READY]).collect();
         for (place, name) in measured.iter().enumerate() {
             assert!(!measured[..place].contains(name), "two figures are called {name}");
         }
         for (name, _) in BARS {
             assert!(measured.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_measurement_is_called_what_all_its_figures_begin_with_and_no_other_does() {
+        let names: Vec<_> = Measurement::all().map(Measurement::name).collect();
+        for (place, measurement) in Measurement::all().enumerate() {
+            let name = measurement.name();
+            assert!(measurement.figures().iter().all(|figure| figure.starts_with(name)), "{name}");
+            assert!(!names[..place].contains(&name), "two are called {name}");
         }
     }
 }
