@@ -7,6 +7,7 @@
 mod change;
 mod contestant;
 mod footprint;
+mod host;
 mod instructions;
 mod load;
 mod parts;

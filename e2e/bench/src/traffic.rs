@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use self::table::{BARS, Figure, Measurement, Test};
 use crate::{
     contestant::{Between, Contestant, Programs, Running},
+    host,
     load::{
         client::{self, Plan, Seen, What},
         server::{BYTES_PORT, CALLS_PORT, HTTP_PORT},
@@ -86,6 +87,8 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     fn run(&mut self, programs: Programs<'_>) -> anyhow::Result<()> {
+        // Before anything runs beside it.
+        self.add(vec![(table::HOST, "ms", millis(host::computation()?))]);
         let (contestant, settings) = (self.contestant, self.settings);
         let is_wanted = |one: &Measurement| {
             matches!(one, Measurement::Memory(_)) || one.figures().iter().any(|name| settings.wants(name))
