@@ -106,6 +106,8 @@ pub const PORT_INJECTOR: u16 = 9443;
 /// Ports that are opaque TCP unless declared otherwise: their protocols start with the server or look like nothing we know (contracts §2).
 pub const DEFAULT_OPAQUE_PORTS: &[u16] = &[25, 587, 3306, 4444, 5432, 6379, 9300, 11211];
 
+/// ALPN between proxies: HTTP/1 requests, many at once, each on a channel of its own.
+pub const ALPN_MUX: &[u8] = b"mesh/1/mux";
 /// ALPN between proxies: HTTP/1 requests.
 pub const ALPN_HTTP1: &[u8] = b"mesh/1/http1";
 /// ALPN between proxies: HTTP/2 requests.

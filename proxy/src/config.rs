@@ -147,6 +147,9 @@ pub struct DataConfig {
     pub limits: Limits,
     /// Whether the usual request of HTTP/1.1 goes the direct way (`http::direct`); otherwise only where the two are compared.
     pub direct: bool,
+    /// Requests of HTTP/1.1 that are at one endpoint at once from which on the next ones share a connection to it; always (0) where that
+    /// is what is tested.
+    pub share_from: u32,
     /// How the original destination of a connection is learnt.
     pub original_dst: OriginalDst,
 }
@@ -191,6 +194,9 @@ impl DataConfig {
             head_timeout: Duration::from_secs(10),
             limits: Limits::default(),
             direct: true,
+            // A lone one, with nothing to share, has its answer a third later by a channel, for two more tasks on its way in each proxy
+            // (`just bench`: added p50 at 1,000/s 0.54 of Envoy's in place of 0.38).
+            share_from: 4,
             original_dst: OriginalDst::Kernel,
         }
     }

@@ -29,7 +29,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for the peer's word that its application took the connection: its own connect timeout and some air.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Room for a server's first frames: SETTINGS of some 30 bytes, WINDOW_UPDATE.
+/// Room for a server's first frames: of HTTP/2, SETTINGS of some 30 bytes, WINDOW_UPDATE.
 const FIRST_FRAMES: usize = 256;
 
 /// For a destination outside the mesh: there is no other endpoint to try, and it may be far away. The application waits as long
@@ -97,7 +97,8 @@ pub(crate) async fn mesh(
         }
     };
     let session = stream.get_ref().1;
-    if session.alpn_protocol() != Some(alpn.as_bytes()) {
+    let selected = session.alpn_protocol().and_then(Alpn::from_bytes);
+    if !selected.is_some_and(|selected| alpn.offers().contains(&selected)) {
         return Err(ProxyError::new(
             Outcome::PeerNotMeshed,
             format!("{address}: the peer selected no ALPN of the mesh"),
@@ -114,7 +115,7 @@ pub(crate) async fn mesh(
     Ok(Io::Tls(Box::new(TlsStream::Client(stream))).into())
 }
 
-/// Waits for the first bytes of an HTTP/2 link: a server sends its SETTINGS at once. Only then is it certain that the peer took
+/// Waits for the first bytes of a connection that requests share: its server greets at once (HTTP/2: its SETTINGS). Only then is it certain that the peer took
 /// our certificate (see [`wait_until_carried`]), and a refusal can be told from what happens to requests later. Costs a round
 /// trip, once for a connection that many requests share.
 pub(crate) async fn wait_until_heard(mut stream: Stream, address: SocketAddr) -> Result<Stream> {
@@ -123,7 +124,7 @@ pub(crate) async fn wait_until_heard(mut stream: Stream, address: SocketAddr) ->
         Ok(Ok(1..)) => return Ok(stream.unread(heard.freeze())),
         Ok(Ok(0)) => format!("{address}: the peer closed right after the handshake"),
         Ok(Err(error)) => format!("{address}: {error}"),
-        Err(_elapsed) => format!("{address}: no SETTINGS within {ANSWER_TIMEOUT:?}"),
+        Err(_elapsed) => format!("{address}: no greeting within {ANSWER_TIMEOUT:?}"),
     };
     Err(ProxyError::new(Outcome::TlsFailed, detail))
 }

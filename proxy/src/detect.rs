@@ -8,7 +8,7 @@ pub(crate) mod guard;
 mod http1;
 pub(crate) mod sniff;
 
-use mesh_proto::names;
+use crate::tls::Alpn;
 
 /// Most bytes that are looked at. A ClientHello with post-quantum shares is under 2 KiB; a request line longer than this is
 /// taken for what it has looked like so far.
@@ -129,7 +129,7 @@ enum Hello {
 }
 
 fn is_mesh_alpn(alpn: &[u8]) -> bool {
-    [names::ALPN_HTTP1, names::ALPN_H2, names::ALPN_TCP, names::ALPN_DETECT].contains(&alpn)
+    Alpn::from_bytes(alpn).is_some()
 }
 
 /// For a hello that cannot be parsed: whether an ALPN of ours may be in it.
@@ -145,6 +145,8 @@ fn is_prefix_of(bytes: &[u8], whole: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use mesh_proto::names;
 
     use super::*;
 

@@ -3,6 +3,7 @@
 //! Used by `outbound` and `inbound`, which decide where a request goes and whether it may.
 
 pub(crate) mod body;
+pub(crate) mod call;
 pub(crate) mod client;
 pub(crate) mod control_frames;
 pub(crate) mod direct;

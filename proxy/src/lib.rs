@@ -41,6 +41,7 @@ pub mod limits;
 mod link;
 pub mod listen;
 pub mod metrics;
+pub mod mux;
 pub mod nft;
 pub mod observers;
 mod outbound;
@@ -55,3 +56,5 @@ pub mod tls;
 pub mod trace;
 pub mod trust;
 pub mod worker;
+
+pub use self::http::call::fuzzing as calls;

@@ -1,7 +1,9 @@
 //! One upstream (an endpoint, or the application of the own pod) of one worker: its load and its open connections.
 //!
-//! HTTP/1: idle connections, last in first out, so that surplus ones age and close. HTTP/2: shared connections with a cap on
-//! streams. Everything is bounded; [`Upstream::sweep`] runs on the worker's coarse timer.
+//! HTTP/1: channels of shared connections ([`shared`]), and idle connections, last in first out, so that surplus ones age and close.
+//! HTTP/2: shared connections with a cap on streams. Everything is bounded; [`Upstream::sweep`] runs on the worker's coarse timer.
+
+mod shared;
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,6 +20,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_proto::{admin, endpoint::Endpoint, identity::Identity, outcome::Outcome};
 use tokio::{net::TcpStream, sync::oneshot, time::Instant};
 
+use self::shared::SharedConnections;
+pub(crate) use self::shared::open_channel;
 use crate::{
     balance::{ewma::Load, silence::Silence},
     connect,
@@ -76,6 +80,7 @@ pub(crate) struct Upstream {
     /// Whether it answers at all.
     pub(crate) silence: Silence,
     idle: RefCell<Vec<(Stream, Instant)>>,
+    shared: SharedConnections,
     http2: RefCell<Vec<Rc<H2Connection>>>,
     dialling: RefCell<Option<Dialling>>,
     spare: RefCell<Vec<(TcpStream, Instant)>>,
@@ -119,6 +124,7 @@ impl Upstream {
             load: Load::new(),
             silence: Silence::default(),
             idle: RefCell::default(),
+            shared: SharedConnections::default(),
             http2: RefCell::default(),
             dialling: RefCell::default(),
             spare: RefCell::default(),
@@ -163,6 +169,10 @@ impl Upstream {
 
     /// Keeps a connection for the next request.
     pub(crate) fn put_idle(&self, mut stream: Stream) {
+        stream = match stream.into_channel() {
+            Ok(channel) => return self.put_channel(channel),
+            Err(stream) => stream,
+        };
         let mut idle = self.idle.borrow_mut();
         if idle.len() < MAX_IDLE {
             idle.push((stream, Instant::now()));
@@ -207,7 +217,7 @@ impl Upstream {
         admin::Load {
             latency_ms: self.load.latency(now).as_secs_f64() * 1000.0,
             in_flight: self.load.pending().into(),
-            connections: (self.idle.borrow().len() + self.http2.borrow().len()) as u64,
+            connections: (self.idle.borrow().len() + self.shared.len() + self.http2.borrow().len()) as u64,
         }
     }
 
@@ -215,6 +225,7 @@ impl Upstream {
     pub(crate) fn close_idle(&self) {
         self.idle.borrow_mut().drain(..).for_each(|(mut stream, _)| stream.say_end());
         self.http2.borrow_mut().clear();
+        self.shared.close();
         self.spare.borrow_mut().clear();
     }
 
@@ -242,7 +253,9 @@ impl Upstream {
         self.http2.borrow_mut().retain(|connection| {
             !connection.sender.is_closed() && (connection.streams.get() > 0 || fresh(connection.used.get()))
         });
-        !(self.idle.borrow().is_empty() && self.spare.borrow().is_empty() && self.http2.borrow().is_empty())
+        let shares = self.shared.sweep(fresh);
+        let own = [self.idle.borrow().len(), self.spare.borrow().len(), self.http2.borrow().len()];
+        shares || own.iter().any(|len| *len > 0)
     }
 }
 
@@ -283,7 +296,7 @@ pub(crate) async fn open(worker: &Rc<Worker>, upstream: &Upstream, alpn: Alpn) -
         Ok(mut stream) if upstream.is_mesh() && matches!(alpn, Alpn::Tcp | Alpn::Detect) => {
             connect::wait_until_carried(&mut stream, address).await.map(|()| stream)
         }
-        Ok(stream) if matches!(upstream.reach, Reach::Mesh(_)) && alpn == Alpn::H2 => {
+        Ok(stream) if matches!(stream.alpn(), Some(Alpn::H2 | Alpn::Mux)) => {
             connect::wait_until_heard(stream, address).await
         }
         other => other,

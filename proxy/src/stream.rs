@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use crate::detect::guard::Guarded;
+use crate::{detect::guard::Guarded, mux::Channel, tls::Alpn};
 
 /// A connection, whatever carries it.
 pub(crate) type Stream = Prefixed<Io>;
@@ -34,6 +34,8 @@ pub(crate) enum Io {
     Tcp(TcpStream),
     /// Mutual TLS between proxies. Boxed: a rustls connection is large, and most connections of a pod are plain.
     Tls(Box<TlsStream<Prefixed<TcpStream>>>),
+    /// One of many on a connection between proxies.
+    Channel(Channel),
     /// To the own inbound side, in this process.
     Local(DuplexStream),
     /// Plain TCP of a client that has not spoken yet, though the server has.
@@ -114,8 +116,10 @@ impl Stream {
         if self.prefix.has_remaining() {
             return Poll::Ready(Ok(()));
         }
-        if let Io::Tcp(socket) = &self.inner {
-            return socket.poll_read_ready(cx);
+        match &self.inner {
+            Io::Tcp(socket) => return socket.poll_read_ready(cx),
+            Io::Channel(channel) => return channel.poll_readable(cx),
+            Io::Tls(_) | Io::Local(_) | Io::Guarded(_) => {}
         }
         // Of these only a read can tell.
         let mut some = [0; 64];
@@ -130,8 +134,22 @@ impl Stream {
         match self.inner {
             Io::Tcp(socket) => reset(&socket),
             Io::Guarded(guarded) => reset(&guarded.socket),
-            // Dropped without close_notify: the peer's TLS tells that from an end.
-            Io::Tls(_) | Io::Local(_) => {}
+            // Dropped without close_notify: the peer's TLS tells that from an end. A channel says so.
+            Io::Tls(_) | Io::Channel(_) | Io::Local(_) => {}
+        }
+    }
+
+    /// What it carries, as the two proxies have agreed; none where it is no TLS.
+    pub(crate) fn alpn(&self) -> Option<Alpn> {
+        let Io::Tls(stream) = &self.inner else { return None };
+        stream.get_ref().1.alpn_protocol().and_then(Alpn::from_bytes)
+    }
+
+    /// The channel that it is, if it is one of which nothing was read ahead.
+    pub(crate) fn into_channel(self) -> Result<Channel, Self> {
+        match self {
+            Self { prefix, inner: Io::Channel(channel), .. } if prefix.is_empty() => Ok(channel),
+            other => Err(other),
         }
     }
 }
@@ -277,6 +295,7 @@ macro_rules! each {
         match $self.get_mut() {
             Io::Tcp($io) => $call,
             Io::Tls($io) => $call,
+            Io::Channel($io) => $call,
             Io::Local($io) => $call,
             Io::Guarded(guarded) => {
                 let $io = &mut guarded.socket;
@@ -291,6 +310,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Tcp(io) => Pin::new(io).poll_read(cx, buf),
             Self::Tls(io) => Pin::new(io).poll_read(cx, buf),
+            Self::Channel(io) => Pin::new(io).poll_read(cx, buf),
             Self::Local(io) => Pin::new(io).poll_read(cx, buf),
             Self::Guarded(io) => Pin::new(io).poll_read(cx, buf),
         }
@@ -322,6 +342,7 @@ impl AsyncWrite for Io {
         match self {
             Self::Tcp(io) => io.is_write_vectored(),
             Self::Tls(io) => io.is_write_vectored(),
+            Self::Channel(io) => io.is_write_vectored(),
             Self::Local(io) => io.is_write_vectored(),
             Self::Guarded(io) => io.socket.is_write_vectored(),
         }

@@ -29,6 +29,8 @@ pub use verify::{PeerIdentityError, Roots, RootsError, peer_identity};
 /// What two proxies say that a connection carries (contracts §2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Alpn {
+    /// HTTP/1 requests, many at once: see [`crate::mux`].
+    Mux,
     /// HTTP/1 requests.
     Http1,
     /// HTTP/2 requests.
@@ -40,16 +42,28 @@ pub enum Alpn {
 }
 
 impl Alpn {
-    /// Every one, best known first.
-    pub const ALL: [Self; 4] = [Self::Http1, Self::H2, Self::Tcp, Self::Detect];
+    /// Every one. Of those that a client offers, a server takes the first.
+    pub const ALL: [Self; 5] = [Self::Mux, Self::Http1, Self::H2, Self::Tcp, Self::Detect];
 
     /// As on the wire.
     pub fn as_bytes(self) -> &'static [u8] {
         match self {
+            Self::Mux => names::ALPN_MUX,
             Self::Http1 => names::ALPN_HTTP1,
             Self::H2 => names::ALPN_H2,
             Self::Tcp => names::ALPN_TCP,
             Self::Detect => names::ALPN_DETECT,
+        }
+    }
+
+    /// What a client that wants it offers: a proxy of an earlier release does not know all.
+    pub fn offers(self) -> &'static [Self] {
+        match self {
+            Self::Mux => &[Self::Mux, Self::Http1],
+            Self::Http1 => &[Self::Http1],
+            Self::H2 => &[Self::H2],
+            Self::Tcp => &[Self::Tcp],
+            Self::Detect => &[Self::Detect],
         }
     }
 
@@ -123,7 +137,7 @@ struct InForce {
     facts: CertificateFacts,
     key: Arc<CertifiedKey>,
     roots: Arc<Roots>,
-    clients: [Arc<ClientConfig>; 4],
+    clients: [Arc<ClientConfig>; Alpn::ALL.len()],
     server: Arc<ServerConfig>,
 }
 
@@ -165,13 +179,13 @@ impl Credentials {
         Ok(())
     }
 
-    /// For a connection to a peer that is offered exactly this ALPN. The peer's chain is verified by the handshake; compare
+    /// For a connection to a peer that is offered this ALPN. The peer's chain is verified by the handshake; compare
     /// its [`peer_identity`] with the expected one after it.
     pub fn client(&self, alpn: Alpn) -> Result<Arc<ClientConfig>, NoCertificate> {
         Ok(Arc::clone(&self.in_force()?.clients[alpn as usize]))
     }
 
-    /// For connections from peers: our four ALPNs, and a client certificate is a must.
+    /// For connections from peers: all ALPNs of ours, and a client certificate is a must.
     pub fn server(&self) -> Result<Arc<ServerConfig>, NoCertificate> {
         Ok(Arc::clone(&self.in_force()?.server))
     }
@@ -228,7 +242,7 @@ impl InForce {
         let client = client_config(Some(Arc::clone(&key)), verify::Servers::of_mesh(Arc::clone(&roots)))?;
         let clients = Alpn::ALL.map(|alpn| {
             let mut config = client.clone();
-            config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+            config.alpn_protocols = alpn.offers().iter().map(|alpn| alpn.as_bytes().to_vec()).collect();
             Arc::new(config)
         });
         let mut server = ServerConfig::builder_with_provider(provider())

@@ -1,5 +1,6 @@
 //! Bodies on their way through: counted, and tied to what must happen when they end.
 
+mod incoming;
 mod request;
 
 use std::{
@@ -7,15 +8,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
-use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-
+pub(crate) use self::incoming::Incoming;
 pub(super) use self::request::Source;
 pub(crate) use self::request::{BodyError, RequestBody};
 use super::{client::Lease, headers};
 use crate::record::Record;
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
 
 /// An answer's body, on its way to the client. When it ends, the connection it came by goes back to its pool and the request
 /// is recorded.
@@ -69,7 +69,7 @@ impl ResponseBody {
         Self { content, ended: false, lease: None, record: None }
     }
 
-    fn note(&mut self, frame: Option<&Result<Frame<Bytes>, hyper::Error>>) {
+    fn note(&mut self, frame: Option<&Result<Frame<Bytes>, BodyError>>) {
         match frame {
             None => self.ended = true,
             Some(Ok(frame)) => {
@@ -95,9 +95,9 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut frame = match &mut self.content {
             Content::Empty => None,
             Content::Text(text) => text.take().map(|text| Ok(Frame::data(text))),

@@ -4,19 +4,20 @@ use std::{cell::Cell, future::Future, io, rc::Rc};
 
 use futures_util::future::Either;
 use http::{HeaderValue, Request, Response, header::CONNECTION};
-use hyper::body::Incoming;
 use mesh_proto::outcome::Outcome;
 use tokio::sync::oneshot;
 
 use super::{
     Version,
-    body::{RequestBody, ResponseBody},
+    body::{Incoming, RequestBody, ResponseBody},
+    call::{self, Failure},
     expect::{self, Expectation},
     headers,
     retry::{Again, End, First, after},
 };
 use crate::{
     error::{ProxyError, is_handshake_refused},
+    mux::{Carries, Channel},
     pool::{self, Fate, H1Connection, H2Connection, Reach, Upstream},
     stream::{Heard, Stream},
     tls::Alpn,
@@ -52,6 +53,20 @@ impl Unanswered {
         Box::new(Self { error, request, again })
     }
 
+    fn failed(upstream: &Upstream, failure: &Failure, reused: bool) -> Box<Self> {
+        let (end, outcome, reset) = match failure {
+            Failure::Closed(_) => (End::Closed, Outcome::UpstreamReset, None),
+            Failure::Reset(code) if h2::Reason::from(*code) == h2::Reason::REFUSED_STREAM => {
+                (End::NotProcessed, Outcome::UpstreamReset, Some(h2::Reason::REFUSED_STREAM))
+            }
+            Failure::Reset(code) => (End::Broken, Outcome::UpstreamReset, Some((*code).into())),
+            Failure::Bad(_) => (End::Broken, Outcome::UpstreamProtocolError, None),
+            Failure::Body => (End::Broken, Outcome::BadRequest, None),
+        };
+        let error = ProxyError { reset, ..ProxyError::new(outcome, format!("{}: {failure}", upstream.address())) };
+        Box::new(Self { error, request: None, again: after(end, reused) })
+    }
+
     fn only_interim(upstream: &Upstream) -> Box<Self> {
         let detail = format!("{}: interim answers (1xx) without end", upstream.address());
         let error = ProxyError::new(Outcome::UpstreamProtocolError, detail);
@@ -84,6 +99,7 @@ pub(crate) struct Lease {
 enum By {
     Http1(Option<H1Connection>),
     Http2(Rc<H2Connection>),
+    Call,
 }
 
 impl Lease {
@@ -212,7 +228,7 @@ async fn send_http1(
                 lease.closes = lease.is_http10 || headers::closes(response.headers());
                 lease.sent = sent;
                 lease.expectation = expectation.inspect(Expectation::answered);
-                return Ok((response, lease));
+                return Ok((response.map(Incoming::from), lease));
             }
             Err(mut failed) => match failed.take_message() {
                 // A pooled connection that had closed meanwhile: take the next one. Each turn uses one up, so this ends.
@@ -249,6 +265,19 @@ async fn send_http2(
     mut request: Request<RequestBody>,
     mut fresh: Option<Stream>,
 ) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
+    if fresh.is_none() && upstream.shares_calls() {
+        let open = match upstream.take_channel(Carries::Calls) {
+            Some(channel) => Ok(Some((channel, true))),
+            None => Box::pin(pool::open_channel(worker, upstream, Carries::Calls))
+                .await
+                .map(|opened| Some((opened?, false))),
+        };
+        match open {
+            Ok(Some((channel, reused))) => return send_call(worker, upstream, channel, request, reused).await,
+            Ok(None) => {}
+            Err(error) => return Err(Unanswered::unsent(error, request)),
+        }
+    }
     // The second turn is for a connection that closed between the look at the pool and the sending.
     for last in [false, true] {
         let connection = match fresh.take() {
@@ -268,7 +297,7 @@ async fn send_http2(
                 let now = tokio::time::Instant::now();
                 upstream.load.observe(now - begun, now);
                 connection.answered.set(true);
-                return Ok((response, lease));
+                return Ok((response.map(Incoming::from), lease));
             }
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) if !last => request = unsent,
@@ -282,6 +311,25 @@ async fn send_http2(
     let error =
         ProxyError::new(Outcome::UpstreamReset, format!("{}: connections close as soon as opened", upstream.address()));
     Err(Unanswered::unsent(error, request))
+}
+
+async fn send_call(
+    worker: &Worker,
+    upstream: &Rc<Upstream>,
+    channel: Channel,
+    request: Request<RequestBody>,
+    reused: bool,
+) -> Result<(Response<Incoming>, Lease), Box<Unanswered>> {
+    let begun = tokio::time::Instant::now();
+    let lease = Lease::begin(upstream, By::Call);
+    match call::ask(worker, upstream, channel, request).await {
+        Ok(response) => {
+            let now = tokio::time::Instant::now();
+            upstream.load.observe(now - begun, now);
+            Ok((response.map(Incoming::from), lease))
+        }
+        Err(failure) => Err(Unanswered::failed(upstream, &failure, reused)),
+    }
 }
 
 fn is_closed(error: &hyper::Error) -> bool {

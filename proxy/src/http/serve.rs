@@ -6,13 +6,20 @@ mod http2;
 use std::{future::Future, rc::Rc};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use mesh_proto::outcome::Outcome;
 
-use super::{Version, body::ResponseBody, direct::Desk, ending::Ending};
+use super::{
+    Version,
+    body::{Incoming, ResponseBody},
+    call,
+    direct::Desk,
+    ending::Ending,
+};
 use crate::{
     connections::{Cause, Live, Why},
     drain::Drain,
+    mux::{Carries, Channel},
+    stream::Io,
     stream::Stream,
     worker::Worker,
 };
@@ -26,6 +33,45 @@ pub(crate) async fn serve<H, F, D>(
     handle: H,
     desk: Option<&D>,
 ) where
+    H: Fn(Request<Incoming>) -> F + Unpin + 'static,
+    F: Future<Output = Response<ResponseBody>> + 'static,
+    D: Desk,
+{
+    let cause = requests(worker, live, stream, version, handle, desk).await;
+    // One that has left HTTP goes on.
+    if !live.has_left_http() {
+        live.ends(cause);
+    }
+}
+
+/// The same of a channel of the connection, which goes on after it.
+pub(crate) async fn serve_channel<H, F, D>(worker: &Rc<Worker>, live: &Live, channel: Channel, handle: H, desk: &D)
+where
+    H: Fn(Request<Incoming>) -> F + Unpin + 'static,
+    F: Future<Output = Response<ResponseBody>> + 'static,
+    D: Desk,
+{
+    match channel.carries() {
+        Carries::Http1 => {
+            let stream = Io::Channel(channel).into();
+            requests(worker, live, stream, Version::Http1, handle, Some(desk)).await;
+        }
+        Carries::Calls => {
+            let handle = move |request: Request<call::Incoming>| handle(request.map(Incoming::from));
+            call::serve(channel, worker.config().head_timeout, handle).await;
+        }
+    }
+}
+
+async fn requests<H, F, D>(
+    worker: &Rc<Worker>,
+    live: &Live,
+    stream: Stream,
+    version: Version,
+    handle: H,
+    desk: Option<&D>,
+) -> Cause
+where
     H: Fn(Request<Incoming>) -> F + Unpin + 'static,
     F: Future<Output = Response<ResponseBody>> + 'static,
     D: Desk,
@@ -44,11 +90,8 @@ pub(crate) async fn serve<H, F, D>(
     if let Err(error) = &result {
         tracing::debug!(%error, "a client's HTTP connection ended with an error");
     }
-    // One that has left HTTP goes on.
-    if !live.has_left_http() {
-        let why = || why(&result, live.failure(), &drain);
-        live.ends(ending.by_client().map_or_else(|| Cause::Us(why()), Cause::Client));
-    }
+    let why = || why(&result, live.failure(), &drain);
+    ending.by_client().map_or_else(|| Cause::Us(why()), Cause::Client)
 }
 
 /// Why it ended, where the client did not end it.

@@ -5,12 +5,17 @@
 use std::{future::Future, rc::Rc};
 
 use http::{Request, Response, StatusCode};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use mesh_proto::outcome::Outcome;
 use tokio::sync::oneshot;
 
-use super::{Version, body::ResponseBody, client::Lease, headers};
+use super::{
+    Version,
+    body::{Incoming, ResponseBody},
+    client::Lease,
+    headers,
+};
 use crate::{
     connections::{Cause, How},
     copy,

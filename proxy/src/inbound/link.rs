@@ -144,6 +144,7 @@ impl Link {
     pub(super) async fn serve(self, stream: Stream, alpn: Alpn) {
         let opening = self.ahead.take();
         match alpn {
+            Alpn::Mux => self.channels(stream, opening).await,
             Alpn::Http1 => self.requests(stream, Version::Http1, opening).await,
             Alpn::H2 => self.requests(stream, Version::Http2, opening).await,
             Alpn::Tcp => Box::pin(self.serve_bytes(stream, opening)).await,
@@ -153,11 +154,15 @@ impl Link {
 
     /// Serves requests, each authorized on its own.
     pub(super) async fn requests(self, stream: Stream, version: Version, opening: Opening) {
-        if let Opening::Open(socket) = opening {
-            // The first request takes it.
-            self.app().put_spare(socket);
-        }
+        // The first request takes it.
+        self.keep(opening);
         request::serve(Rc::new(self), stream, version).await;
+    }
+
+    /// The same on each channel of a connection that requests share.
+    async fn channels(self, stream: Stream, opening: Opening) {
+        self.keep(opening);
+        request::serve_channels(Rc::new(self), stream).await;
     }
 
     /// Bytes of a client that is no proxy of the mesh, or whose link was answered already.

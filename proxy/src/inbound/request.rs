@@ -3,15 +3,16 @@
 use std::{rc::Rc, sync::Arc};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
 use mesh_proto::tap::Direction;
 
 use super::link::Link;
 use crate::{
+    connections::{Cause, How},
+    drain,
     error::{ProxyError, Result},
     http::{
         Version,
-        body::{RequestBody, ResponseBody},
+        body::{Incoming, RequestBody, ResponseBody},
         client, headers,
         repeat::Repeat,
         respond::{self, Asker},
@@ -19,6 +20,7 @@ use crate::{
         serve as server, upgrade,
     },
     metrics::Edge,
+    mux::{self, Channel},
     pool::Upstream,
     record::{BodyMeter, Record},
     stream::Stream,
@@ -34,13 +36,48 @@ pub(super) struct Connection {
 
 /// Serves every request of the connection.
 pub(super) async fn serve(link: Rc<Link>, client: Stream, version: Version) {
-    let connection = Rc::new(Connection { app: link.app(), edge: link.edge(), version, link: Rc::clone(&link) });
+    let connection = Rc::new(Connection::new(&link, version));
     let desk = Rc::clone(&connection);
     let handle = move |request| Rc::clone(&connection).answer(request);
     server::serve(&link.worker, &link.side().live, client, version, handle, Some(&*desk)).await;
 }
 
+/// Serves every channel of the connection, each in a task of its own.
+pub(super) async fn serve_channels(link: Rc<Link>, client: Stream) {
+    let connections = [Version::Http1, Version::Http2].map(|version| Rc::new(Connection::new(&link, version)));
+    let worker = &link.worker;
+    let serve_one = |channel: Channel| {
+        // A channel holds what a connection holds, but for its descriptor.
+        let held = match worker.shared.limits.hold(Direction::Inbound) {
+            Ok(held) => held,
+            Err(error) => {
+                worker.shared.metrics.error(Direction::Inbound, error.outcome);
+                return channel.refuse();
+            }
+        };
+        let desk = Rc::clone(&connections[channel.carries() as usize]);
+        worker.tasks.spawn_local("channel", async move {
+            let _held = held;
+            let (link, handler) = (&desk.link, Rc::clone(&desk));
+            let handle = move |request| Rc::clone(&handler).answer(request);
+            server::serve_channel(&link.worker, &link.side().live, channel, handle, &*desk).await;
+        });
+    };
+    let how = match mux::serve(client, worker.shared.drain.is_over_for(drain::Client::Proxy), serve_one).await {
+        Ok(()) => How::End,
+        Err(error) => {
+            tracing::debug!(%error, "a client's connection with channels ended with an error");
+            How::of(&error)
+        }
+    };
+    link.side().live.ends(Cause::Client(how));
+}
+
 impl Connection {
+    fn new(link: &Rc<Link>, version: Version) -> Self {
+        Self { app: link.app(), edge: link.edge(), version, link: Rc::clone(link) }
+    }
+
     async fn answer(self: Rc<Self>, mut request: Request<Incoming>) -> Response<ResponseBody> {
         let asker = Asker::of(&request, self.version);
         let mut record = Record::request(&self.link.worker, self.link.side(), &self.edge, &mut request, self.version);

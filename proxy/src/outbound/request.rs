@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use http::{Request, Response};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 use mesh_proto::{outcome::Outcome, tap::Direction};
 use tokio::sync::oneshot;
 
@@ -13,7 +13,7 @@ use crate::{
     error::{ProxyError, Result},
     http::{
         Version,
-        body::{RequestBody, ResponseBody},
+        body::{Incoming, RequestBody, ResponseBody},
         client::{self, Lease},
         headers,
         repeat::Repeat,

@@ -6,6 +6,7 @@
 
 mod authority;
 mod bytes;
+mod channels;
 mod closed;
 mod control;
 mod destinations;

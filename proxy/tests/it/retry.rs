@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use mesh_proto::workload::Protocol;
+use mesh_proto::{names, workload::Protocol};
 use mesh_runtime::tls;
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use tokio::{
@@ -54,17 +54,30 @@ async fn app<F: Future<Output = ()> + Send + 'static>(
     .await
 }
 
+/// The greeting of a peer that serves channels: each may be sent 16 KiB at first, and there may be 100.
+const GREETING: [u8; 16] = [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 100];
+
 #[tokio::test]
 async fn a_request_that_was_sent_is_not_sent_again_when_tls_breaks() {
+    for (alpn, greeting) in [(names::ALPN_HTTP1, &[][..]), (names::ALPN_MUX, &GREETING)] {
+        sent_once_when_tls_breaks(alpn, greeting).await;
+    }
+}
+
+/// The peer speaks this and greets so.
+async fn sent_once_when_tls_breaks(alpn: &'static [u8], greeting: &'static [u8]) {
     let authority = Authority::new();
     let seen = Arc::new(AtomicUsize::new(0));
-    let config = authority.credentials(&identity("server")).server().unwrap();
-    let counted = Arc::clone(&seen);
+    let mut config = ServerConfig::clone(&authority.credentials(&identity("server")).server().unwrap());
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let (config, counted) = (Arc::new(config), Arc::clone(&seen));
     // A proxy of the mesh that takes the request; then a record comes that does not decrypt.
     let breaking = move |socket: TcpStream| {
         let (counted, acceptor) = (Arc::clone(&counted), TlsAcceptor::from(Arc::clone(&config)));
         async move {
             let mut stream = acceptor.accept(socket).await.unwrap();
+            stream.write_all(greeting).await.unwrap();
+            // Frames end where a head does.
             if read_head(&mut stream).await {
                 counted.fetch_add(1, Ordering::SeqCst);
                 let record = [&[0x17, 3, 3, 0, 32][..], &[0; 32]].concat();
@@ -108,7 +121,7 @@ async fn a_peer_that_refuses_our_certificate_has_seen_nothing_and_another_one_an
     let app = app(usize::MAX, &seen, |_| async {}).await;
     let live = server(&authority, app.address, Some(allow(Protocol::Http1)));
     let refused = Arc::new(AtomicUsize::new(0));
-    let (counted, acceptor) = (Arc::clone(&refused), refusing(&authority, mesh_proto::names::ALPN_HTTP1));
+    let (counted, acceptor) = (Arc::clone(&refused), refusing(&authority, names::ALPN_HTTP1));
     let strict = App::new(move |socket| {
         let (counted, acceptor) = (Arc::clone(&counted), acceptor.clone());
         async move {

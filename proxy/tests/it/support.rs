@@ -124,6 +124,7 @@ pub(crate) fn config(name: &str, pod_ip: &str, destination: SocketAddr) -> DataC
         outbound_port: 0,
         inbound_port: 0,
         original_dst: OriginalDst::Fixed(destination),
+        share_from: 0,
         ..DataConfig::new(identity(name), vec![pod_ip.parse::<IpAddr>().unwrap()])
     }
 }

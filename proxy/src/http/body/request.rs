@@ -10,8 +10,8 @@ use std::{
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use super::Incoming;
 use crate::{
     http::{expect::Waiting, headers, repeat::Kept},
     record::BodyMeter,
@@ -47,8 +47,8 @@ pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 impl RequestBody {
     /// Of a client's request.
-    pub(crate) fn new(incoming: Incoming, meter: BodyMeter) -> Self {
-        let source = Some(Source { incoming, meter, strip: |_| {} });
+    pub(crate) fn new(incoming: impl Into<Incoming>, meter: BodyMeter) -> Self {
+        let source = Some(Source { incoming: incoming.into(), meter, strip: |_| {} });
         Self::of(None, source.filter(|source| !source.is_end_stream()))
     }
 
@@ -164,7 +164,7 @@ impl Source {
         {
             self.meter.add(data.len() as u64);
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        Poll::Ready(frame)
     }
 
     pub(in crate::http) fn is_end_stream(&self) -> bool {

@@ -28,8 +28,9 @@ use crate::{
         ending::Watched,
         retry::{self, End, First, after},
     },
+    mux::Carries,
     pool::{self, Reach, Upstream},
-    stream::{MAX_INTERIM, Stream},
+    stream::{Io, MAX_INTERIM, Stream},
     tls::Alpn,
     worker::Worker,
 };
@@ -99,6 +100,8 @@ impl Lost {
     fn broken(upstream: &Upstream, error: &io::Error, heard: bool, reused: bool) -> Self {
         let end = match () {
             () if is_handshake_refused(error) => End::HandshakeRefused,
+            // Only a channel is refused after it was opened.
+            () if error.kind() == io::ErrorKind::ConnectionRefused && !heard => End::NotProcessed,
             () if is_closed(error) && !heard => End::Closed,
             () => End::Broken,
         };
@@ -148,18 +151,20 @@ pub(super) async fn attempt(
     ask: &Ask,
     client: &mut Client<'_>,
 ) -> Result<Answered, Lost> {
+    let shares = fresh.is_none() && upstream.shares(worker.config().share_from, ask.body);
+    // Also while its connection is opened: others see that they are many.
+    let upstream = InFlight::on(upstream);
     let (mut stream, reused) = match fresh {
         Some(stream) => (stream, false),
-        None => match idle(worker, &upstream) {
+        None => match idle(worker, &upstream.0, shares) {
             Some(stream) => (stream, true),
-            None => match Box::pin(pool::open(worker, &upstream, Alpn::Http1)).await {
+            None => match Box::pin(open(worker, &upstream.0, shares)).await {
                 Ok(stream) => (stream, false),
                 Err(error) => return Err(Lost::unsent(error)),
             },
         },
     };
     let begun = Instant::now();
-    let upstream = InFlight::on(upstream);
     let mut parts = [&request[..], b"", b"", b""];
     // A server that takes nothing does not keep what its client has given up.
     let written = poll_fn(|cx| match poll_write_all(&mut stream, cx, &mut parts) {
@@ -222,10 +227,25 @@ pub(super) async fn attempt(
 /// Room for the head of most answers.
 const HEAD: usize = 512;
 
-/// An idle connection, the one used last.
-fn idle(worker: &Worker, upstream: &Upstream) -> Option<Stream> {
+/// A connection that is open already, the one used last, or a channel of one.
+fn idle(worker: &Worker, upstream: &Upstream, shares: bool) -> Option<Stream> {
     // An application that is about to end may close a kept connection just now; one that has ended refuses a new one, which
     // says that it has not seen the request.
     let ends = upstream.reach == Reach::App && worker.shared.drain.is_draining();
-    if ends { None } else { upstream.take_idle() }
+    match () {
+        () if ends => None,
+        () if shares => upstream.take_channel(Carries::Http1).map(|channel| Io::Channel(channel).into()),
+        () => upstream.take_idle(),
+    }
+}
+
+async fn open(worker: &Rc<Worker>, upstream: &Rc<Upstream>, shares: bool) -> Result<Stream, ProxyError> {
+    if shares && let Some(channel) = pool::open_channel(worker, upstream, Carries::Http1).await? {
+        return Ok(Io::Channel(channel).into());
+    }
+    // It may have been opened for a channel, of which the peer knows nothing.
+    match upstream.take_idle() {
+        Some(stream) => Ok(stream),
+        None => pool::open(worker, upstream, Alpn::Http1).await,
+    }
 }

@@ -136,7 +136,7 @@ impl Answered {
         record.answered(status, &headers);
         // Until it is whole.
         record.cut_off();
-        let (mut head, mut from) = (&head[..], len);
+        let (mut head, mut from, mut bytes) = (&head[..], len, 0);
         loop {
             let Some(piece) = body.take(&read.filled()[from..]) else {
                 // The client sees an answer that breaks off, not none.
@@ -150,7 +150,9 @@ impl Answered {
                 Err(_) => return false,
             }
             record.sent(piece.content);
+            bytes += piece.content;
             if body.is_over() {
+                upstream.0.answered_with(bytes);
                 // More than the answer is nothing that could be told from the next one.
                 if reusable && from + piece.used == read.filled().len() {
                     upstream.0.put_idle(stream);

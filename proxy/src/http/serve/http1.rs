@@ -19,7 +19,7 @@ use std::{
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Request, Response, header};
 use hyper::{
-    body::Incoming,
+    body::Incoming as FromHyper,
     server::conn::http1::{Builder, UpgradeableConnection},
     service::{Service, service_fn},
 };
@@ -30,7 +30,7 @@ use crate::{
     drain::Drain,
     http::{
         MAX_HEAD,
-        body::ResponseBody,
+        body::{Incoming, ResponseBody},
         direct::{self, Desk, Next},
         ending::Watched,
         guard::{Guard, Verdicts},
@@ -66,7 +66,8 @@ where
     let mut io = TokioIo::new(Guard::new(stream, Arc::clone(&verdicts), head_timeout, is_late));
     let (draining, requests) = (drain.clone(), Cell::new(0));
     let of_service = Arc::clone(&verdicts);
-    let mut service = service_fn(move |mut request: Request<Incoming>| {
+    let mut service = service_fn(move |request: Request<FromHyper>| {
+        let mut request = request.map(Incoming::from);
         let version = request.version();
         let number = requests.get() + 1;
         requests.set(number);
@@ -116,7 +117,7 @@ type Left<S> = Option<(ClientIo, S)>;
 impl Turn<'_> {
     async fn serve<S>(&self, io: ClientIo, service: S) -> hyper::Result<Left<S>>
     where
-        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Unpin + 'static,
+        S: Service<Request<FromHyper>, Response = Response<ResponseBody>, Error = Infallible> + Unpin + 'static,
     {
         let mut connection = Builder::new()
             // It would bound how long a connection may be idle as well; `guard` bounds the head alone.
@@ -145,7 +146,7 @@ impl Turn<'_> {
     /// Drives the connection to its end, or (none) until it is at rest.
     async fn until_idle<S>(&self, connection: &mut UpgradeableConnection<ClientIo, S>) -> Option<hyper::Result<()>>
     where
-        S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + Unpin + 'static,
+        S: Service<Request<FromHyper>, Response = Response<ResponseBody>, Error = Infallible> + Unpin + 'static,
     {
         poll_fn(|cx| match Pin::new(&mut *connection).poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
@@ -177,7 +178,7 @@ impl Turn<'_> {
 /// Of a connection at rest.
 fn left<S>(connection: UpgradeableConnection<ClientIo, S>) -> Left<S>
 where
-    S: Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
+    S: Service<Request<FromHyper>, Response = Response<ResponseBody>, Error = Infallible> + 'static,
 {
     // None: it has left HTTP, which one at rest has not.
     connection.into_parts().map(|parts| {
@@ -260,7 +261,7 @@ mod tests {
         let io = TokioIo::new(Guard::new(stream, Arc::clone(&verdicts), LIMIT, false));
         let of_service = Arc::clone(&verdicts);
         let requests = Cell::new(0);
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = service_fn(move |request: Request<FromHyper>| {
             requests.set(requests.get() + 1);
             of_service.answered(requests.get(), false);
             async move {

@@ -4,14 +4,17 @@ use std::{future::Future, pin::pin, rc::Rc};
 
 use futures_util::FutureExt as _;
 use http::{Request, Response};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::{
     drain::{Client, Drain},
     http::{
-        CONNECTION_WINDOW, MAX_HEAD, MAX_STREAMS, STREAM_WINDOW, body::ResponseBody, control_frames::Bounded,
-        ending::Watched, respond::Reset,
+        CONNECTION_WINDOW, MAX_HEAD, MAX_STREAMS, STREAM_WINDOW,
+        body::{Incoming, ResponseBody},
+        control_frames::Bounded,
+        ending::Watched,
+        respond::Reset,
     },
     stream::Stream,
     worker::Worker,
@@ -30,8 +33,8 @@ where
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
     // Boxed: hyper makes a task of each stream, which moves what it holds several times.
-    let service = service_fn(move |request| {
-        Box::pin(handle(request)).map(|response| match response.extensions().get::<Reset>() {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        Box::pin(handle(request.map(Incoming::from))).map(|response| match response.extensions().get::<Reset>() {
             Some(Reset(code)) => Err(h2::Error::from(*code)),
             None => Ok(response),
         })
