@@ -63,6 +63,7 @@ fn start(application: SocketAddr, direct: bool) -> std::io::Result<Proxy> {
         inbound_port: 0,
         original_dst: OriginalDst::Fixed(application),
         direct,
+        share_from: 0,
         ..DataConfig::new(identity.clone(), vec![application.ip()])
     };
     // A port that is free for IPv4 may be taken for IPv6.
