@@ -149,6 +149,8 @@ enum At {
     #[default]
     Size,
     MoreSize,
+    /// After which only an extension or the end of the line may come.
+    Space,
     Extension,
     SizeLf,
     Data,
@@ -209,14 +211,11 @@ impl Chunked {
                 self.size = self.size.checked_mul(16)?.checked_add(digit.into()).filter(|size| *size >> 56 == 0)?;
                 At::MoreSize
             }
-            (At::MoreSize | At::Extension, b'\r') => At::SizeLf,
-            (At::MoreSize, b';' | b' ' | b'\t') => At::Extension,
+            (At::MoreSize | At::Space | At::Extension, b'\r') => At::SizeLf,
+            (At::MoreSize | At::Space, b';') => At::Extension,
+            (At::MoreSize | At::Space, b' ' | b'\t') => self.extension(At::Space)?,
             (At::Extension, byte) if byte == b'\t' || (byte >= b' ' && byte != 0x7f) => {
-                self.extensions += 1;
-                if self.extensions > MAX_EXTENSIONS {
-                    return None;
-                }
-                At::Extension
+                self.extension(At::Extension)?
             }
             (At::SizeLf, b'\n') if is_last => At::Trailer,
             (At::SizeLf, b'\n') => At::Data,
@@ -231,6 +230,11 @@ impl Chunked {
             (At::TrailerLf, b'\n') => At::Trailer,
             _ => return None,
         })
+    }
+
+    fn extension(&mut self, next: At) -> Option<At> {
+        self.extensions += 1;
+        (self.extensions <= MAX_EXTENSIONS).then_some(next)
     }
 
     fn trailer(&mut self, next: At) -> Option<At> {
@@ -286,6 +290,9 @@ mod tests {
             "5\nhello\r\n",
             "5;a\nhello\r\n",
             "5;a\0\r\nhello\r\n",
+            "5 a\r\nhello\r\n",
+            "5 6\r\nhello\r\n",
+            "5 \t;a\0\r\nhello\r\n",
             "5\r\nhello0\r\n\r\n",
             "5\r\nhello\n0\r\n\r\n",
             "0\r\nA b: c\r\n\r\n",
